@@ -1,0 +1,51 @@
+# Every target sets up what it needs in .venv by itself, and is quick when that exists.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out
+
+.PHONY: help demo test docs pictures lint format clean
+
+help: ## what can be typed here
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/.installed-demo ## guide four seeds to a bundled portrait and write out/demo.png
+	$(BIN)/guideflow demo --out $(OUT)
+
+test: $(VENV)/.installed-test ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(VENV)/.installed-docs ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+pictures: $(VENV)/.installed-test ## draw the pictures of the documentation again, with the code on its pages
+	$(BIN)/python -m pytest tests/test_docs.py --pictures
+
+lint: $(VENV)/.installed-test ## format check, lint, types and layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-test ## format and mend what can be mended automatically
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## remove the environment and everything that commands have written
+	rm -rf $(VENV) site out build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+# One stamp per set of dependencies; pyproject.toml decides when it is stale.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[diffusers,plot]'
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[test]'
+	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[docs]'
+	@touch $@ $(VENV)/.installed-demo
