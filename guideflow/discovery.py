@@ -42,7 +42,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a hook says about one name. A plain factory stands for `Entry(factory, summary=<first line of its docstring>)`.
+    """What a hook says about one name; for a plain factory, the summary is the first line of its docstring.
 
     Arguments:
         factory: Called with the user's options by keyword.

@@ -46,7 +46,7 @@ def guideflow_samplers() -> Mapping[str, Entry | Callable[..., Any]]:  # type: i
 def guideflow_solvers() -> Mapping[str, Entry | Callable[..., Any]]:  # type: ignore[empty-body]
     """Return `{name: factory}` for solvers.
 
-    A factory takes options by keyword and returns a solver: a frozen dataclass of hyper-parameters with `init` and `step`.
+    A factory takes options by keyword and returns a solver: a frozen dataclass with `init` and `step`.
     The body may import what it needs; the module should be light at import.
 
     Returns:

@@ -198,7 +198,7 @@ def recipe(made: object) -> dict[str, Any] | None:
         made: A sampler, loss or solver.
 
     Returns:
-        `{"name": ..., "options": {...}}`, or `None` if it was not loaded by name, or with options that JSON cannot hold.
+        `{"name": ..., "options": {...}}`, or `None` if it was not loaded by name or JSON cannot hold the options.
     """
     reference, how = _recipes.get(id(made), (None, None))
     return how if reference is not None and reference() is made else None
