@@ -1,0 +1,237 @@
+"""Read pictures safely, write them with what made them, and lay them out in grids.
+
+Everywhere a picture is a float tensor (1, 3, height, width) or (3, height, width), RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guideflow.errors import InvalidArgument, InvalidImage
+from guideflow.loss import check_image
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+MAX_PIXELS: Final = 50_000_000
+"""Larger pictures are refused before they are decoded."""
+
+MAX_BYTES: Final = 200 * 2**20
+"""Larger files are refused before they are opened."""
+
+# No format whose reader starts another program (EPS) or that is not a picture of its own.
+_FORMATS: Final = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+
+
+def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None = None) -> Tensor:
+    """Read a picture from a file that need not be trusted.
+
+    The orientation tag is applied, transparency is laid over white, and grey, palette, 16-bit and CMYK pictures become
+    RGB. Of an animation the first frame is read.
+
+    Arguments:
+        path: A picture in any format that Pillow reads.
+        size: Side of a square, or (height, width). The picture is cropped to its centre in that proportion, then
+            resized. `None` keeps it as it is.
+
+    Returns:
+        A float32 tensor (1, 3, height, width) in [0, 1].
+
+    Raises:
+        InvalidImage: If the file is missing, empty, truncated, too large or no picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    _check_file(path)
+    Image.init()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns from its own limit on; ours is lower
+        try:
+            with Image.open(path, formats=sorted(_FORMATS & Image.OPEN.keys())) as picture:
+                if (pixels := picture.width * picture.height) > MAX_PIXELS:
+                    raise InvalidImage(
+                        f"{path} has {picture.width} x {picture.height} pixels, {pixels / 1e6:.0f} million; at most "
+                        f"{MAX_PIXELS / 1e6:.0f} million are read. Give a smaller picture."
+                    )
+                rgb = _over_white(ImageOps.exif_transpose(picture))
+        except InvalidImage:
+            raise
+        except UnidentifiedImageError as error:
+            raise InvalidImage(f"{path} is not a picture that can be read. Give a PNG, JPEG or WebP file.") from error
+        except Image.DecompressionBombError as error:
+            raise InvalidImage(f"{path} has far too many pixels to be read. Give a smaller picture.") from error
+        except Exception as error:  # decoders raise many kinds on damaged files: SyntaxError, struct.error, ...
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise InvalidImage(f"{path} is damaged or cut short ({why}). Save or download it again.") from error
+    return from_pil(rgb if size is None else _fit(rgb, size))
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if not path.exists():
+            raise InvalidImage(f"There is no file {path}. Give the path of a picture.")
+        if not path.is_file():
+            raise InvalidImage(f"{path} is not a file. Give the path of a picture.")
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise InvalidImage(f"{path} cannot be opened: {error.strerror}.") from error
+    if size == 0:
+        raise InvalidImage(f"{path} is empty. Save or download it again.")
+    if size > MAX_BYTES:
+        limit = f"at most {MAX_BYTES // 2**20} MB are read"
+        raise InvalidImage(f"{path} has {size / 2**20:.0f} MB; {limit}. Give a smaller picture.")
+
+
+def _over_white(picture: PILImage.Image) -> PILImage.Image:
+    """Convert any mode to RGB: wider values by their upper 8 bits, transparency over white."""
+    from PIL import Image
+
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture).astype(np.float32)
+        top = 65535 if picture.mode.startswith("I;16") or values.max() > 255 else 1 if values.max() <= 1 else 255
+        picture = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _fit(picture: PILImage.Image, size: int | tuple[int, int]) -> PILImage.Image:
+    from PIL import Image, ImageOps
+
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise InvalidArgument(f"Got size {size!r}. Expected at least one pixel: an int or (height, width).")
+    return ImageOps.fit(picture, (width, height), method=Image.Resampling.LANCZOS)
+
+
+def from_pil(picture: PILImage.Image) -> Tensor:
+    """Turn a Pillow picture into a tensor.
+
+    Arguments:
+        picture: Of any mode; transparency is laid over white.
+
+    Returns:
+        A float32 tensor (1, 3, height, width) in [0, 1].
+    """
+    pixels = torch.from_numpy(np.array(_over_white(picture)))
+    return pixels.permute(2, 0, 1)[None].float() / 255
+
+
+def to_pil(image: Tensor) -> PILImage.Image:
+    """Turn one picture into a Pillow picture of 8 bits.
+
+    Arguments:
+        image: (1, 3, height, width) or (3, height, width), in [0, 1].
+
+    Returns:
+        A Pillow picture in mode RGB.
+
+    Raises:
+        InvalidImage: If the shape or the range is another.
+    """
+    from PIL import Image
+
+    batch = image[None] if isinstance(image, Tensor) and image.dim() == 3 else image
+    check_image(batch)
+    if len(batch) != 1:
+        raise InvalidImage(f"Got a batch of {len(batch)} images. Expected one; lay out several with `grid(images)`.")
+    pixels = (batch[0].detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
+
+
+def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[str, str] | None = None) -> Path:
+    """Write one picture as a PNG, whole or not at all.
+
+    Arguments:
+        path: Where to; folders are made. The name must end in `.png`.
+        image: (1, 3, height, width) or (3, height, width), in [0, 1].
+        metadata: Text to keep in the file, by keyword: what made the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidImage: If the picture has another shape or range.
+        InvalidArgument: If the name does not end in `.png`.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .png.")
+    information = PngInfo()
+    for key, value in (metadata or {}).items():
+        information.add_text(key, value)  # falls back to iTXt beyond Latin-1
+    picture = to_pil(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            picture.save(file, format="PNG", pnginfo=information)
+        os.chmod(name, 0o644)  # mkstemp makes files that only their owner may read
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the text that `save_image` kept in a PNG.
+
+    Arguments:
+        path: A picture.
+
+    Returns:
+        The text by keyword; empty for a picture without any.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    _check_file(Path(path))
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
+    except UnidentifiedImageError as error:
+        raise InvalidImage(f"{path} is not a PNG. Give one that `save_image` wrote.") from error
+
+
+def grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
+    """Lay a batch out in rows on white.
+
+    Arguments:
+        images: (batch, 3, height, width) in [0, 1].
+        columns: Pictures in a row; all in one row by default.
+        padding: White pixels between pictures and around them.
+
+    Returns:
+        One picture (1, 3, height, width).
+
+    Raises:
+        InvalidArgument: If there is no image, no column or a negative padding.
+    """
+    check_image(images)
+    columns = len(images) if columns is None else columns
+    if len(images) == 0 or columns < 1 or padding < 0:
+        given = f"{len(images)} images, columns={columns}, padding={padding}"
+        raise InvalidArgument(f"Got {given}. Expected an image, a column and no negative padding.")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height, width = images.shape[-2] + padding, images.shape[-1] + padding
+    sheet = images.new_ones(1, 3, rows * height + padding, columns * width + padding)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * height + padding, (i % columns) * width + padding
+        sheet[0, :, top : top + images.shape[-2], left : left + images.shape[-1]] = image
+    return sheet
