@@ -1,0 +1,42 @@
+"""Steer a frozen few-step image sampler with the gradient of any loss on its final image.
+
+Importing guideflow is light: plugins, samplers of real networks and drawing libraries load when first used.
+"""
+
+from guideflow import callbacks as callbacks
+from guideflow import errors as errors
+from guideflow.errors import GuideflowError as GuideflowError
+from guideflow.hookspecs import hookimpl as hookimpl
+from guideflow.loss import AbstractLoss as AbstractLoss
+from guideflow.loss import WeightedSum as WeightedSum
+from guideflow.loss import check_image as check_image
+from guideflow.problem import Noise as Noise
+from guideflow.problem import Problem as Problem
+from guideflow.problem import Rollout as Rollout
+from guideflow.problem import draw_noise as draw_noise
+from guideflow.registry import Entry as Entry
+from guideflow.registry import load_loss as load_loss
+from guideflow.registry import load_sampler as load_sampler
+from guideflow.registry import load_solver as load_solver
+from guideflow.registry import plugins as plugins
+from guideflow.registry import recipe as recipe
+from guideflow.registry import require as require
+from guideflow.sampler import AffineSampler as AffineSampler
+from guideflow.sampler import Sampler as Sampler
+from guideflow.schedule import Schedule as Schedule
+from guideflow.solution import Result as Result
+from guideflow.solution import Settings as Settings
+from guideflow.solution import Solution as Solution
+from guideflow.solve import iterate as iterate
+from guideflow.solve import resume as resume
+from guideflow.solve import solve as solve
+from guideflow.solvers import AbstractSolver as AbstractSolver
+from guideflow.solvers import Anchored as Anchored
+from guideflow.solvers import FlowGrad as FlowGrad
+from guideflow.solvers import NoiseDescent as NoiseDescent
+from guideflow.solvers import State as State
+from guideflow.solvers import Unanchored as Unanchored
+from guideflow.types import Image as Image
+from guideflow.types import Latent as Latent
+from guideflow.types import Loss as Loss
+from guideflow.types import PerImage as PerImage

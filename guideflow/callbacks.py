@@ -1,0 +1,175 @@
+"""Look on while a solve runs.
+
+A callback is any callable that takes a `Progress`. It may also have `start(problem, max_iterations)` and `close()`,
+called once before and after, the latter whatever happens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from guideflow.errors import InvalidArgument
+from guideflow.problem import Problem
+from guideflow.registry import require
+from guideflow.solvers import State
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback sees after an iteration.
+
+    Arguments:
+        iteration: 0 for the unguided image.
+        max_iterations: number of iterations asked for.
+        state: the solver's state.
+        problem: what is being solved.
+        best_loss: lowest loss so far of each image.
+        active: whether each image is still being changed.
+        seconds: time since the start, earlier parts of a resumed solve included.
+    """
+
+    iteration: int
+    max_iterations: int
+    state: State
+    problem: Problem
+    best_loss: Tensor
+    active: tuple[bool, ...]
+    seconds: float
+
+    @property
+    def loss(self) -> Tensor:
+        """Current loss of each image."""
+        return self.state.rollout.loss
+
+
+Callback: TypeAlias = Callable[[Progress], object]
+
+
+class Callbacks:
+    """Several callbacks as one."""
+
+    def __init__(self, callbacks: Callback | Sequence[Callback] | None) -> None:
+        """Accept none, one or several."""
+        given = (
+            () if callbacks is None else tuple(callbacks) if isinstance(callbacks, Sequence) else (callbacks,)
+        )
+        for callback in given:
+            if not callable(callback):
+                raise InvalidArgument(f"Got {callback!r} as callback. Expected a callable that takes a `Progress`.")
+        self.callbacks: tuple[Callback, ...] = given
+        self.started: list[Callback] = []
+
+    def start(self, problem: Problem, max_iterations: int) -> None:
+        """Tell those that want to know that a solve begins."""
+        for callback in self.callbacks:
+            self.started.append(callback)
+            if hook := getattr(callback, "start", None):
+                hook(problem, max_iterations)
+
+    def __call__(self, progress: Progress) -> None:
+        """Call each in turn."""
+        for callback in self.callbacks:
+            callback(progress)
+
+    def close(self) -> None:
+        """Close those that were started, even if one of them fails."""
+        try:
+            while self.started:
+                if hook := getattr(self.started.pop(), "close", None):
+                    hook()
+        finally:
+            if self.started:
+                self.close()
+
+
+class ProgressBar:
+    """A bar on the terminal with the mean loss, the lowest one and the time left; needs rich.
+
+    Arguments:
+        console: a rich console; a new one on standard error if None.
+    """
+
+    def __init__(self, console: Any = None) -> None:
+        """Prepare; nothing is shown before the solve starts."""
+        self.console = console
+        self._bar: Any = None
+        self._task: Any = None
+
+    def start(self, problem: Problem, max_iterations: int) -> None:
+        """Show the bar."""
+        bars = require("rich.progress", extra="all")
+        console = self.console or require("rich.console", extra="all").Console(stderr=True)
+        self._bar = bars.Progress(
+            bars.TextColumn("guiding"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TextColumn("loss {task.fields[loss]}  best {task.fields[best]}"),
+            bars.TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task("", total=max_iterations, loss="", best="")
+        self._bar.start()
+
+    def __call__(self, progress: Progress) -> None:
+        """Move the bar."""
+        loss, best = (f"{values.nanmean().item():.4f}" for values in (progress.loss, progress.best_loss))
+        self._bar.update(self._task, completed=progress.iteration, loss=loss, best=best)
+
+    def close(self) -> None:
+        """Leave the bar as it is and give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class Recorder:
+    """Keep a value of every iteration.
+
+    Arguments:
+        what: takes a `Progress` and returns what to keep; by default the images.
+
+    Attributes:
+        values: what was kept, iteration 0 first.
+    """
+
+    def __init__(self, what: Callable[[Progress], Any] | None = None) -> None:
+        """Begin with an empty list."""
+        self.what = what or (lambda progress: progress.state.rollout.images)
+        self.values: list[Any] = []
+
+    def __call__(self, progress: Progress) -> None:
+        """Keep one value."""
+        self.values.append(self.what(progress))
+
+
+class ImageSnapshots:
+    """Write the current images to a folder as one row, every few iterations.
+
+    Arguments:
+        directory: folder, made if missing.
+        every: number of iterations between pictures; the unguided one is always written.
+    """
+
+    def __init__(self, directory: str | PathLike[str], *, every: int = 10) -> None:
+        """Validate."""
+        if not isinstance(every, int) or every < 1:
+            raise InvalidArgument(f"ImageSnapshots got every = {every!r}. Expected an integer of at least 1.")
+        self.directory, self.every = Path(directory), every
+
+    def __call__(self, progress: Progress) -> None:
+        """Write a picture if it is time."""
+        if progress.iteration % self.every:
+            return
+        from guideflow import images
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        row = progress.state.rollout.images
+        losses = ", ".join(f"{value:.6g}" for value in torch.nan_to_num(progress.loss).tolist())
+        metadata = {"guideflow:iteration": str(progress.iteration), "guideflow:loss": losses}
+        path = self.directory / f"iteration-{progress.iteration:04d}.png"
+        images.save_image(path, images.grid(row, columns=len(row)), metadata)

@@ -1,0 +1,65 @@
+"""Every exception guideflow raises on purpose.
+
+A message says what was given, what was expected and what to type next.
+"""
+
+
+class GuideflowError(Exception):
+    """Root of all errors that guideflow raises on purpose."""
+
+
+class UnknownPlugin(GuideflowError, LookupError):
+    """No plugin offers the requested name."""
+
+    __str__ = Exception.__str__
+
+
+class DuplicatePlugin(GuideflowError):
+    """Two distributions claim the same name."""
+
+
+class BrokenPlugin(GuideflowError):
+    """A plugin failed while it was imported or asked for its entries."""
+
+
+class MissingExtra(GuideflowError, ImportError):
+    """An optional dependency is not installed; the message names the pip command."""
+
+
+class InvalidImage(GuideflowError, ValueError):
+    """An image has the wrong shape, channels or range, or its file cannot be read."""
+
+
+class InvalidLoss(GuideflowError, ValueError):
+    """A loss broke its contract: one differentiable number per image."""
+
+
+class InvalidArgument(GuideflowError, ValueError):
+    """An argument is outside its range or disagrees with another one."""
+
+
+class IncompatibleSolver(GuideflowError, TypeError):
+    """A solver needs a capability that the sampler does not have."""
+
+
+class CannotResume(GuideflowError):
+    """A saved solution cannot be continued as asked."""
+
+
+class FolderInUse(GuideflowError, FileExistsError):
+    """Saving would overwrite the files of another run."""
+
+    __str__ = Exception.__str__
+
+
+class NonFinite(GuideflowError, ArithmeticError):
+    """Some image met a loss or gradient that is nan or inf; raised by `solve(throw=True)` only.
+
+    Attributes:
+        solution: what was reached nevertheless.
+    """
+
+    def __init__(self, message: str, solution: object = None) -> None:
+        """Keep the solution beside the message."""
+        super().__init__(message)
+        self.solution = solution

@@ -1,0 +1,177 @@
+"""A guidance problem and its rollout: the only place where networks run and gradients are taken."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from guideflow._batched import mapping_field, tensor_field
+from guideflow.errors import InvalidArgument
+from guideflow.loss import as_sum, evaluate, no_gradient
+from guideflow.sampler import Sampler
+from guideflow.types import Latent, Latents, Loss, PerImage
+
+
+@dataclass(frozen=True)
+class Noise:
+    """All randomness of a solve, drawn once and frozen.
+
+    Arguments:
+        initial: standard normal noise of each image, (B, *latent_shape).
+        steps: one entry per step, (B, *latent_shape) for a stochastic step and None for a deterministic one.
+    """
+
+    initial: Tensor
+    steps: tuple[Tensor | None, ...]
+
+
+def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
+    """Draw the noise of each image from its own seed, so that image i depends on seed i only.
+
+    It is drawn on the CPU in float32 and then cast, so a seed means the same picture on every device and in float64.
+    """
+    stochastic = sampler.stochastic
+    draws: list[list[Tensor]] = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(int(seed))
+        draws.append([torch.randn(sampler.latent_shape, generator=generator) for _ in range(1 + sum(stochastic))])
+    tensors = iter([torch.stack(column).to(sampler.device, sampler.state_dtype) for column in zip(*draws, strict=True)])
+    return Noise(initial=next(tensors), steps=tuple(next(tensors) if noisy else None for noisy in stochastic))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One pass through the sampler, detached.
+
+    Arguments:
+        states: z_0..z_K, (K + 1, B, ...).
+        end_points: e_1..e_K, the states before their controls were added, (K, B, ...).
+        images: decoded z_K.
+        loss: loss of each image, unscaled.
+        terms: unweighted value of each loss term by name.
+        gradients: g_0..g_K, the gradients of `loss_scale` x loss with respect to the states, (K + 1, B, ...);
+            None if they were not asked for.
+    """
+
+    states: Latents = tensor_field(1)
+    end_points: Latents = tensor_field(1)
+    images: Tensor = tensor_field(0)
+    loss: PerImage = tensor_field(0)
+    terms: Mapping[str, Tensor] = mapping_field(0)
+    gradients: Latents | None = tensor_field(1)
+
+
+@dataclass
+class Evaluations:
+    """Number of network evaluations so far, counted per batch."""
+
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be solved: a sampler with frozen noise and prompt, and a loss on its images.
+
+        z_0 = prepare(noise),   e_k = F_k(z_{k-1}),   z_k = e_k + u_k,   L = loss(decode(z_K))
+
+    Arguments:
+        sampler: the generator.
+        loss: image batch -> one number per image.
+        noise: from `draw_noise`.
+        condition: from `sampler.condition`.
+        loss_scale: factor of the loss before gradients are taken (100, as in RectifID's code); it decides where the
+            clipping of gradients to norm 1 sets in. Reported losses do not contain it.
+    """
+
+    sampler: Sampler
+    loss: Loss
+    noise: Noise
+    condition: Any
+    loss_scale: float = 100.0
+    evaluations: Evaluations = field(default_factory=Evaluations, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail later with a worse message."""
+        if not isinstance(self.sampler, Sampler):
+            raise InvalidArgument(
+                f"Got {self.sampler!r} as sampler. Expected a Sampler, for example `gf.load_sampler('toy-mixture')`."
+            )
+        as_sum(self.loss)
+        if len(self.sampler.control) != self.sampler.num_steps:
+            raise InvalidArgument(
+                f"The sampler has {len(self.sampler.control)} control factors and {self.sampler.num_steps} steps. "
+                "Expected one factor per step in `sampler.control`, for example `(1.0,) * num_steps`."
+            )
+        if not 0 < self.loss_scale < float("inf"):
+            raise InvalidArgument(f"Got loss_scale = {self.loss_scale}. Expected a finite number above 0; 100 is usual.")
+
+    @property
+    def z0(self) -> Tensor:
+        """The first state, before any guidance."""
+        with torch.no_grad():
+            return self.sampler.prepare(self.noise.initial)
+
+    def rollout(self, z0: Latent, controls: Latents, gradients: bool = True) -> Rollout:
+        """Run the sampler with u_k added after step k, and differentiate the loss with respect to every state.
+
+        Costs `num_steps` network evaluations, and as many backward passes through the inputs if `gradients`.
+        """
+        return self._trace(z0, lambda k, end_point: end_point + controls[k], gradients)
+
+    def rollout_through(
+        self, z0: Latent, states: Latents, gradients: bool = True
+    ) -> tuple[Float[Tensor, "steps batch *latent"], Rollout]:
+        """Run the sampler through given states z_1..z_K and return the controls that do it, with the rollout.
+
+        The controls are u_k = z_k - F_k(z_{k-1}); gradients pass them unchanged, as in `rollout`.
+        """
+        controls: list[Tensor] = []
+
+        def place(k: int, end_point: Tensor) -> Tensor:
+            controls.append(states[k] - end_point.detach())
+            return end_point + controls[k]
+
+        rollout = self._trace(z0, place, gradients)
+        return torch.stack(controls), rollout
+
+    def predict(self, z: Latent, t: float) -> Tensor:
+        """Evaluate an affine sampler's network without gradient, counted."""
+        self.evaluations.count += 1
+        with torch.no_grad():
+            return self.sampler.predict(z, t, self.condition).to(z.dtype)  # type: ignore[attr-defined, no-any-return]
+
+    def _trace(self, z0: Tensor, place: Callable[[int, Tensor], Tensor], gradients: bool) -> Rollout:
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+            states = [z0.detach().clone().requires_grad_(gradients)]
+            end_points: list[Tensor] = []
+            for k in range(self.sampler.num_steps):
+                end_points.append(self.sampler.step(k, states[k], self.condition, self.noise.steps[k]))
+                states.append(place(k, end_points[k]))
+                self.evaluations.count += 1
+            images = self.sampler.decode(states[-1])
+            if images.dtype in (torch.float16, torch.bfloat16):
+                images = images.float()
+            loss, terms = evaluate(self.loss, images)
+            return Rollout(
+                states=torch.stack([state.detach() for state in states]),
+                end_points=torch.stack([end_point.detach() for end_point in end_points]),
+                images=images.detach(),
+                loss=loss.detach(),
+                terms={name: value.detach() for name, value in terms.items()},
+                gradients=self._differentiate(loss, states) if gradients else None,
+            )
+
+    def _differentiate(self, loss: Tensor, states: Sequence[Tensor]) -> Tensor:
+        name = as_sum(self.loss).describe()
+        if not loss.requires_grad:
+            raise no_gradient(name)
+        # The sum has gradient 1 for each image's loss, so images stay apart even where one of them is nan.
+        found = torch.autograd.grad(self.loss_scale * loss.sum(), states, allow_unused=True)
+        if found[-1] is None:
+            raise no_gradient(name)
+        return torch.stack(
+            [torch.zeros_like(z) if g is None else g.to(z.dtype) for g, z in zip(found, states, strict=True)]
+        )

@@ -1,0 +1,57 @@
+"""Anchored classifier guidance, the method of RectifID."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+from guideflow.errors import InvalidArgument
+from guideflow.problem import Problem
+from guideflow.solvers._base import AbstractSolver, State, advance, gradients, per_window, require_range, start, step_size
+from guideflow.solvers._base import unit_clip as N
+
+
+@final
+@dataclass(frozen=True)
+class Anchored(AbstractSolver[State]):
+    """Anchored guidance: keep the trajectory close to what the sampler would do from each new starting point.
+
+        u_k <- u_k - s c_k N(g_{k-1}),    k = 1..K,   z_0 fixed           (anchor="moving")
+        u_k <-     - s c_k   g_{k-1}                                      (anchor="fixed")
+
+    with g_k the gradient of the scaled loss at state z_k, c_k the sampler's control factor, N(g) = g / max(norm(g), 1)
+    and s = scale sqrt(d) / 128. The moving anchor is Algorithm 1 with Eqs. (15)-(16): the bookkeeping of reference and
+    target trajectories telescopes to this line. The fixed anchor is the fixed-point iteration of Eqs. (11) and (14)
+    itself, which converges linearly for small s (Proposition 2).
+
+    One rollout per iteration: K network evaluations and their input gradients.
+
+    Arguments:
+        scale: guidance scale, at least 0; the paper's s on a 4 x 64 x 64 latent. 0 leaves the image as it is.
+        anchor: "moving" re-anchors every iteration and keeps improving; "fixed" stays close to the unguided image.
+
+    Source: Sun et al., RectifID: Personalizing Rectified Flow with Anchored Classifier Guidance (2024).
+    Not for samplers with strongly curved trajectories inside a step: the straight-through gradient is then biased.
+    With anchor="fixed" a scale beyond 1 / (norm of Jacobian x Lipschitz constant of the gradient) diverges.
+    """
+
+    name: ClassVar[str] = "anchored"
+
+    scale: float = 1.0
+    anchor: Literal["moving", "fixed"] = "moving"
+
+    def __post_init__(self) -> None:
+        """Validate the hyper-parameters."""
+        require_range(self, "scale", 0)
+        if self.anchor not in ("moving", "fixed"):
+            raise InvalidArgument(f"Anchored got anchor = {self.anchor!r}. Expected 'moving' or 'fixed'.")
+
+    def init(self, problem: Problem) -> State:
+        """Return the unguided state."""
+        return start(problem)
+
+    def step(self, problem: Problem, state: State) -> State:
+        """Move every control against the gradient at the start of its window."""
+        s = step_size(self.scale, state.z0)
+        c = per_window(problem.sampler.control, state.controls)
+        g = gradients(state)[:-1]
+        u = state.controls - s * c * N(g) if self.anchor == "moving" else -s * c * g
+        return advance(problem, state, u)

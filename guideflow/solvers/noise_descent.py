@@ -1,0 +1,96 @@
+"""Gradient descent on the initial noise, the common baseline."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from guideflow._batched import tensor_field
+from guideflow.errors import InvalidArgument
+from guideflow.problem import Problem
+from guideflow.solvers._base import AbstractSolver, State, gradients, norm, require_range, start, step_size
+from guideflow.types import Latent
+
+
+@dataclass(frozen=True)
+class DescentState(State):
+    """State of noise descent: the momentum is part of it.
+
+    Arguments:
+        velocity: running sum of gradients, like z0.
+    """
+
+    velocity: Latent = tensor_field(0)
+
+
+@final
+@dataclass(frozen=True)
+class NoiseDescent(AbstractSolver[DescentState]):
+    """Noise descent: momentum SGD on the initial noise, pulled back to where it started.
+
+        v <- momentum v + s g_0 + l2 (z_0 - initial) + chi dR/dz_0,      z_0 <- z_0 - lr v,      u = 0
+
+    with g_0 the gradient of the scaled loss at z_0 and s = scale sqrt(d) / 128. The loss that is scaled is
+    `loss_scale` x loss (100 by default), so at the paper's 4 x 64 x 64 latents and scale 1 this is plain SGD on
+    100 L + (l2 / 2) norm(z_0 - initial)^2; for other sizes s keeps the shift in proportion to norm(z_0), so that one
+    learning rate serves all. R is the negative log density of the noise's norm, a chi variable with d degrees of
+    freedom: R = norm(n)^2 / 2 - (d - 1) log norm(n).
+
+    One rollout per iteration: K network evaluations and their input gradients.
+
+    Arguments:
+        lr: learning rate, at least 0.
+        momentum: share of the velocity that is kept, in [0, 1).
+        l2: pull towards the initial noise, at least 0.
+        unit_gradient: divide g_0 by its norm, so that every iteration moves equally far (DNO, DOODL).
+        chi: weight of the chi-norm regulariser, at least 0 (D-Flow, ReNO).
+        scale: weight of the loss, at least 0. 0 leaves the image as it is (with chi = 0).
+
+    Source: Wallace et al., DOODL (2023); Ben-Hamu et al., D-Flow (2024); Eyring et al., ReNO (2024); the defaults are
+    those of RectifID's Fig. 6.
+    Not for speed or stability: it needs more iterations than anchored guidance and is sensitive to the learning rate.
+    """
+
+    name: ClassVar[str] = "noise-descent"
+    state_type: ClassVar[type[State]] = DescentState
+
+    lr: float = 0.4
+    momentum: float = 0.9
+    l2: float = 1.0
+    unit_gradient: bool = False
+    chi: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Validate the hyper-parameters."""
+        for name in ("lr", "l2", "chi", "scale"):
+            require_range(self, name, 0)
+        require_range(self, "momentum", 0, 1)
+        if not isinstance(self.unit_gradient, bool):
+            raise InvalidArgument(f"NoiseDescent got unit_gradient = {self.unit_gradient!r}. Expected True or False.")
+
+    def init(self, problem: Problem) -> DescentState:
+        """Return the unguided state at rest."""
+        state = start(problem)
+        return DescentState(0, state.z0, state.controls, state.rollout, velocity=torch.zeros_like(state.z0))
+
+    def step(self, problem: Problem, state: DescentState) -> DescentState:
+        """Take one step of momentum SGD."""
+        g = gradients(state)[0]
+        if self.unit_gradient:
+            g = g / norm(g[None])[0].clamp(min=torch.finfo(g.dtype).tiny)
+        v = self.momentum * state.velocity
+        v = v + step_size(self.scale, g) * g
+        v = v + self.l2 * (state.z0 - problem.z0)
+        if self.chi:
+            v = v + self.chi * _chi_gradient(problem, state.z0)
+        z0 = state.z0 - self.lr * v
+        return DescentState(state.iteration + 1, z0, state.controls, problem.rollout(z0, state.controls), velocity=v)
+
+
+def _chi_gradient(problem: Problem, z0: Tensor) -> Tensor:
+    """Return the gradient of norm(n)^2 / 2 - (d - 1) log norm(n) for n = z_0 in units of its standard deviation."""
+    deviation = norm(problem.z0[None])[0] / norm(problem.noise.initial[None])[0]
+    n = z0 / deviation
+    return (1 - (n[0].numel() - 1) / norm(n[None])[0] ** 2) * n / deviation

@@ -1,0 +1,244 @@
+"""Samplers with closed-form networks: for tests, tutorials and a first look, without weights."""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from guideflow.errors import InvalidArgument
+from guideflow.hookspecs import hookimpl
+from guideflow.sampler import AffineSampler
+from guideflow.schedule import Schedule
+
+_SHAPES = ("disc", "ring", "square", "diamond")
+_COLOURS = {"red": (0.75, -0.7, -0.6), "green": (-0.65, 0.55, -0.35), "blue": (-0.7, -0.25, 0.75)}
+_BACKGROUND = 0.7
+
+
+class ToyLinear(AffineSampler):
+    """A flow whose velocity is linear in the state, so that trajectories, gradients and optima are known exactly.
+
+        f(z, t) = A z + b(prompt),      z' = z + f(z, t) / K,      A symmetric, eigenvalues in [-spread, spread]
+
+    Arguments:
+        num_steps: number of steps K.
+        size: number of entries of a state, or height and width of the images if `image`.
+        spread: bound of the eigenvalues of A.
+        control: control factor of every step.
+        image: decode to pictures (3, size, size) in [0, 1], clamped; otherwise `decode` is the identity on vectors.
+        dtype: float32 or float64.
+        device: where to compute.
+        seed: seed of A.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_steps: int = 4,
+        size: int = 8,
+        spread: float = 0.5,
+        control: float | Sequence[float] = 1.0,
+        image: bool = False,
+        dtype: torch.dtype | str = torch.float32,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """Draw the matrix."""
+        _require_steps(num_steps)
+        self.dtype, self.device, self.image = _dtype(dtype), torch.device(device), image
+        self.latent_shape = (3, size, size) if image else (size,)
+        self.image_size = (size, size) if image else (1, size)
+        entries = math.prod(self.latent_shape)
+        generator = torch.Generator().manual_seed(seed)
+        basis, _ = torch.linalg.qr(torch.randn(entries, entries, generator=generator, dtype=torch.float64))
+        eigenvalues = spread * (2 * torch.rand(entries, generator=generator, dtype=torch.float64) - 1)
+        self.matrix = (basis * eigenvalues @ basis.T).to(self.device, self.dtype)
+        factors = (control,) * num_steps if isinstance(control, int | float) else tuple(control)
+        self.schedule = Schedule(
+            times=tuple(1000 * (1 - k / num_steps) for k in range(num_steps)),
+            state=(1.0,) * num_steps,
+            output=(1 / num_steps,) * num_steps,
+            control=factors,
+        )
+
+    def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Tensor:
+        """Turn each prompt into a drift, zero for the empty prompt; negative prompts are ignored."""
+        drifts = [_prompt_noise(prompt, math.prod(self.latent_shape)) for prompt in prompts]
+        return torch.stack(drifts).to(self.device, self.dtype)
+
+    def predict(self, z: Tensor, t: float, condition: Tensor) -> Tensor:
+        """Return A z + b."""
+        return (z.flatten(1) @ self.matrix + condition).view_as(z)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the state itself, or a picture."""
+        return (0.5 + z / 8).clamp(0, 1) if self.image else z
+
+
+class ToyMixture(AffineSampler):
+    """Exact sampler of a Gaussian mixture around twelve small pictures: four shapes in three colours.
+
+    The data are x = mean_i + deviation n with the mean of a random picture i; on the path z = alpha x + sigma n the best
+    possible network is a posterior mean, known in closed form:
+
+        E[n | z] = sum_i r_i(z) sigma (z - alpha mean_i) / v,     E[x | z] = sum_i r_i(z) (mean_i + alpha deviation^2 (z - alpha mean_i) / v)
+
+    with v = alpha^2 deviation^2 + sigma^2 and r_i the posterior probability of picture i. A prompt selects pictures by
+    its words ("a red disc", "green"); the empty prompt selects all.
+
+    Arguments:
+        num_steps: number of steps K.
+        family: "ddim" (noise prediction on Stable Diffusion's schedule, deterministic), "ancestral" (the same with
+            frozen noise in every step but the last) or "flow" (velocity prediction on straight paths).
+        size: height and width of the pictures.
+        deviation: standard deviation of each component.
+        dtype: float32 or float64.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_steps: int = 4,
+        family: Literal["ddim", "ancestral", "flow"] = "ddim",
+        size: int = 32,
+        deviation: float = 0.15,
+        dtype: torch.dtype | str = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Draw the pictures and compute the schedule."""
+        _require_steps(num_steps)
+        if family not in ("ddim", "ancestral", "flow"):
+            raise InvalidArgument(f"ToyMixture got family = {family!r}. Expected 'ddim', 'ancestral' or 'flow'.")
+        if deviation <= 0:
+            raise InvalidArgument(f"ToyMixture got deviation = {deviation}. Expected a number above 0, as 0.15.")
+        self.dtype, self.device, self.family, self.deviation = _dtype(dtype), torch.device(device), family, deviation
+        self.latent_shape, self.image_size = (3, size, size), (size, size)
+        self.names = tuple(f"{colour} {shape}" for shape in _SHAPES for colour in _COLOURS)
+        pictures = [_picture(shape, rgb, size) for shape in _SHAPES for rgb in _COLOURS.values()]
+        self.means = torch.stack(pictures).to(self.device, self.dtype)
+        self.schedule = _flow_schedule(num_steps) if family == "flow" else _ddim_schedule(num_steps, family == "ancestral")
+
+    def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Tensor:
+        """Return the log weight of each component, one row per prompt; negative prompts exclude components."""
+        negative = negative_prompts or [""] * len(prompts)
+        rows = [self._log_weights(prompt, excluded) for prompt, excluded in zip(prompts, negative, strict=True)]
+        return torch.stack(rows).to(self.device, self.dtype)
+
+    def predict(self, z: Tensor, t: float, condition: Tensor) -> Tensor:
+        """Return the posterior mean of the noise, or of the velocity x - n for the flow family."""
+        signal, noise = self.levels(t)
+        variance = signal**2 * self.deviation**2 + noise**2
+        residual = z[:, None] - signal * self.means
+        logits = condition - residual.flatten(2).square().sum(2) / (2 * variance)
+        posterior = logits.softmax(1)
+        residual_mean = z - signal * torch.einsum("bi,ichw->bchw", posterior, self.means)
+        noise_mean = noise / variance * residual_mean
+        if self.family != "flow":
+            return noise_mean
+        mean = torch.einsum("bi,ichw->bchw", posterior, self.means)
+        return mean + signal * self.deviation**2 / variance * residual_mean - noise_mean
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return a picture in [0, 1]."""
+        return (z / 2 + 0.5).clamp(0, 1)
+
+    def levels(self, t: float) -> tuple[float, float]:
+        """Return signal level alpha and noise level sigma at time t."""
+        if self.family == "flow":
+            return 1 - t / 1000, t / 1000
+        level = _alpha_bars()[round(t)]
+        return math.sqrt(level), math.sqrt(1 - level)
+
+    def _log_weights(self, prompt: str, excluded: str) -> Tensor:
+        wanted, unwanted = set(prompt.lower().split()), set(excluded.lower().split())
+        scores = [len(wanted & set(name.split())) for name in self.names]
+        allowed = [not unwanted & set(name.split()) for name in self.names]
+        if not any(allowed):
+            allowed = [True] * len(allowed)
+        best = max(score for score, ok in zip(scores, allowed, strict=True) if ok)
+        chosen = [ok and score == best for score, ok in zip(scores, allowed, strict=True)]
+        return torch.tensor([0.0 if choose else -math.inf for choose in chosen])
+
+
+@cache
+def _alpha_bars() -> list[float]:
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    levels: list[float] = (1 - betas).cumprod(0).tolist()
+    return levels
+
+
+def _ddim_schedule(num_steps: int, ancestral: bool) -> Schedule:
+    levels = _alpha_bars()
+    times = [1000 * (num_steps - k) // num_steps - 1 for k in range(num_steps)]
+    ends = [*times[1:], 0]
+    state, output, noise, control = [], [], [], []
+    for start, end in zip(times, ends, strict=True):
+        a = math.sqrt(levels[end] / levels[start])
+        sigma, sigma_end = (math.sqrt((1 - levels[time]) / levels[time]) for time in (start, end))
+        stochastic = ancestral and end > 0
+        # In units of the clean signal the step goes down to sigma_down and back up to sigma_end with fresh noise.
+        sigma_down = sigma_end**2 / sigma if stochastic else sigma_end
+        b = math.sqrt(levels[end]) * sigma_down - a * math.sqrt(1 - levels[start])
+        state.append(a)
+        output.append(b)
+        noise.append(math.sqrt(levels[end]) * math.sqrt(sigma_end**2 - sigma_down**2))
+        control.append(-b / a)
+    return Schedule(
+        times=tuple(map(float, times)),
+        state=tuple(state),
+        output=tuple(output),
+        noise=tuple(noise),
+        control=tuple(control),
+        end_times=tuple(map(float, ends)),
+    )
+
+
+def _flow_schedule(num_steps: int) -> Schedule:
+    times = tuple(1000 * (1 - k / num_steps) for k in range(num_steps))
+    return Schedule(times=times, state=(1.0,) * num_steps, output=(1 / num_steps,) * num_steps)
+
+
+def _picture(shape: str, colour: tuple[float, float, float], size: int) -> Tensor:
+    """Draw one anti-aliased shape on a light background, in [-1, 1]."""
+    axis = (torch.arange(size, dtype=torch.float64) + 0.5) / size * 2 - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    radius = (x**2 + y**2).sqrt()
+    distance = {
+        "disc": radius - 0.65,
+        "ring": (radius - 0.55).abs() - 0.18,
+        "square": torch.maximum(x.abs(), y.abs()) - 0.55,
+        "diamond": x.abs() + y.abs() - 0.8,
+    }[shape]
+    inside = torch.sigmoid(-distance * size)
+    ink = torch.tensor(colour, dtype=torch.float64).view(3, 1, 1)
+    return inside * ink + (1 - inside) * _BACKGROUND
+
+
+def _prompt_noise(prompt: str, entries: int) -> Tensor:
+    if not prompt:
+        return torch.zeros(entries)
+    generator = torch.Generator().manual_seed(zlib.crc32(prompt.encode()))
+    return torch.randn(entries, generator=generator) / 2
+
+
+def _dtype(dtype: torch.dtype | str) -> torch.dtype:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float32, torch.float64):
+        raise InvalidArgument(f"A toy sampler got dtype = {dtype!r}. Expected float32 or float64.")
+    return found
+
+
+def _require_steps(num_steps: int) -> None:
+    if not (isinstance(num_steps, int) and 1 <= num_steps <= 1000):
+        raise InvalidArgument(f"A toy sampler got num_steps = {num_steps!r}. Expected an integer from 1 to 1000.")
+
+
+@hookimpl
+def guideflow_samplers() -> Mapping[str, Callable[..., Any]]:
+    """Offer the toy samplers."""
+    return {"toy-linear": ToyLinear, "toy-mixture": ToyMixture}

@@ -1,0 +1,25 @@
+"""Names for the tensors that travel between samplers, losses and solvers."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Image: TypeAlias = Float[Tensor, "batch 3 height width"]
+"""RGB pictures in [0, 1]."""
+
+Latent: TypeAlias = Float[Tensor, "batch *latent"]
+"""States of a sampler, one per image."""
+
+Latents: TypeAlias = Float[Tensor, "steps batch *latent"]
+"""One latent per step (or window) of a sampler and per image."""
+
+PerImage: TypeAlias = Float[Tensor, " batch"]
+"""One number per image."""
+
+Mask: TypeAlias = Bool[Tensor, " batch"]
+"""One truth value per image."""
+
+Loss: TypeAlias = Callable[[Tensor], Tensor]
+"""Anything that maps a batch of images to one number per image; lower is better."""
