@@ -1,0 +1,249 @@
+"""What every solver must do, on a small flow whose gradients are exact."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guideflow.errors import IncompatibleSolver
+from guideflow.problem import Problem, draw_noise
+from guideflow.sampler import AffineSampler, Sampler
+from guideflow.solvers import AbstractSolver, State
+from guideflow.testing._run import Check, parametrize, require, require_close, run
+from guideflow.toy import ToyLinear
+
+SEEDS = (0, 1, 2)
+ITERATIONS = 20
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A fresh solver and a problem it can solve."""
+
+    solver: AbstractSolver[Any]
+    problem: Problem
+
+
+class Plain(Sampler):
+    """A sampler that is no more than the abstract class asks for."""
+
+    def __init__(self) -> None:
+        """Wrap a small linear flow."""
+        inner = ToyLinear(dtype=torch.float64)
+        self.num_steps, self.latent_shape, self.image_size = inner.num_steps, inner.latent_shape, inner.image_size
+        self.device, self.dtype, self.control = inner.device, inner.dtype, inner.control
+        self.inner = inner
+
+    def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Any:
+        """As the flow."""
+        return self.inner.condition(prompts, negative_prompts)
+
+    def step(self, k: int, z: Tensor, condition: Any, noise: Tensor | None = None) -> Tensor:
+        """As the flow."""
+        return self.inner.step(k, z, condition, noise)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """As the flow."""
+        return self.inner.decode(z)
+
+
+def check_solver(make: Callable[[], AbstractSolver[Any]], *, expected_failures: Mapping[str, str] = {}) -> None:
+    """Run every check of a solver and report all failures together.
+
+    Arguments:
+        make: Makes the solver; called once per check.
+        expected_failures: Reason by name of a check that is known to fail.
+
+    Raises:
+        ConformanceFailure: Naming each failed check, what it found and what to do.
+    """
+    run(CHECKS, partial(_prepare, make), expected_failures)
+
+
+def parametrize_solver(make: Callable[[], AbstractSolver[Any]], *, expected_failures: Mapping[str, str] = {}) -> Any:
+    """Return a pytest mark that gives a test each check of a solver as its argument `check`.
+
+    Arguments:
+        make: Makes the solver; called once per check.
+        expected_failures: Reason by name of a check that is known to fail.
+
+    Returns:
+        A `pytest.mark.parametrize`.
+    """
+    return parametrize(CHECKS, partial(_prepare, make), expected_failures)
+
+
+def _prepare(make: Callable[[], AbstractSolver[Any]]) -> Subject:
+    return Subject(make(), _problem(ToyLinear(dtype=torch.float64), SEEDS))
+
+
+def squared_distance(image: Tensor) -> Tensor:
+    """Half the squared distance to a fixed target, per image."""
+    target = torch.linspace(-1, 1, image[0].numel(), dtype=image.dtype).view_as(image[0])
+    return (image - target).square().flatten(1).mean(1) / 2
+
+
+def _problem(sampler: Sampler, seeds: Sequence[int], loss: Callable[[Tensor], Tensor] = squared_distance) -> Problem:
+    return Problem(sampler, loss, draw_noise(sampler, seeds), sampler.condition([""] * len(seeds)))
+
+
+def _states(solver: AbstractSolver[Any], problem: Problem, iterations: int) -> Iterator[State]:
+    state = solver.init(problem)
+    yield state
+    for _ in range(iterations):
+        state = solver.step(problem, state)
+        yield state
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    """Every tensor of a state by name, those of its rollout included."""
+    found: dict[str, Tensor] = {}
+    for part in (state, state.rollout):
+        for field in dataclasses.fields(part):
+            if isinstance(value := getattr(part, field.name), Tensor):
+                found[f"{type(part).__name__}.{field.name}"] = value
+    return found
+
+
+def check_frozen(subject: Subject) -> None:
+    """The solver is a frozen dataclass of hyper-parameters.
+
+    Troubleshooting: write `@dataclass(frozen=True)`; what changes from one iteration to the next belongs in the state.
+    """
+    solver = subject.solver
+    require(dataclasses.is_dataclass(solver), f"{type(solver).__name__} is not a dataclass")
+    frozen = type(solver).__dataclass_params__.frozen  # type: ignore[attr-defined]
+    require(frozen, f"{type(solver).__name__} is a dataclass that is not frozen")
+
+
+def check_init_is_unguided(subject: Subject) -> None:
+    """`init` returns iteration 0 with zero controls and the unguided images, bit for bit.
+
+    Troubleshooting: begin with the first state as drawn, `problem.z0`, and controls of zeros.
+    """
+    problem, state = subject.problem, subject.solver.init(subject.problem)
+    unguided = problem.rollout(problem.z0, torch.zeros_like(state.controls), gradients=False)
+    require(state.iteration == 0, f"iteration is {state.iteration}")
+    require(torch.equal(state.rollout.images, unguided.images), "the images are not the unguided ones")
+
+
+def check_counts(subject: Subject) -> None:
+    """Each step raises `iteration` by one.
+
+    Troubleshooting: return `replace(state, iteration=state.iteration + 1, ...)`.
+    """
+    counts = [state.iteration for state in _states(subject.solver, subject.problem, 3)]
+    require(counts == [0, 1, 2, 3], f"iterations are numbered {counts}")
+
+
+def check_rollout_belongs_to_state(subject: Subject) -> None:
+    """A state's rollout is that of its own `z0` and `controls`, with gradients.
+
+    Troubleshooting: update first, then roll the new iterate out, and return both in the same state.
+    """
+    *_, state = _states(subject.solver, subject.problem, 3)
+    again = subject.problem.rollout(state.z0, state.controls)
+    require_close(state.rollout.images, again.images, "images of the state and of its controls", 1e-9)
+    gradients = state.rollout.gradients
+    require(gradients is not None and again.gradients is not None, "the rollout has no gradients")
+
+
+def check_pure(subject: Subject) -> None:
+    """`step` does not change the state it is given, and gives the same result again: so a solve can be resumed.
+
+    Troubleshooting: no operation in place on tensors of the state, no attribute kept on the solver, no random numbers.
+    """
+    *_, state = _states(subject.solver, subject.problem, 2)
+    before = {name: tensor.clone() for name, tensor in _tensors(state).items()}
+    first, second = (_tensors(subject.solver.step(subject.problem, state)) for _ in range(2))
+    for name, tensor in _tensors(state).items():
+        require(torch.equal(before[name], tensor), f"step changed {name} of the state it was given")
+    for name, tensor in first.items():
+        require(torch.equal(tensor, second[name]), f"the same step gave another {name} the second time")
+
+
+def check_improves(subject: Subject) -> None:
+    """Some iterate of the first twenty is better than the unguided image, for every image.
+
+    Troubleshooting: the update must go against the gradient; try a smaller step.
+    """
+    losses = torch.stack([state.rollout.loss for state in _states(subject.solver, subject.problem, ITERATIONS)])
+    best = losses.nan_to_num(torch.inf).amin(0)
+    require(bool((best < losses[0]).all()), f"from {losses[0].tolist()} to at best {best.tolist()}")
+
+
+def check_batch_independent(subject: Subject) -> None:
+    """An image is solved as it would be alone.
+
+    Troubleshooting: take norms, means and maxima per image, over every dimension but the batch.
+    """
+    *_, together = _states(subject.solver, subject.problem, 5)
+    for i, seed in enumerate(SEEDS):
+        *_, alone = _states(subject.solver, _problem(subject.problem.sampler, [seed]), 5)
+        images = together.rollout.images[i : i + 1]
+        require_close(images, alone.rollout.images, f"image {i}, in a batch and alone", 1e-6)
+
+
+def check_nonfinite_stays_alone(subject: Subject) -> None:
+    """A loss of nan in one image leaves the others as they would be.
+
+    Troubleshooting: as for batch-independent; `torch.nan_to_num` is not needed, a sum over the batch is the culprit.
+    """
+
+    def spoiled(image: Tensor) -> Tensor:
+        value = squared_distance(image)
+        return value * torch.tensor([1.0, torch.nan, 1.0], dtype=value.dtype)
+
+    *_, clean = _states(subject.solver, subject.problem, 3)
+    *_, state = _states(subject.solver, _problem(subject.problem.sampler, SEEDS, spoiled), 3)
+    for i in (0, 2):
+        require_close(state.rollout.images[i], clean.rollout.images[i], f"image {i} beside a nan", 1e-9)
+
+
+def check_scale_zero(subject: Subject) -> None:
+    """A solver with a field `scale` returns the unguided image, bit for bit, at scale 0.
+
+    Troubleshooting: multiply the whole update by the scale, and draw nothing anew.
+    """
+    if "scale" not in getattr(subject.solver, "__dataclass_fields__", {}):
+        return
+    first, *_, last = _states(dataclasses.replace(subject.solver, scale=0.0), subject.problem, 3)
+    require(torch.equal(first.rollout.images, last.rollout.images), "the image changed at scale 0")
+
+
+def check_requires(subject: Subject) -> None:
+    """The solver runs on the weakest sampler that `requires` allows, and refuses weaker ones.
+
+    Troubleshooting: set `requires: ClassVar[type[Sampler]] = AffineSampler` if the update reads the schedule or
+    calls `problem.predict`.
+    """
+    problem = _problem(Plain(), SEEDS)
+    if subject.solver.requires is Sampler:
+        *_, state = _states(subject.solver, problem, 2)
+        require(bool(torch.isfinite(state.rollout.images).all()), "the images are not finite on a plain sampler")
+        return
+    require(issubclass(subject.solver.requires, AffineSampler), f"requires is {subject.solver.requires!r}")
+    try:
+        subject.solver.check(problem)
+    except IncompatibleSolver:
+        return
+    raise AssertionError(f"it requires {subject.solver.requires.__name__}, but `check` accepted a plain sampler")
+
+
+CHECKS: tuple[Check, ...] = (
+    check_frozen,
+    check_init_is_unguided,
+    check_counts,
+    check_rollout_belongs_to_state,
+    check_pure,
+    check_improves,
+    check_batch_independent,
+    check_nonfinite_stays_alone,
+    check_scale_zero,
+    check_requires,
+)
+"""The checks of every solver."""
