@@ -9,6 +9,7 @@ from guideflow.errors import GuideflowError as GuideflowError
 from guideflow.hookspecs import hookimpl as hookimpl
 from guideflow.loss import AbstractLoss as AbstractLoss
 from guideflow.loss import WeightedSum as WeightedSum
+from guideflow.loss import as_loss as as_loss
 from guideflow.loss import check_image as check_image
 from guideflow.problem import Noise as Noise
 from guideflow.problem import Problem as Problem

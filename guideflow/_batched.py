@@ -4,7 +4,7 @@ Each field says by its metadata what it holds; a field without metadata is an in
 """
 
 from collections.abc import Mapping
-from dataclasses import field, fields, replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -13,19 +13,19 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def tensor_field(axis: int) -> Any:
-    """Declare a tensor (or None) whose images lie along `axis`."""
-    return field(metadata={"kind": "tensor", "axis": axis})
+def tensor(axis: int) -> dict[str, Any]:
+    """Mark a field as a tensor (or None) whose images lie along `axis`."""
+    return {"kind": "tensor", "axis": axis}
 
 
-def mapping_field(axis: int) -> Any:
-    """Declare a mapping from names to tensors whose images lie along `axis`."""
-    return field(metadata={"kind": "mapping", "axis": axis})
+def mapping(axis: int) -> dict[str, Any]:
+    """Mark a field as a mapping from names to tensors whose images lie along `axis`."""
+    return {"kind": "mapping", "axis": axis}
 
 
-def nested_field(cls: type) -> Any:
-    """Declare a field that is itself such a dataclass."""
-    return field(metadata={"kind": "nested", "cls": cls})
+def nested(cls: type) -> dict[str, Any]:
+    """Mark a field as such a dataclass itself."""
+    return {"kind": "nested", "cls": cls}
 
 
 def select(mask: Tensor, new: T, old: T) -> T:

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guideflow import images, registry
+from guideflow import images
 from guideflow._batched import from_tensors, to_tensors
-from guideflow.errors import CannotResume, FolderInUse, GuideflowError
-from guideflow.loss import Term, WeightedSum
+from guideflow._recipes import load_part, missing, rebuild_solver
+from guideflow.errors import CannotResume, FolderInUse
 from guideflow.problem import Noise, Problem
 from guideflow.sampler import Sampler
 from guideflow.solution import Kept, Result, Settings, Solution
@@ -29,11 +29,6 @@ from guideflow.types import Loss
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
-
-
-def recipes(sampler: Sampler, loss: Loss, solver: AbstractSolver[Any]) -> dict[str, Any]:
-    """Return how to load each part again, None for what was made by hand."""
-    return {"sampler": registry.recipe(sampler), "loss": _loss_recipe(loss), "solver": _solver_recipe(solver)}
 
 
 def save(solution: Solution, directory: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -48,7 +43,7 @@ def save(solution: Solution, directory: str | os.PathLike[str], *, overwrite: bo
     folder.mkdir(parents=True, exist_ok=True)
     tensor_file = f"state-{solution.run[:8]}-{solution.state.iteration:06d}.safetensors"
     pictures = _pictures(solution)
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": _FORMAT,
         "run": solution.run,
         "tensors": tensor_file,
@@ -81,7 +76,7 @@ def load(directory: str | os.PathLike[str]) -> Solution:
 
     folder = Path(directory)
     if not (folder / MANIFEST).is_file():
-        raise CannotResume(f"There is no saved solution in {folder}: no {MANIFEST}. Give the folder of `Solution.save`.")
+        raise CannotResume(f"No solution is saved in {folder}: no {MANIFEST}. Give the folder of `Solution.save`.")
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["format"] != _FORMAT:
@@ -90,8 +85,10 @@ def load(directory: str | os.PathLike[str]) -> Solution:
                 f"version that saved it: guideflow {manifest.get('versions', {}).get('guideflow')}."
             )
         tensors = load_file(folder / Path(manifest["tensors"]).name)
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in manifest["settings"].items()}
-        solver = _load_solver(manifest["recipes"]["solver"])
+        settings: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in manifest["settings"].items()
+        }
+        solver = rebuild_solver(manifest["recipes"]["solver"])
         return Solution(
             kept=from_tensors(Kept, tensors, "kept."),
             best=from_tensors(Kept, tensors, "best."),
@@ -126,11 +123,11 @@ def from_disk(
         solution = load(folder)
         tensors = _state_tensors(folder)
     old = solution.problem
-    sampler = sampler or (old.sampler if old else _load_part("sampler", solution.recipes["sampler"]))
-    loss = loss if loss is not None else (old.loss if old else _load_part("loss", solution.recipes["loss"]))
+    sampler = sampler or (old.sampler if old else load_part("sampler", solution.recipes["sampler"]))
+    loss = loss if loss is not None else (old.loss if old else load_part("loss", solution.recipes["loss"]))
     solver = solver or solution.solver
     if solver is None:
-        raise _missing("solver")
+        raise missing("solver")
     device, dtype = sampler.device, sampler.state_dtype
     expected = (sampler.num_steps, len(solution.seeds), *sampler.latent_shape)
     if tuple(solution.state.controls.shape) != expected or solution.state.z0.dtype != dtype:
@@ -142,7 +139,7 @@ def from_disk(
     try:
         state = from_tensors(solver.state_type, source, "state.", device)
     except KeyError as error:
-        raise CannotResume(f"The saved state has no {error}, which {type(solver).__name__} needs. Give the same solver.")
+        raise CannotResume(f"The saved state lacks {error}. Give the solver it was made with.") from error
     if any(getattr(state, item.name) is None for item in fields(state)):
         raise CannotResume(f"The saved state is not one of {type(solver).__name__}. Give the solver it was made with.")
     with torch.no_grad():
@@ -154,45 +151,6 @@ def from_disk(
     best = from_tensors(Kept, to_tensors(solution.best), "", device)
     unguided = solution.unguided.to(device)
     return replace(solution, best=best, unguided=unguided, state=state, problem=problem, solver=solver)
-
-
-def _load_part(kind: str, recipe: Any) -> Any:
-    if recipe is None:
-        raise _missing(kind)
-    try:
-        if "terms" in recipe:
-            terms = (Term(term["weight"], _load_part(kind, term["loss"]), term["name"]) for term in recipe["terms"])
-            return WeightedSum(tuple(terms), recipe["name"])
-        return getattr(registry, f"load_{kind}")(recipe["name"], **recipe["options"])
-    except CannotResume:
-        raise
-    except (GuideflowError, OSError) as error:
-        raise CannotResume(f"The saved {kind} {recipe} cannot be loaded again: {error}") from error
-
-
-def _missing(kind: str) -> CannotResume:
-    return CannotResume(
-        f"The {kind} was made by hand, so the saved solution cannot load it again. "
-        f"Give the same one: `gf.resume(..., {kind}={kind})`."
-    )
-
-
-def _loss_recipe(loss: Loss) -> dict[str, Any] | None:
-    if not isinstance(loss, WeightedSum):
-        return registry.recipe(loss)
-    terms = [{"weight": term.weight, "name": term.name, "loss": _loss_recipe(term.loss)} for term in loss.terms]
-    return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
-
-
-def _solver_recipe(solver: AbstractSolver[Any]) -> dict[str, Any] | None:
-    made = registry.recipe(solver)
-    if made is not None or not type(solver).__module__.startswith("guideflow.solvers.") or not is_dataclass(solver):
-        return made
-    return {"name": solver.name, "options": asdict(solver)}
-
-
-def _load_solver(recipe: dict[str, Any] | None) -> AbstractSolver[Any] | None:
-    return None if recipe is None else registry.load_solver(recipe["name"], **recipe["options"])
 
 
 def _old_manifest(folder: Path) -> dict[str, Any]:
@@ -226,10 +184,16 @@ def _pictures(solution: Solution) -> dict[str, tuple[Tensor, dict[str, str]]]:
         for i in range(len(batch)):
             if not _is_picture(batch[i : i + 1]):
                 continue
-            about = {"prompt": solution.prompts[i], "seed": solution.seeds[i], "kind": kind, "run": solution.run}
+            about: dict[str, Any] = {
+                "prompt": solution.prompts[i],
+                "seed": solution.seeds[i],
+                "kind": kind,
+                "run": solution.run,
+            }
             about |= {"loss": float(solution.loss[i])} if kind == "guided" else {}
             about |= {"recipes": json.dumps(dict(solution.recipes)), "guideflow": _versions()["guideflow"]}
-            found[f"{kind}-{i:02d}.png"] = (batch[i], {f"guideflow:{name}": str(value) for name, value in about.items()})
+            metadata = {f"guideflow:{name}": str(value) for name, value in about.items()}
+            found[f"{kind}-{i:02d}.png"] = (batch[i], metadata)
     return found
 
 

@@ -55,9 +55,7 @@ class Callbacks:
 
     def __init__(self, callbacks: Callback | Sequence[Callback] | None) -> None:
         """Accept none, one or several."""
-        given = (
-            () if callbacks is None else tuple(callbacks) if isinstance(callbacks, Sequence) else (callbacks,)
-        )
+        given = () if callbacks is None else tuple(callbacks) if isinstance(callbacks, Sequence) else (callbacks,)
         for callback in given:
             if not callable(callback):
                 raise InvalidArgument(f"Got {callback!r} as callback. Expected a callable that takes a `Progress`.")

@@ -34,7 +34,7 @@ class AbstractLoss(ABC):
         return loss_name(self)
 
     def references(self) -> Sequence[Tensor]:
-        """Return the reference pictures, each (3, height, width) in [0, 1], that `Solution.plot` shows; by default none."""
+        """Return the reference pictures to show, each (3, height, width) in [0, 1]; by default none."""
         return ()
 
     def named(self, name: str) -> "AbstractLoss":
@@ -156,6 +156,11 @@ def as_sum(loss: Loss) -> WeightedSum:
     return WeightedSum((Term(1.0, loss, loss_name(loss)),))
 
 
+def as_loss(loss: Loss, name: str = "") -> WeightedSum:
+    """Give any callable the algebra of losses: `0.5 * gf.as_loss(my_function)`."""
+    return WeightedSum((Term(1.0, loss, name or loss_name(loss)),), name=name) if name else as_sum(loss)
+
+
 def evaluate(loss: Loss, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of each image and the unweighted terms by name, or raise `InvalidLoss` with the cure."""
     return as_sum(loss).evaluate(image)
@@ -166,7 +171,8 @@ def _checked(loss: Loss, name: str, image: Tensor) -> Tensor:
     batch = len(image)
     if not isinstance(value, Tensor):
         raise InvalidLoss(
-            f"Loss '{name}' returned a {type(value).__name__}. Expected a tensor of shape ({batch},), one number per image."
+            f"Loss '{name}' returned a {type(value).__name__}. Expected a tensor of shape ({batch},): "
+            "one number per image."
         )
     if value.shape != (batch,):
         cure = (
@@ -178,7 +184,7 @@ def _checked(loss: Loss, name: str, image: Tensor) -> Tensor:
             f"Loss '{name}' returned shape {tuple(value.shape)} for {batch} images. Expected ({batch},). {cure}"
         )
     if not value.is_floating_point():
-        raise InvalidLoss(f"Loss '{name}' returned {value.dtype}. Expected a floating-point tensor that has a gradient.")
+        raise InvalidLoss(f"Loss '{name}' returned {value.dtype}. Expected a differentiable floating-point tensor.")
     if torch.is_grad_enabled() and image.requires_grad and not value.requires_grad:
         raise no_gradient(name)
     return value.to(image.dtype)
@@ -207,8 +213,11 @@ def check_image(image: Tensor, *, what: str = "image") -> None:
             "for a single picture type `image[None]`."
         )
     if image.shape[1] != 3:
-        hint = "`image.permute(0, 3, 1, 2)`" if image.shape[3] == 3 else "`image[:, :3]` or `image.expand(-1, 3, -1, -1)`"
-        raise InvalidImage(f"Got {what} with {image.shape[1]} channels, shape {tuple(image.shape)}. Expected 3: {hint}.")
+        cure = "image.permute(0, 3, 1, 2)" if image.shape[3] == 3 else "image[:, :3]"
+        cure = "image.expand(-1, 3, -1, -1)" if image.shape[1] == 1 else cure
+        raise InvalidImage(
+            f"Got {what} with {image.shape[1]} channels, shape {tuple(image.shape)}. Expected 3: type `{cure}`."
+        )
     finite = image.detach()[torch.isfinite(image.detach())]
     if finite.numel() and (finite.min() < -_RANGE_TOLERANCE or finite.max() > 1 + _RANGE_TOLERANCE):
         raise InvalidImage(

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guideflow._batched import mapping_field, tensor_field
+from guideflow._batched import mapping, tensor
 from guideflow.errors import InvalidArgument
 from guideflow.loss import as_sum, evaluate, no_gradient
 from guideflow.sampler import Sampler
-from guideflow.types import Latent, Latents, Loss, PerImage
+from guideflow.types import Latent, Latents, Loss, PerImage, States
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Rollout:
             None if they were not asked for.
     """
 
-    states: Latents = tensor_field(1)
-    end_points: Latents = tensor_field(1)
-    images: Tensor = tensor_field(0)
-    loss: PerImage = tensor_field(0)
-    terms: Mapping[str, Tensor] = mapping_field(0)
-    gradients: Latents | None = tensor_field(1)
+    states: States = field(metadata=tensor(1))
+    end_points: Latents = field(metadata=tensor(1))
+    images: Tensor = field(metadata=tensor(0))
+    loss: PerImage = field(metadata=tensor(0))
+    terms: Mapping[str, Tensor] = field(metadata=mapping(0))
+    gradients: States | None = field(metadata=tensor(1))
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Problem:
                 "Expected one factor per step in `sampler.control`, for example `(1.0,) * num_steps`."
             )
         if not 0 < self.loss_scale < float("inf"):
-            raise InvalidArgument(f"Got loss_scale = {self.loss_scale}. Expected a finite number above 0; 100 is usual.")
+            raise InvalidArgument(f"Got loss_scale = {self.loss_scale}. Expected a finite number above 0, such as 100.")
 
     @property
     def z0(self) -> Tensor:

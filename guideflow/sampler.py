@@ -97,7 +97,7 @@ class AffineSampler(Sampler):
     def step(self, k: int, z: Latent, condition: Any, noise: Tensor | None = None) -> Tensor:
         """Apply row k of the schedule."""
         a, b, d = self.schedule.state[k], self.schedule.output[k], self.schedule.noise[k]
-        # Coefficients of opposite sign cancel (3.49 z - 3.34 f), so the network's half precision must not reach the sum.
+        # The two terms nearly cancel (3.49 z - 3.34 f), so the network's half precision must not reach the sum.
         end_point = a * z + b * self.predict(z, self.schedule.times[k], condition).to(z.dtype)
         return end_point if noise is None else end_point + d * noise
 

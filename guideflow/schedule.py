@@ -22,7 +22,7 @@ class Schedule:
         noise: factor d_k of the frozen noise; 0 where the step is deterministic.
         control: control factor c_k, the relative step size that anchored guidance gives to each window.
         init_scale: standard deviation of the first state.
-        end_times: time at the end of each step's window; the start of the next one unless given. The last defaults to 0.
+        end_times: time at the end of each step's window; by default the start of the next one, and 0 for the last.
     """
 
     times: tuple[float, ...]

@@ -1,14 +1,14 @@
 """What `solve` returns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from os import PathLike
 from typing import Any, Literal
 
 from torch import Tensor
 
-from guideflow._batched import tensor_field
+from guideflow._batched import tensor
 from guideflow.problem import Problem
 from guideflow.solvers import AbstractSolver, State
 
@@ -22,7 +22,7 @@ class Result(Enum):
     TIME_LIMIT = "The time limit was reached. `gf.resume` goes on."
     INTERRUPTED = "The solve was interrupted. `gf.resume` goes on."
     NONFINITE = "The loss or its gradient became nan or inf; this is the last good iterate. Lower the solver's scale."
-    NONFINITE_START = "The loss or its gradient of the unguided image is nan or inf. Check the loss, or change the seed."
+    NONFINITE_START = "The unguided image's loss or gradient is nan or inf. Check the loss, or change the seed."
 
     @property
     def failed(self) -> bool:
@@ -53,12 +53,12 @@ class Settings:
 class Kept:
     """The iterate that is kept of each image."""
 
-    iteration: Tensor = tensor_field(0)
-    z0: Tensor = tensor_field(0)
-    controls: Tensor = tensor_field(1)
-    latents: Tensor = tensor_field(0)
-    images: Tensor = tensor_field(0)
-    loss: Tensor = tensor_field(0)
+    iteration: Tensor = field(metadata=tensor(0))
+    z0: Tensor = field(metadata=tensor(0))
+    controls: Tensor = field(metadata=tensor(1))
+    latents: Tensor = field(metadata=tensor(0))
+    images: Tensor = field(metadata=tensor(0))
+    loss: Tensor = field(metadata=tensor(0))
 
 
 @dataclass(frozen=True)
@@ -166,4 +166,5 @@ class Solution:
         """Summarise; tensors would fill pages."""
         losses = ", ".join(f"{value:.4g}" for value in self.loss.tolist())
         names = ", ".join(dict.fromkeys(result.name for result in self.result))
-        return f"Solution({len(self.result)} images, loss [{losses}], {int(self.stats['iterations'])} iterations, {names})"
+        iterations = int(self.stats["iterations"])
+        return f"Solution({len(self.result)} images, loss [{losses}], {iterations} iterations, {names})"

@@ -72,7 +72,8 @@ class ToyLinear(AffineSampler):
 
     def predict(self, z: Tensor, t: float, condition: Tensor) -> Tensor:
         """Return A z + b."""
-        return (z.flatten(1) @ self.matrix + condition).view_as(z)
+        velocity: Tensor = z.flatten(1) @ self.matrix + condition
+        return velocity.view_as(z)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the state itself, or a picture."""
@@ -82,10 +83,11 @@ class ToyLinear(AffineSampler):
 class ToyMixture(AffineSampler):
     """Exact sampler of a Gaussian mixture around twelve small pictures: four shapes in three colours.
 
-    The data are x = mean_i + deviation n with the mean of a random picture i; on the path z = alpha x + sigma n the best
-    possible network is a posterior mean, known in closed form:
+    The data are x = mean_i + deviation n with the mean of a random picture i; on the path z = alpha x + sigma n the
+    best possible network is a posterior mean, known in closed form:
 
-        E[n | z] = sum_i r_i(z) sigma (z - alpha mean_i) / v,     E[x | z] = sum_i r_i(z) (mean_i + alpha deviation^2 (z - alpha mean_i) / v)
+        E[n | z] = sum_i r_i(z) sigma (z - alpha mean_i) / v
+        E[x | z] = sum_i r_i(z) (mean_i + alpha deviation^2 (z - alpha mean_i) / v)
 
     with v = alpha^2 deviation^2 + sigma^2 and r_i the posterior probability of picture i. A prompt selects pictures by
     its words ("a red disc", "green"); the empty prompt selects all.
@@ -121,7 +123,10 @@ class ToyMixture(AffineSampler):
         self.names = tuple(f"{colour} {shape}" for shape in _SHAPES for colour in _COLOURS)
         pictures = [_picture(shape, rgb, size) for shape in _SHAPES for rgb in _COLOURS.values()]
         self.means = torch.stack(pictures).to(self.device, self.dtype)
-        self.schedule = _flow_schedule(num_steps) if family == "flow" else _ddim_schedule(num_steps, family == "ancestral")
+        if family == "flow":
+            self.schedule = _flow_schedule(num_steps)
+        else:
+            self.schedule = _ddim_schedule(num_steps, ancestral=family == "ancestral")
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Tensor:
         """Return the log weight of each component, one row per prompt; negative prompts exclude components."""

@@ -9,11 +9,14 @@ from torch import Tensor
 Image: TypeAlias = Float[Tensor, "batch 3 height width"]
 """RGB pictures in [0, 1]."""
 
-Latent: TypeAlias = Float[Tensor, "batch *latent"]
+Latent: TypeAlias = Float[Tensor, " batch *latent"]
 """States of a sampler, one per image."""
 
 Latents: TypeAlias = Float[Tensor, "steps batch *latent"]
 """One latent per step (or window) of a sampler and per image."""
+
+States: TypeAlias = Float[Tensor, "states batch *latent"]
+"""All states of a trajectory, the first one included."""
 
 PerImage: TypeAlias = Float[Tensor, " batch"]
 """One number per image."""

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guideflow._batched import nested_field, tensor_field
+from guideflow._batched import nested, tensor
 from guideflow.errors import IncompatibleSolver, InvalidArgument
 from guideflow.problem import Problem, Rollout
 from guideflow.sampler import Sampler
@@ -28,9 +28,9 @@ class State:
     """
 
     iteration: int
-    z0: Latent = tensor_field(0)
-    controls: Latents = tensor_field(1)
-    rollout: Rollout = nested_field(Rollout)
+    z0: Latent = field(metadata=tensor(0))
+    controls: Latents = field(metadata=tensor(1))
+    rollout: Rollout = field(metadata=nested(Rollout))
 
 
 S = TypeVar("S", bound=State)
@@ -49,7 +49,7 @@ class AbstractSolver(ABC, Generic[S]):
     """
 
     name: ClassVar[str] = ""
-    requires: ClassVar[type[Sampler]] = Sampler
+    requires: ClassVar[type[Sampler]] = Sampler  # type: ignore[type-abstract]
     state_type: ClassVar[type[State]] = State
 
     @abstractmethod
@@ -83,9 +83,7 @@ def start(problem: Problem) -> State:
 
 def advance(problem: Problem, state: State, controls: Tensor) -> State:
     """Return the next state, with new controls."""
-    return replace(
-        state, iteration=state.iteration + 1, controls=controls, rollout=problem.rollout(state.z0, controls)
-    )
+    return replace(state, iteration=state.iteration + 1, controls=controls, rollout=problem.rollout(state.z0, controls))
 
 
 def gradients(state: State) -> Tensor:
@@ -103,7 +101,7 @@ def unit_clip(gradient: Float[Tensor, "windows batch *latent"]) -> Float[Tensor,
 
 def norm(values: Float[Tensor, "windows batch *latent"]) -> Tensor:
     """Return the Euclidean norm for each window and image, shaped to broadcast against `values`."""
-    norms = torch.linalg.vector_norm(values.flatten(2), dim=2)
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(2), dim=2)
     return norms.view(*norms.shape, *[1] * (values.dim() - 2))
 
 

@@ -5,7 +5,16 @@ from typing import ClassVar, Literal, final
 
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
-from guideflow.solvers._base import AbstractSolver, State, advance, gradients, per_window, require_range, start, step_size
+from guideflow.solvers._base import (
+    AbstractSolver,
+    State,
+    advance,
+    gradients,
+    per_window,
+    require_range,
+    start,
+    step_size,
+)
 from guideflow.solvers._base import unit_clip as N
 
 

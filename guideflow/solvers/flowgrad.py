@@ -26,7 +26,7 @@ class FlowGrad(AbstractSolver[State]):
 
     Source: Liu et al., FlowGrad: Controlling the Output of Generative ODEs with Gradients (CVPR 2023), without its
     non-uniform discretisation; Wang et al., OC-Flow (2025), for the decay.
-    Not for keeping pictures natural: the last control edits the finished latent directly, as an adversarial attack would.
+    Not for keeping pictures natural: the last control edits the finished latent directly, like an adversarial attack.
     """
 
     name: ClassVar[str] = "flowgrad"

@@ -1,12 +1,12 @@
 """Gradient descent on the initial noise, the common baseline."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from guideflow._batched import tensor_field
+from guideflow._batched import tensor
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers._base import AbstractSolver, State, gradients, norm, require_range, start, step_size
@@ -21,7 +21,7 @@ class DescentState(State):
         velocity: running sum of gradients, like z0.
     """
 
-    velocity: Latent = tensor_field(0)
+    velocity: Latent = field(metadata=tensor(0))
 
 
 @final

@@ -34,7 +34,7 @@ class Unanchored(AbstractSolver[State]):
     """
 
     name: ClassVar[str] = "unanchored"
-    requires: ClassVar[type[Sampler]] = AffineSampler
+    requires: ClassVar[type[Sampler]] = AffineSampler  # type: ignore[type-abstract]
 
     scale: float = 1.0
 

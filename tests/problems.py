@@ -1,0 +1,65 @@
+"""Samplers and losses with closed-form answers, shared by the tests."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import guideflow as gf
+from guideflow.toy import ToyLinear, ToyMixture
+
+SOLVERS = {
+    "anchored": gf.Anchored(scale=2.0),
+    "anchored-fixed": gf.Anchored(scale=0.02, anchor="fixed"),
+    "unanchored": gf.Unanchored(scale=0.5),
+    "noise-descent": gf.NoiseDescent(),
+    "noise-descent-options": gf.NoiseDescent(unit_gradient=True, chi=0.1),
+    "flowgrad": gf.FlowGrad(scale=2.0, decay=0.1),
+}
+
+
+class Distance(gf.AbstractLoss):
+    """Mean squared distance to a picture."""
+
+    name = "distance"
+
+    def __init__(self, target: Tensor) -> None:
+        self.target = target
+
+    def __call__(self, image: Any) -> Tensor:
+        return (image - self.target.to(image.dtype)).square().flatten(1).mean(1)
+
+    def references(self) -> Sequence[Tensor]:
+        return (self.target,) if self.target.dim() == 3 else ()
+
+
+def smoothness(image: Tensor) -> Tensor:
+    return image.diff(dim=-1).square().flatten(1).mean(1)
+
+
+def linear(num_steps: int = 3, control: Any = 1.0, **options: Any) -> ToyLinear:
+    return ToyLinear(num_steps=num_steps, size=6, control=control, dtype="float64", **options)
+
+
+def mixture(**options: Any) -> ToyMixture:
+    return ToyMixture(**{"num_steps": 3, "size": 6, "deviation": 0.4, "dtype": "float64", **options})
+
+
+def target(sampler: Any) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.rand(sampler.latent_shape, generator=generator, dtype=torch.float64) * 0.6 + 0.2
+
+
+def problem(sampler: Any, loss: Any = None, seeds: Sequence[int] = (0, 1), **options: Any) -> gf.Problem:
+    loss = Distance(target(sampler)) if loss is None else loss
+    return gf.Problem(sampler, loss, gf.draw_noise(sampler, seeds), sampler.condition([""] * len(seeds)), **options)
+
+
+def run(problem: gf.Problem, solver: gf.AbstractSolver[Any], iterations: int) -> list[gf.State]:
+    states = []
+    for state in gf.iterate(problem, solver):
+        states.append(state)
+        if state.iteration == iterations:
+            return states
+    raise AssertionError("unreachable")
