@@ -17,7 +17,7 @@ from os import PathLike, fspath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from guideflow.discovery import Entry, Offer, Plugin, broken, find, offers, plugins, refresh
+from guideflow.discovery import HOOKS, Entry, Offer, Plugin, broken, find, offers, plugins, refresh
 from guideflow.errors import InvalidArgument, MissingExtra
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from guideflow.types import Loss
 
 __all__ = [
+    "HOOKS",
     "Entry",
     "Offer",
     "Option",

@@ -210,12 +210,6 @@ class DeafToNoise(ToyMixture):
         super().__init__(family="ddim")
 
 
-class Backwards(ToyMixture):
-    def __init__(self):
-        super().__init__()
-        self.schedule = replace(self.schedule, times=self.schedule.times[::-1], end_times=None)
-
-
 @pytest.mark.parametrize(
     ("sampler", "expected"),
     [
