@@ -13,9 +13,9 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def tensor(axis: int) -> dict[str, Any]:
-    """Mark a field as a tensor (or None) whose images lie along `axis`."""
-    return {"kind": "tensor", "axis": axis}
+def tensor(axis: int, *, optional: bool = False) -> dict[str, Any]:
+    """Mark a field as a tensor (or None, if optional) whose images lie along `axis`."""
+    return {"kind": "tensor", "axis": axis, "optional": optional}
 
 
 def mapping(axis: int) -> dict[str, Any]:
@@ -73,7 +73,8 @@ def from_tensors(cls: type[T], tensors: Mapping[str, Tensor], prefix: str = "", 
         name = prefix + item.name
         match item.metadata.get("kind"):
             case "tensor":
-                values[item.name] = tensors[name].to(device) if name in tensors else None
+                absent = item.metadata["optional"] and name not in tensors
+                values[item.name] = None if absent else tensors[name].to(device)
             case "mapping":
                 names = [key for key in tensors if key.startswith(f"{name}.")]
                 values[item.name] = {key.removeprefix(f"{name}."): tensors[key].to(device) for key in names}

@@ -33,8 +33,8 @@ def plot(solution: "Solution") -> Any:
     if upper is not None:
         axes = upper.subplots(2, columns, squeeze=False)
         for i, column in enumerate(range(bool(references), columns)):
-            _show(axes[0][column], solution.unguided[i], _title(solution, i))
-            _show(axes[1][column], solution.images[i], f"loss {solution.loss[i].item():.3g}")
+            _show(axes[0][column], solution.unguided[i], _title(solution, i), _PALETTE[i])
+            _show(axes[1][column], solution.images[i], f"loss {solution.loss[i].item():.3g}", _PALETTE[i])
         first = int(bool(references))
         for row, label in enumerate(("unguided", "guided")):
             axes[row][first].set_ylabel(label, color=_INK, fontsize=10, fontweight="bold")
@@ -42,7 +42,7 @@ def plot(solution: "Solution") -> Any:
             _show(axes[0][0], references[0], "reference")
             axes[1][0].set_axis_off()
     for axis, name in zip(lower.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
-        _curve(axis, solution, name)
+        _curve(axis, solution, name, legend=name == "loss" and not pictures)
     return figure
 
 
@@ -52,16 +52,16 @@ def _title(solution: "Solution", i: int) -> str:
     return f"{prompt}\nseed {solution.seeds[i]}" if prompt else f"seed {solution.seeds[i]}"
 
 
-def _show(axis: Any, picture: Tensor, title: str) -> None:
+def _show(axis: Any, picture: Tensor, title: str, colour: str = _INK) -> None:
     axis.imshow(picture.detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
-    axis.set_title(title, fontsize=8.5, color=_INK)
+    axis.set_title(title, fontsize=8.5, color=colour)
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
         spine.set_visible(False)
 
 
-def _curve(axis: Any, solution: "Solution", name: str) -> None:
+def _curve(axis: Any, solution: "Solution", name: str, *, legend: bool) -> None:
     values = solution.history[name].double().numpy()
     for i in range(values.shape[1]):
         axis.plot(values[:, i], color=_PALETTE[i % len(_PALETTE)], linewidth=1.6, label=f"seed {solution.seeds[i]}")
@@ -77,5 +77,5 @@ def _curve(axis: Any, solution: "Solution", name: str) -> None:
     for side, spine in axis.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color("#b8bdc4")
-    if name == "loss" and 1 < values.shape[1] <= len(_PALETTE):
+    if legend and 1 < values.shape[1] <= len(_PALETTE):
         axis.legend(frameon=False, fontsize=7.5, labelcolor=_INK)

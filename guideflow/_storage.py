@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def save(solution: Solution, directory: str | os.PathLike[str], *, overwrite: bo
                 solution.prompts, solution.seeds, solution.result, solution.loss.tolist(), strict=True
             )
         ],
+        "history": list(solution.history),
         "settings": asdict(solution.settings),
         "stats": dict(solution.stats),
         "recipes": dict(solution.recipes),
@@ -93,7 +94,7 @@ def load(directory: str | os.PathLike[str]) -> Solution:
             kept=from_tensors(Kept, tensors, "kept."),
             best=from_tensors(Kept, tensors, "best."),
             unguided=tensors["unguided"],
-            history=_under(tensors, "history."),
+            history={name: tensors[f"history.{name}"] for name in manifest["history"]},
             result=tuple(Result[entry["result"]] for entry in manifest["images"]),
             stats=manifest["stats"],
             settings=Settings(**settings),
@@ -140,8 +141,6 @@ def from_disk(
         state = from_tensors(solver.state_type, source, "state.", device)
     except KeyError as error:
         raise CannotResume(f"The saved state lacks {error}. Give the solver it was made with.") from error
-    if any(getattr(state, item.name) is None for item in fields(state)):
-        raise CannotResume(f"The saved state is not one of {type(solver).__name__}. Give the solver it was made with.")
     with torch.no_grad():
         condition = sampler.condition(solution.prompts, solution.settings.negative_prompts)
     steps = tuple(solution.noise.get(f"steps.{k}") for k in range(sampler.num_steps))

@@ -55,15 +55,15 @@ class AbstractLoss(ABC):
         """Turn a loss into a reward."""
         return as_sum(self).scaled(-1.0)
 
-    def __add__(self, other: Loss) -> "AbstractLoss":
+    def __add__(self, other: Loss | int) -> "AbstractLoss":
         """Add another loss, or any callable that is one."""
-        if isinstance(other, int | float) and other == 0:
+        if isinstance(other, int) and other == 0:
             return self
         return WeightedSum((*as_sum(self).terms, *as_sum(other).terms))
 
-    def __radd__(self, other: Loss) -> "AbstractLoss":
+    def __radd__(self, other: Loss | int) -> "AbstractLoss":
         """Add to a plain callable, or to the 0 that `sum` begins with."""
-        if isinstance(other, int | float) and other == 0:
+        if isinstance(other, int) and other == 0:
             return self
         return as_sum(other) + self
 
@@ -144,7 +144,7 @@ def loss_name(loss: Loss) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
 
-def as_sum(loss: Loss) -> WeightedSum:
+def as_sum(loss: object) -> WeightedSum:
     """Return any loss as a weighted sum, of one term if it is not one yet."""
     if isinstance(loss, WeightedSum):
         return loss

@@ -61,7 +61,7 @@ class Rollout:
     images: Tensor = field(metadata=tensor(0))
     loss: PerImage = field(metadata=tensor(0))
     terms: Mapping[str, Tensor] = field(metadata=mapping(0))
-    gradients: States | None = field(metadata=tensor(1))
+    gradients: States | None = field(metadata=tensor(1, optional=True))
 
 
 @dataclass

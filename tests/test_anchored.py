@@ -60,7 +60,9 @@ FACTORS = {1: [(1.0,), (0.57,)], 4: [(1.0,) * 4, (0.958, 0.892, 0.767, 0.569)], 
 @pytest.mark.parametrize(("num_steps", "factors"), [(k, factors) for k in FACTORS for factors in FACTORS[k]])
 @pytest.mark.parametrize("loss_scale", [0.2, 100.0])
 @pytest.mark.parametrize("family", ["ddim", "ancestral"])
-def test_control_form_is_algorithm_1(num_steps: int, factors: tuple[float, ...], loss_scale: float, family: str) -> None:
+def test_control_form_is_algorithm_1(
+    num_steps: int, factors: tuple[float, ...], loss_scale: float, family: str
+) -> None:
     # As in the official code, the classifier looks at the predicted end of the target trajectory, z_K after Eq. (15).
     sampler = mixture(num_steps=num_steps, family=family)
     sampler.schedule = replace(sampler.schedule, control=factors)

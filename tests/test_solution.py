@@ -40,8 +40,12 @@ def test_ten_iterations_are_five_and_five(solver: Any, keep: str, tmp_path: Path
     whole = solve(sampler, 10, solver=solver, keep=keep)
     half = solve(sampler, 5, solver=solver, keep=keep)
     half.save(tmp_path / "out")
-    resumed = gf.resume(tmp_path / "out", max_iterations=10, sampler=mixture(family="ancestral", dtype="float32"),
-                        loss=whole.problem.loss)
+    resumed = gf.resume(
+        tmp_path / "out",
+        max_iterations=10,
+        sampler=mixture(family="ancestral", dtype="float32"),
+        loss=whole.problem.loss,
+    )
     assert_same(resumed, whole)
     assert_same(gf.resume(half, max_iterations=10), whole)
 

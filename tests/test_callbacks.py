@@ -1,0 +1,92 @@
+"""Callbacks see every iteration and are closed whatever happens."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from problems import Distance, linear, mixture, smoothness, target
+from rich.console import Console
+
+import guideflow as gf
+from guideflow import images
+from guideflow.callbacks import ImageSnapshots, ProgressBar, Recorder
+from guideflow.errors import InvalidArgument
+
+
+def solve(callback: Any, iterations: int = 3, **options: Any) -> gf.Solution:
+    sampler = linear()
+    return gf.solve(
+        sampler, Distance(target(sampler)), seed=[0, 1], max_iterations=iterations, callback=callback, **options
+    )
+
+
+class Spy:
+    """Log the calls."""
+
+    def __init__(self, fail: type[BaseException] | None = None) -> None:
+        self.log: list[Any] = []
+        self.fail = fail
+
+    def start(self, problem: gf.Problem, max_iterations: int) -> None:
+        self.log.append(("start", max_iterations))
+
+    def __call__(self, progress: Any) -> None:
+        self.log.append(progress.iteration)
+        if self.fail is not None and progress.iteration == 1:
+            raise self.fail("stop")
+
+    def close(self) -> None:
+        self.log.append("close")
+
+
+def test_called_for_every_iteration_with_hooks_around() -> None:
+    one, two = Spy(), Recorder(lambda progress: progress.loss.clone())
+    solution = solve([one, two])
+    assert one.log == [("start", 3), 0, 1, 2, 3, "close"]
+    assert torch.equal(torch.stack(two.values), solution.history["loss"])
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_closed_when_something_fails(error: type[BaseException]) -> None:
+    spies = [Spy(), Spy(fail=error)]
+    if error is ValueError:
+        with pytest.raises(ValueError, match="stop"):
+            solve(spies)
+    else:
+        assert solve(spies).result[0] is gf.Result.INTERRUPTED
+    assert [spy.log[-1] for spy in spies] == ["close", "close"]
+
+
+def test_progress_tells_which_images_are_active_and_the_best_loss() -> None:
+    seen: list[Any] = []
+    loss = Distance(target(linear()))
+    start = solve(None, 0).loss
+    solve(seen.append, 2, target_loss=start.min().item())
+    assert seen[0].active == tuple((start > start.min()).tolist())
+    assert torch.equal(seen[-1].best_loss, torch.stack([p.loss for p in seen]).min(0).values)
+    assert loss.name in seen[0].state.rollout.terms
+
+
+def test_recorder_keeps_images_by_default() -> None:
+    recorder = Recorder()
+    solution = solve(recorder)
+    assert torch.equal(recorder.values[0], solution.unguided) and len(recorder.values) == 4
+
+
+def test_progress_bar_shows_the_loss_and_ends_cleanly() -> None:
+    stream = io.StringIO()
+    solution = solve(ProgressBar(Console(file=stream, width=120, force_terminal=True)))
+    text = stream.getvalue()
+    assert f"{solution.history['loss'][-1].mean():.4f}" in text and "3/3" in text
+
+
+def test_snapshots_are_written_on_time(tmp_path: Path) -> None:
+    gf.solve(mixture(), smoothness, seed=[0, 1], max_iterations=5, callback=ImageSnapshots(tmp_path / "new", every=2))
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == [f"iteration-{i:04d}.png" for i in (0, 2, 4)]
+    picture = images.read_image(tmp_path / "new/iteration-0004.png")
+    assert picture.shape[3] > picture.shape[2] > 0
+    with pytest.raises(InvalidArgument, match="every"):
+        ImageSnapshots(tmp_path, every=0)
