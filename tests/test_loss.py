@@ -70,9 +70,9 @@ def test_weights_must_be_finite(weight: float) -> None:
 
 
 def test_bad_term_of_a_sum_is_named() -> None:
-    with pytest.raises(InvalidLoss, match="'mean-only'.*scalar|'mean-only'.*shape \\(\\)"):
+    with pytest.raises(InvalidLoss, match=r"'mean-only' returned shape \(\)"):
         evaluate(far + gf.as_loss(lambda x: x.mean(), "mean-only"), IMAGE)
-    with pytest.raises(InvalidLoss, match="'still'.*no gradient"):
+    with pytest.raises(InvalidLoss, match="'still' has no gradient"):
         evaluate(far + gf.as_loss(lambda x: x.detach().flatten(1).mean(1), "still"), IMAGE.clone().requires_grad_())
 
 

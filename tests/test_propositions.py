@@ -1,5 +1,7 @@
 """Propositions 1 and 2 of the paper, on problems with closed-form answers."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from problems import Distance, linear, problem, run
@@ -38,7 +40,7 @@ def test_proposition_1_unanchored_diverges_whatever_the_scale(scale: float) -> N
     task = problem(Identical(), log_likelihood_loss, seeds=(0,), loss_scale=1.0)
     states = run(task, gf.Unanchored(scale=scale), 40)
     norms = torch.stack([state.rollout.states[-1].norm() for state in states])
-    steps = torch.stack([(b.rollout.states[-1] - a.rollout.states[-1]).norm() for a, b in zip(states, states[1:])])
+    steps = torch.stack([(b.rollout.states[-1] - a.rollout.states[-1]).norm() for a, b in pairwise(states)])
     assert norms[-1] > 1e4 * norms[0]
     # The distance between iterates grows at the rate of the Lipschitz constant instead of shrinking.
     torch.testing.assert_close(steps[-1] / steps[-2], torch.tensor(1.5, dtype=torch.float64), rtol=0.02, atol=0)

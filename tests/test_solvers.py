@@ -201,3 +201,19 @@ def test_unanchored_needs_an_affine_sampler_and_says_so() -> None:
 def test_other_solvers_work_with_any_sampler(solver: str) -> None:
     losses = [s.rollout.loss for s in run(problem(NotAffine(), Distance(torch.zeros(4).double())), SOLVERS[solver], 10)]
     assert bool((losses[-1] < losses[0]).all())
+
+
+def test_unanchored_sweeps_with_the_network_at_the_end_of_each_window() -> None:
+    sampler = mixture(family="ancestral")
+    task = problem(sampler, loss_scale=3.0)
+    row = sampler.schedule
+    first, second, third = run(task, gf.Unanchored(scale=5.0), 2)
+    s = 5.0 * (3 * 6**2) ** 0.5 / 128
+    for old, new in ((first, second), (second, third)):
+        z, g = [task.z0], old.rollout.gradients
+        for k in range(3):
+            f = sampler.predict(old.rollout.states[k + 1], row.end_times[k], task.condition)
+            noise = 0 if task.noise.steps[k] is None else row.noise[k] * task.noise.steps[k]
+            norms = g[k + 1].flatten(1).norm(dim=1).clamp(min=1).view(-1, 1, 1, 1)
+            z.append(row.state[k] * z[k] + row.output[k] * f + noise - s * g[k + 1] / norms)
+        torch.testing.assert_close(new.rollout.states, torch.stack(z), rtol=1e-10, atol=1e-10)
