@@ -1,0 +1,88 @@
+"""Judges that no loss uses: a held-out identity network, an attribute classifier, and the words of a prompt.
+
+The identity judge has another architecture, another seed and other training identities than the network behind
+`avatars-identity`, so a picture that merely fools the latter does not fool it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from guideflow.types import Image, PerImage
+from guideflow_avatars.identity import WEIGHTS, load_recogniser
+
+FOLDER = WEIGHTS / "evaluation"
+
+
+@functools.cache
+def _judge(name: str) -> nn.Module:
+    return load_recogniser(FOLDER / name).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def embed_identity(images: Image) -> Tensor:
+    """Unit-norm embeddings by the held-out identity network, (B, 128)."""
+    return F.normalize(_judge("identity")(images.float() * 2 - 1).logits, dim=1)
+
+
+def identity_similarity(images: Image, reference: Image) -> PerImage:
+    """Cosine similarity of each picture to a reference portrait by the held-out identity network, in [-1, 1].
+
+    Arguments:
+        images: (B, 3, 64, 64) in [0, 1].
+        reference: (1, 3, 64, 64) or one per image.
+    """
+    return (embed_identity(images) * embed_identity(reference)).sum(1)
+
+
+def asked_attributes(prompt: str) -> dict[str, str]:
+    """Attributes that a prompt asks for, of background, clothes, colour (of the clothes) and expression."""
+    words = attribute_words()
+    text = prompt.lower()
+    asked = {}
+    clothes = "|".join(sorted(map(re.escape, words["clothes"]), key=len, reverse=True))
+    if found := re.search(rf"\b({'|'.join(words['background'])}) background\b", text):
+        asked["background"] = found[1]
+    if found := re.search(rf"(?:\b({'|'.join(words['colour'])}) )?(?<![\w-])({clothes})\b", text):
+        asked |= {"clothes": found[2]} | ({"colour": found[1]} if found[1] else {})
+    if found := re.search(rf"\b({'|'.join(words['expression'])})\b", text):
+        asked["expression"] = found[1]
+    return asked
+
+
+@functools.cache
+def attribute_words() -> dict[str, tuple[str, ...]]:
+    """Attributes of the world and their words."""
+    names = [name.split(":") for _, name in sorted(_judge("attributes").config.id2label.items())]  # type: ignore[union-attr]
+    return {key: tuple(word for k, word in names if k == key) for key in dict.fromkeys(k for k, _ in names)}
+
+
+@torch.no_grad()
+def prompt_accuracy(
+    images: Image, prompts: Sequence[str], attributes: Sequence[str] = ("background", "colour", "clothes")
+) -> PerImage:
+    """Share of the attributes asked for by each prompt that the attribute classifier sees in the picture.
+
+    Arguments:
+        images: (B, 3, 64, 64) in [0, 1].
+        prompts: One per image.
+        attributes: The ones that count.
+
+    Returns:
+        One number per image in [0, 1]; nan where the prompt asks for none of them.
+    """
+    words = attribute_words()
+    parts = _judge("attributes")(images.float() * 2 - 1).logits.split([len(w) for w in words.values()], dim=1)
+    seen = {key: [words[key][i] for i in part.argmax(1).tolist()] for key, part in zip(words, parts, strict=True)}
+    scores = []
+    for row, prompt in enumerate(prompts):
+        asked = {key: word for key, word in asked_attributes(prompt).items() if key in attributes}
+        right = [seen[key][row] == word for key, word in asked.items()]
+        scores.append(sum(right) / len(right) if right else float("nan"))
+    return torch.tensor(scores)

@@ -1,0 +1,133 @@
+"""The avatars world with its real weights: the main job end to end."""
+
+import guideflow_avatars as avatars
+import pytest
+import torch
+from guideflow_avatars import judges
+from guideflow_avatars.identity import AvatarsIdentity
+
+import guideflow as gf
+from guideflow.errors import InvalidArgument, InvalidImage
+from guideflow.testing import check_loss, check_sampler
+
+PROMPT = "a person with a yellow t-shirt, purple background"
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return gf.load_sampler("avatars-perflow")
+
+
+@pytest.fixture(scope="module")
+def solution(sampler):
+    loss = gf.load_loss("avatars-identity", reference=avatars.portrait("ada"))
+    return gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1, 2, 3], max_iterations=25)
+
+
+def reference(name="ada"):
+    return gf.images.read_image(avatars.portrait(name))
+
+
+def test_guided_pictures_become_the_person_for_a_judge_that_did_not_steer(solution):
+    before = judges.identity_similarity(solution.unguided, reference())
+    after = judges.identity_similarity(solution.images, reference())
+    assert (after > before).all()
+    assert after.mean() - before.mean() > 0.3
+    others = [judges.identity_similarity(solution.images, reference(name)).mean() for name in ("ben", "cleo", "gus")]
+    assert after.mean() > max(others) + 0.2
+
+
+def test_guided_pictures_keep_to_the_prompt(solution):
+    before = judges.prompt_accuracy(solution.unguided, solution.prompts).mean()
+    after = judges.prompt_accuracy(solution.images, solution.prompts).mean()
+    assert after >= 0.75
+    assert after >= before - 0.15
+
+
+def test_seeds_stay_different_pictures(solution):
+    flat = solution.images.flatten(1)
+    assert torch.pdist(flat).min() > 0.05 * flat.shape[1] ** 0.5
+
+
+def test_unguided_pictures_obey_the_prompt(sampler):
+    prompts = [
+        "a person with a yellow t-shirt, purple background",
+        "a smiling person in a red shirt, blue background",
+        "a person with a green dress, orange background",
+        "an angry person in a black turtleneck, white background",
+    ]
+    images = gf.solve(
+        sampler,
+        lambda x: x.mean((1, 2, 3)),
+        prompt=[p for p in prompts for _ in range(2)],
+        seed=range(8),
+        max_iterations=0,
+    ).images
+    assert judges.prompt_accuracy(images, [p for p in prompts for _ in range(2)]).mean() >= 0.8
+
+
+@pytest.mark.parametrize("solver", ["anchored", "unanchored", "noise-descent", "flowgrad"])
+def test_a_batch_equals_single_solves(sampler, solver):
+    loss = gf.load_loss("avatars-identity", reference=avatars.portrait("ben"))
+    prompts = [PROMPT, "a person in a red shirt, blue background"]
+    together = gf.solve(sampler, loss, prompt=prompts, seed=[3, 4], solver=solver, max_iterations=2)
+    for i, prompt in enumerate(prompts):
+        alone = gf.solve(sampler, loss, prompt=prompt, seed=3 + i, solver=solver, max_iterations=2)
+        difference = (alone.latents[0] - together.latents[i]).norm() / alone.latents.norm()
+        assert difference < 1e-4  # float32 networks: convolutions of other batch sizes round differently
+
+
+def test_sampler_conforms():
+    check_sampler(lambda: gf.load_sampler("avatars-perflow"), prompts=(PROMPT, "a person", ""))
+
+
+def test_identity_conforms():
+    check_loss(lambda: AvatarsIdentity(avatars.portrait("ada")), image_size=64)
+
+
+def test_reference_has_no_distance_to_itself_and_others_have():
+    loss = AvatarsIdentity(avatars.portrait("ada"))
+    values = loss(torch.cat([reference("ada"), reference("gus"), reference("cleo")]))
+    assert values[0] < 1e-5
+    assert values[1:].min() > 0.5
+
+
+def test_several_references_average_on_the_sphere():
+    one, two = AvatarsIdentity(reference("ada")), AvatarsIdentity(reference("eve"))
+    both = AvatarsIdentity([avatars.portrait("ada"), reference("eve")])
+    picture = reference("hana")
+    embedding = one.embed(picture)[0]
+    target = one.embed(reference("ada"))[0] + two.embed(reference("eve"))[0]
+    expected = 1 - torch.nn.functional.cosine_similarity(embedding, target, dim=0)
+    torch.testing.assert_close(both(picture)[0], expected)
+    assert len(both.references()) == 2
+
+
+def test_other_picture_sizes_are_resized():
+    large = torch.nn.functional.interpolate(reference(), (256, 256), mode="bicubic").clamp(0, 1)
+    assert AvatarsIdentity(reference())(large).item() < 0.1
+
+
+@pytest.mark.parametrize("bad", [[], torch.zeros(1, 4, 64, 64), torch.full((3, 64, 64), 2.0)])
+def test_useless_references_are_refused(bad):
+    with pytest.raises(InvalidImage):
+        AvatarsIdentity(bad)
+
+
+def test_unknown_portrait_names_the_known_ones():
+    with pytest.raises(InvalidArgument, match="ada, ben"):
+        avatars.portrait("nobody")
+
+
+def test_prompts_are_read_for_what_they_ask():
+    asked = judges.asked_attributes("an angry person wearing a blue t-shirt, orange background")
+    assert asked == {"background": "orange", "clothes": "t-shirt", "colour": "blue", "expression": "angry"}
+    assert judges.asked_attributes("a person in a shirt") == {"clothes": "shirt"}
+    assert judges.asked_attributes("somebody") == {}
+
+
+def test_judge_and_guidance_networks_are_unrelated():
+    from guideflow_avatars.identity import WEIGHTS, load_recogniser
+
+    steering, judging = load_recogniser(WEIGHTS / "identity"), load_recogniser(WEIGHTS / "evaluation" / "identity")
+    assert type(steering) is not type(judging)

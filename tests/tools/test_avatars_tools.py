@@ -1,0 +1,79 @@
+"""The recipes behind the avatars world: what is held out stays held out, and training goes on where it stopped."""
+
+import importlib.util
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+TOOLS = Path(__file__).parents[2] / "tools" / "avatars"
+
+
+def load(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    spec = importlib.util.spec_from_file_location(f"avatars_tools_{name}", TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return load("world", monkeypatch)
+
+
+def test_every_person_is_in_one_part_only(world):
+    parts = [set(part) for part in world.IDENTITIES_OF.values()]
+    assert sum(map(len, parts)) == len(world.IDENTITIES) == len(set.union(*parts))
+    shares = {name: len(part) / len(world.IDENTITIES) for name, part in world.IDENTITIES_OF.items()}
+    assert shares == pytest.approx({"heldout": 0.2, "guidance": 0.4, "evaluation": 0.4}, abs=0.02)
+
+
+def test_held_out_prompts_are_never_drawn_for_training(world):
+    rng = random.Random(0)
+    drawn = [world.sample_portrait(rng, 0) for _ in range(3000)]
+    assert not any(world.is_heldout_prompt(p.clothes, p.colour, p.background) for p in drawn)
+    held = [world.sample_portrait(rng, 0, heldout_prompt=True) for _ in range(100)]
+    assert all(world.is_heldout_prompt(p.clothes, p.colour, p.background) for p in held)
+
+
+def test_captions_name_what_is_in_the_picture(world):
+    portrait = world.sample_portrait(random.Random(1), 7)
+    text = world.caption(portrait)
+    phrases = (f"{portrait.colour} {portrait.clothes}", f"{portrait.background} background", portrait.expression)
+    assert all(phrase in text for phrase in phrases)
+    varied = {world.caption(portrait, random.Random(seed)) for seed in range(200)}
+    assert len(varied) > 10
+    assert all(len(text.split()) <= 14 for text in varied)
+
+
+def test_interrupted_training_equals_uninterrupted(monkeypatch, tmp_path):
+    common = load("common", monkeypatch)
+    monkeypatch.setattr(common, "DATA", tmp_path)
+
+    class Interrupted(Exception):
+        pass
+
+    def train(name, stop=None):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+
+        def loss_of_step(step):
+            if step == stop:
+                raise Interrupted
+            x = torch.randn(16, 4, generator=common.step_generator(1, step))
+            return (network(x) - x.sum(1, keepdim=True)).square().mean()
+
+        return common.train(
+            name, {"network": network}, loss_of_step, steps=40, learning_rate=1e-2, warmup=5, save_every=0.0
+        )["network"].state_dict()
+
+    whole = train("whole")
+    with pytest.raises(Interrupted):
+        train("parts", stop=23)
+    parts = train("parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)

@@ -1,0 +1,108 @@
+"""Draws portraits in the toon-head style and writes the data sets that every network of this world trains on.
+
+    python tools/avatars/render.py              # tools/avatars/data/{train,heldout}.npz
+
+Toon-head by Johan Melin (CC BY 4.0), drawn with DiceBear and resvg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.resources
+import io
+import json
+import multiprocessing
+import random
+from pathlib import Path
+
+import numpy
+import world
+from PIL import Image
+
+SIZE = 64
+DATA = Path(__file__).parent / "data"
+
+
+@functools.cache
+def _style():
+    import dicebear
+
+    text = importlib.resources.files("dicebear_styles").joinpath("toon-head.json").read_text("utf-8")
+    return dicebear.Style(json.loads(text))
+
+
+def draw(portrait: world.Portrait, size: int = SIZE) -> numpy.ndarray:
+    """One portrait as uint8 RGB, (size, size, 3)."""
+    import dicebear
+    import resvg_py
+
+    hair, hair_colour, skin, beard, rear_hair = world.IDENTITIES[portrait.identity]
+    options = {
+        "seed": "guideflow",
+        "size": size,
+        "hairVariant": hair,
+        "hairColor": hair_colour,
+        "skinColor": skin,
+        "beardProbability": 100 if beard else 0,
+        "rearHairProbability": 100 if rear_hair else 0,
+        "clothesVariant": world.CLOTHES[portrait.clothes],
+        "clothesColor": world.COLOURS[portrait.colour],
+        "mouthVariant": world.EXPRESSIONS[portrait.expression],
+        "eyesVariant": portrait.eyes,
+        "eyebrowsVariant": portrait.eyebrows,
+        "backgroundColor": world.BACKGROUNDS[portrait.background],
+        "flip": "horizontal" if portrait.flip else "none",
+        "rotate": portrait.rotate,
+        "scale": portrait.scale,
+        "translateX": portrait.translate[0],
+        "translateY": portrait.translate[1],
+    }
+    if beard:
+        options["beardVariant"] = beard
+    if rear_hair:
+        options["rearHairVariant"] = rear_hair
+    svg = dicebear.Avatar(_style(), options).to_string()
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
+    return numpy.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+
+
+def _plan(name: str, count: int) -> list[world.Portrait]:
+    rng = random.Random(f"guideflow avatars {name}")
+    if name == "train":
+        identities = world.IDENTITIES_OF["guidance"] + world.IDENTITIES_OF["evaluation"]
+        return [world.sample_portrait(rng, identities[i % len(identities)]) for i in range(count)]
+    chosen = rng.sample(world.IDENTITIES_OF["heldout"], count // 6)
+    return [world.sample_portrait(rng, chosen[i // 6], heldout_prompt=True) for i in range(len(chosen) * 6)]
+
+
+def write(name: str, count: int, processes: int) -> Path:
+    """Render a data set: images, identity, one array per attribute of `world.LABELS`, and captions."""
+    portraits = _plan(name, count)
+    with multiprocessing.Pool(processes) as pool:
+        images = numpy.stack(pool.map(draw, portraits, chunksize=64))
+    rng = random.Random(f"guideflow captions {name}")
+    captions = [world.caption(p, rng if name == "train" else None) for p in portraits]
+    labels = {key: numpy.array([p.labels[key] for p in portraits]) for key in world.LABELS}
+    DATA.mkdir(exist_ok=True)
+    path = DATA / f"{name}.npz"
+    identity = numpy.array([p.identity for p in portraits])
+    numpy.savez(path, images=images, identity=identity, captions=numpy.array(captions), **labels)
+    return path
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", type=int, default=24_000, help="portraits of identities that networks may train on")
+    parser.add_argument(
+        "--heldout", type=int, default=3_000, help="portraits of identities and prompts never trained on"
+    )
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    for name in ("heldout", "train"):
+        print(write(name, getattr(options, name), options.processes))
+
+
+if __name__ == "__main__":
+    main()
