@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
@@ -128,9 +128,9 @@ def _offers(kind: str, chosen: list[Plugin]) -> list[Offer]:
     by_module = {plugin.module: plugin for plugin in reversed(chosen) if plugin not in state.broken}
     offers = []
     for implementation in getattr(state.manager.hook, HOOKS[kind]).get_hookimpls():
-        plugin = by_module.get(implementation.plugin_name)
-        if plugin is None:
+        if implementation.plugin_name not in by_module:
             continue
+        plugin = by_module[implementation.plugin_name]
         try:
             for name, made in implementation.function().items():
                 entry = made if isinstance(made, Entry) else Entry(made, _summary(made))
@@ -211,13 +211,26 @@ def _duplicate(kind: str, name: str, offers: list[Offer]) -> str:
 
 
 def _unknown(kind: str, name: str) -> str:
-    known = sorted({offer.name for offer in offers(kind)})
-    lines = [f"There is no {kind} named {name!r}."]
+    lines = [unknown(kind, name, [offer.name for offer in offers(kind)])]
     for other in HOOKS:
         if other != kind and any(offer.name == name for offer in offers(other)):
             lines.append(f"There is a {other} of that name: use load_{other}.")
-    if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
-        lines.append(f"Did you mean {' or '.join(map(repr, near))}?")
-    lines.append(f"Known names: {', '.join(known) or 'none'}.")
     lines += [_failure(plugin, error) for plugin, error in sorted(_get_state().broken.items(), key=lambda i: i[0].name)]
     return " ".join(lines)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that a name is unknown, with near matches.
+
+    Arguments:
+        kind: What was looked for.
+        name: As typed.
+        known: The names there are.
+
+    Returns:
+        One line.
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"There is no {kind} named {name!r}.{guess} Known names: {', '.join(names) or 'none'}."

@@ -17,7 +17,7 @@ from os import PathLike, fspath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from guideflow.discovery import HOOKS, Entry, Offer, Plugin, broken, find, offers, plugins, refresh
+from guideflow.discovery import HOOKS, Entry, Offer, Plugin, broken, find, offers, plugins, refresh, unknown
 from guideflow.errors import InvalidArgument, MissingExtra
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "recipe",
     "refresh",
     "require",
+    "unknown",
 ]
 
 _recipes: dict[int, tuple[weakref.ref[Any], dict[str, Any]]] = {}
@@ -165,10 +166,10 @@ def _check(kind: str, name: str, factory: Callable[..., Any], given: dict[str, A
         return
     names = [option.name for option in known]
     listing = f"Options of {name!r}: {', '.join(map(str, known)) or 'none'}."
-    for unknown in given.keys() - set(names):
-        near = difflib.get_close_matches(unknown, names, n=1)
+    for key in sorted(given.keys() - set(names)):
+        near = difflib.get_close_matches(key, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InvalidArgument(f"The {kind} {name!r} has no option {unknown!r}.{hint} {listing}")
+        raise InvalidArgument(f"The {kind} {name!r} has no option {key!r}.{hint} {listing}")
     if missing := [option.name for option in known if option.default is None and option.name not in given]:
         raise InvalidArgument(f"The {kind} {name!r} needs {' and '.join(map(repr, missing))}. {listing}")
 

@@ -81,7 +81,14 @@ def make_white_bits(path):
 
 @pytest.mark.parametrize(
     "make",
-    [make_transparent, make_transparent_palette, make_white_16_bit, make_white_grey, make_white_grey_alpha, make_white_bits],
+    [
+        make_transparent,
+        make_transparent_palette,
+        make_white_16_bit,
+        make_white_grey,
+        make_white_grey_alpha,
+        make_white_bits,
+    ],
 )
 def test_every_mode_becomes_rgb(tmp_path, make):
     make(tmp_path / "a.png")
@@ -177,7 +184,7 @@ def test_only_one_picture_in_range_is_written(tmp_path, image, says):
 
 
 def test_only_png_is_written(tmp_path, picture):
-    with pytest.raises(InvalidArgument, match="ends in .png"):
+    with pytest.raises(InvalidArgument, match=r"ends in \.png"):
         images.save_image(tmp_path / "a.jpg", picture)
 
 

@@ -109,7 +109,7 @@ def test_a_broken_plugin_harms_no_other_and_is_named_with_its_reason(install):
 
 def test_a_broken_plugin_that_is_asked_for_says_why(install):
     install("dark = plugin_dark", "import no_such_module_anywhere")
-    with pytest.raises(BrokenPlugin, match="'dark' cannot be loaded.*No module named 'no_such_module_anywhere'"):
+    with pytest.raises(BrokenPlugin, match=r"'dark' cannot be loaded.*No module named 'no_such_module_anywhere'"):
         gf.load_loss("dark")
 
 
@@ -150,11 +150,15 @@ def test_a_name_of_another_kind_is_pointed_out():
 
 
 def test_unknown_and_missing_options_list_what_there_is(install):
-    with pytest.raises(InvalidArgument, match=r"'anchored' has no option 'scal'. Did you mean 'scale'\? Options.*scale=1.0"):
+    with pytest.raises(
+        InvalidArgument, match=r"'anchored' has no option 'scal'. Did you mean 'scale'\? Options.*scale=1.0"
+    ):
         gf.load_solver("anchored", scal=2)
     source = losses("dark").replace("*, weight: float = 2.0", "reference, *, weight: float = 2.0")
     install("dark = plugin_dark", source)
-    with pytest.raises(InvalidArgument, match=r"needs 'reference'. Options of 'dark': reference \(required\), weight=2.0"):
+    with pytest.raises(
+        InvalidArgument, match=r"needs 'reference'. Options of 'dark': reference \(required\), weight=2.0"
+    ):
         gf.load_loss("dark", weight=1.0)
 
 
@@ -222,5 +226,8 @@ class Unweakable:
 
 
 def test_objects_that_cannot_be_watched_have_no_recipe(install):
-    install("slot = plugin_slot", "import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses():\n    return {'slot': int}\n")
+    install(
+        "slot = plugin_slot",
+        "import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses():\n    return {'slot': int}\n",
+    )
     assert gf.recipe(registry._load("loss", "slot", {})) is None

@@ -87,7 +87,9 @@ def _require_known(checks: Sequence[Check], expected_failures: Mapping[str, str]
     names = [check_name(check) for check in checks]
     for name, reason in expected_failures.items():
         if name not in names:
-            raise InvalidArgument(f"There is no check named {name!r} to expect a failure of. Checks: {', '.join(names)}.")
+            raise InvalidArgument(
+                f"There is no check named {name!r} to expect a failure of. Checks: {', '.join(names)}."
+            )
         if not reason.strip():
             raise InvalidArgument(f"The expected failure {name!r} has no reason. Give one: {{{name!r}: 'why'}}.")
 

@@ -13,7 +13,18 @@ from torch import Tensor
 from guideflow import registry
 from guideflow.testing._run import Check, parametrize, require, require_close, require_gradient, run, trainable
 
-HEAVY = ("PIL", "accelerate", "diffusers", "kornia", "matplotlib", "rich", "scipy", "torchvision", "transformers", "typer")
+HEAVY = (
+    "PIL",
+    "accelerate",
+    "diffusers",
+    "kornia",
+    "matplotlib",
+    "rich",
+    "scipy",
+    "torchvision",
+    "transformers",
+    "typer",
+)
 """Packages that a plugin's module must not import at its top."""
 
 

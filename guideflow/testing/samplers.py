@@ -1,5 +1,6 @@
 """What every sampler must do."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,7 +220,7 @@ def check_affine(subject: Subject) -> None:
     if not isinstance(sampler, AffineSampler):
         return
     times = sampler.schedule.times
-    require(all(a > b for a, b in zip(times, times[1:], strict=False)), f"times do not decrease: {times}")
+    require(all(a > b for a, b in itertools.pairwise(times)), f"times do not decrease: {times}")
     require(type(sampler).step is AffineSampler.step, "step is overridden")
     scaled = sampler.schedule.init_scale * subject.noise.initial
     require_close(sampler.prepare(subject.noise.initial), scaled, "prepare is not init_scale x noise", 1e-5)

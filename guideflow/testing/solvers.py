@@ -211,7 +211,8 @@ def check_scale_zero(subject: Subject) -> None:
     """
     if "scale" not in getattr(subject.solver, "__dataclass_fields__", {}):
         return
-    first, *_, last = _states(dataclasses.replace(subject.solver, scale=0.0), subject.problem, 3)
+    still: Any = dataclasses.replace(subject.solver, scale=0.0)  # type: ignore[type-var]
+    first, *_, last = _states(still, subject.problem, 3)
     require(torch.equal(first.rollout.images, last.rollout.images), "the image changed at scale 0")
 
 

@@ -1,0 +1,22 @@
+"""The command `guideflow`, also as `python -m guideflow`."""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Arguments:
+        arguments: What follows `guideflow`; by default that of the process.
+
+    Returns:
+        The exit code: 0, 2 for what the user can mend, 130 after Ctrl-C.
+    """
+    from guideflow.cli.main import run
+
+    return run(sys.argv[1:] if arguments is None else arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

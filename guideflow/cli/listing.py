@@ -1,0 +1,121 @@
+"""The bodies of `guideflow list` and `guideflow info`."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from guideflow import registry
+from guideflow.errors import InvalidArgument, UnknownPlugin
+
+_PLURAL = {"samplers": "sampler", "losses": "loss", "solvers": "solver"}
+
+
+def show_list(kind: str) -> None:
+    """Print the names that can be loaded.
+
+    Arguments:
+        kind: `"samplers"`, `"losses"`, `"solvers"`, or empty for all.
+
+    Raises:
+        InvalidArgument: For another kind.
+    """
+    if kind and kind not in _PLURAL:
+        raise InvalidArgument(f"There is nothing called {kind!r} to list. Type samplers, losses or solvers.")
+    console = Console()
+    for plural, singular in _PLURAL.items():
+        if kind in ("", plural):
+            console.print(_table(plural, registry.offers(singular)))
+            console.print()
+    for plugin, reason in registry.broken().items():
+        line = f"The plugin {plugin.name!r} of {plugin.distribution} could not be loaded: {reason}"
+        Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+
+
+def _table(title: str, offers: tuple[registry.Offer, ...]) -> Table:
+    table = Table(
+        box=None, title=title, title_justify="left", title_style="bold", show_header=False, padding=(0, 2, 0, 2)
+    )
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column()
+    for offer in offers:
+        table.add_row(offer.name, escape(offer.entry.summary))
+    if not offers:
+        table.add_row("none installed", "")
+    return table
+
+
+def show_info(name: str) -> None:
+    """Print what a name stands for, once for each kind that has it.
+
+    Arguments:
+        name: As `show_list` prints it.
+
+    Raises:
+        UnknownPlugin: If nothing has the name.
+    """
+    console = Console()
+    found = [offer for kind in registry.HOOKS for offer in registry.offers(kind) if offer.name == name]
+    if not found:
+        _explain(name)
+    for offer in found:
+        _show(console, offer)
+
+
+def _explain(name: str) -> None:
+    """Raise the most helpful error about a name that nothing has."""
+    for plugin, reason in registry.broken().items():
+        if plugin.name == name:
+            raise UnknownPlugin(f"The plugin {name!r} of {plugin.distribution} could not be loaded: {reason}.")
+    known = [offer.name for kind in registry.HOOKS for offer in registry.offers(kind)]
+    raise UnknownPlugin(registry.unknown("sampler, loss or solver", name, known))
+
+
+def _show(console: Console, offer: registry.Offer) -> None:
+    entry = offer.entry
+    console.print(f"[bold cyan]{offer.name}[/], a {offer.kind} of {offer.plugin.distribution} {offer.plugin.version}")
+    console.print(f"  {escape(entry.summary)}")
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    facts.add_row("licence", entry.licence or "no weights of its own")
+    facts.add_row("needs", ", ".join(entry.needs) or "nothing")
+    if entry.extra:
+        facts.add_row("install", escape(f"pip install 'guideflow[{entry.extra}]'"))
+    console.print(facts)
+    options = registry.options(entry.factory)
+    if options is None:
+        console.print("  options: not told by its signature\n")
+        return
+    console.print("  options:" if options else "  options: none")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 4))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold", max_width=30)
+    table.add_column()
+    texts = _described(entry.factory)
+    for option in options:
+        default = "required" if option.default is None else option.default
+        table.add_row(
+            option.name, escape(f"{_short(option.type)} = {default}".lstrip(" =")), escape(texts.get(option.name, ""))
+        )
+    console.print(table)
+    required = ",".join(f"{option.name}=..." for option in options if option.default is None)
+    console.print(
+        f"  use: guideflow run --{offer.kind} {offer.name}{':' + required if required else ''} ...\n", highlight=False
+    )
+
+
+def _short(annotation: str) -> str:
+    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", annotation)
+
+
+def _described(factory: Callable[..., Any]) -> dict[str, str]:
+    """Read the text of each argument from a docstring's `Arguments:` section."""
+    documentation = inspect.getdoc(factory) or ""
+    section = re.search(r"^Arguments:\n((?:[ \t]+.*\n?|\n)+)", documentation, re.MULTILINE)
+    found = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", section[1], re.MULTILINE) if section else []
+    return {name: " ".join(text.split()) for name, text in found}

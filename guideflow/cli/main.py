@@ -1,0 +1,118 @@
+"""The commands and what every one of them does about errors."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guideflow.cli import options
+from guideflow.errors import GuideflowError
+
+app = typer.Typer(
+    name="guideflow",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; what the user can mend becomes one line on standard error.
+
+    Arguments:
+        arguments: What follows `guideflow`.
+
+    Returns:
+        The exit code: 0, 2 for what the user can mend, 130 after Ctrl-C.
+    """
+    try:
+        code = app(args=list(arguments) or ["--help"], prog_name="guideflow", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except GuideflowError as error:
+        return _complain(str(error), 2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("Interrupted.", 130)
+    except Exception as error:
+        # Usage errors come from typer's own copy of click or from the installed one: known by what they can do.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        return _complain(message(), 2)
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"guideflow: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out")) -> None:
+    """Guide four seeds to a bundled portrait and draw the result."""
+    from guideflow.cli.demo import demo as body
+
+    body(out)
+
+
+@app.command("run")
+def run_command(
+    sampler: options.SamplerOption = None,
+    loss: options.LossOption = None,
+    solver: options.SolverOption = "anchored",
+    prompt: options.PromptOption = None,
+    negative_prompt: options.NegativePromptOption = None,
+    seed: options.SeedOption = None,
+    iterations: options.IterationsOption = None,
+    out: options.OutOption = Path("out"),
+    resume: options.ResumeOption = False,
+) -> int:
+    """Guide a sampler with losses, and save pictures, history and everything needed to go on.
+
+    For example: guideflow run --sampler avatars-perflow --loss avatars-identity:reference=me.png
+    --prompt "a smiling person" --seed 0 --seed 1 --out me
+    """
+    from guideflow.cli.run import resume_saved, solve_new
+
+    if not resume:
+        return solve_new(sampler, loss or [], solver, prompt, negative_prompt, seed, iterations, out)
+    given = {"--sampler": sampler, "--loss": loss, "--prompt": prompt, "--seed": seed}
+    return resume_saved(out, iterations, [name for name, value in given.items() if value])
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str, typer.Argument(help="samplers, losses or solvers; all three by default.")] = "",
+) -> None:
+    """Show what can be loaded by name."""
+    from guideflow.cli.listing import show_list
+
+    show_list(kind)
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help="As `guideflow list` shows it.")]) -> None:
+    """Show what a name stands for, what it needs and its options."""
+    from guideflow.cli.listing import show_info
+
+    show_info(name)
+
+
+def _show_version(wanted: bool) -> bool:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"guideflow {version('guideflow')}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Steer a frozen few-step image sampler with the gradient of any loss on its final image."""

@@ -1,0 +1,142 @@
+"""The options of `guideflow run`, and how NAME:key=value is read."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from guideflow import registry
+from guideflow.errors import GuideflowError, InvalidArgument
+
+_WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
+_WORDS = {"true": True, "false": False, "none": None}
+
+SamplerOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...", show_default=False)]
+LossOption = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME:key=value,... or WEIGHT*NAME:...; repeat to add losses.", show_default=False),
+]
+SolverOption = Annotated[str, typer.Option(help="NAME or NAME:key=value,...")]
+PromptOption = Annotated[
+    list[str] | None, typer.Option(help="Once for all images, or repeat: one per image.", show_default=False)
+]
+NegativePromptOption = Annotated[
+    list[str] | None, typer.Option(help="What the image should not show; as --prompt.", show_default=False)
+]
+SeedOption = Annotated[
+    list[int] | None,
+    typer.Option(help="Repeat for several images.", metavar="INTEGER", show_default="0", min=0, max=2**63 - 1),
+]
+IterationsOption = Annotated[
+    int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="50", min=0)
+]
+OutOption = Annotated[Path, typer.Option(help="Folder to save to.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --out.")]
+
+
+def load(kind: str, text: str) -> Any:
+    """Load what NAME:key=value,... stands for.
+
+    Arguments:
+        kind: `"sampler"`, `"loss"` or `"solver"`.
+        text: As typed.
+
+    Returns:
+        The object.
+
+    Raises:
+        InvalidArgument: If the options are not of the form key=value, or the factory refuses them.
+        GuideflowError: As `load_sampler`, `load_loss` and `load_solver` do.
+    """
+    name, _, rest = text.partition(":")
+    factory = registry.find(kind, name.strip()).entry.factory
+    given = parse_options(rest, factory)
+    loader = {"sampler": registry.load_sampler, "loss": registry.load_loss, "solver": registry.load_solver}[kind]
+    try:
+        return loader(name.strip(), **given)
+    except GuideflowError:
+        raise
+    except (TypeError, ValueError) as error:
+        shown = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        hint = f"See `guideflow info {name}`."
+        raise InvalidArgument(
+            f"The {kind} {name!r} cannot be made with {shown or 'no options'}: {error}. {hint}"
+        ) from error
+
+
+def load_losses(texts: list[str]) -> Any:
+    """Load and add [WEIGHT*]NAME:key=value,... of each text.
+
+    Arguments:
+        texts: As typed, at least one.
+
+    Returns:
+        One loss.
+    """
+    return sum(_weighted(text) for text in texts)
+
+
+def _weighted(text: str) -> Any:
+    from guideflow.loss import as_sum
+
+    weight = _WEIGHT.match(text)
+    if weight is None and "*" in text.partition(":")[0]:
+        raise InvalidArgument(f"Got --loss {text!r}. Expected a number before the *, as in 0.5*style:reference=a.png.")
+    loss = load("loss", text[weight.end() :] if weight else text)
+    return float(weight[1]) * as_sum(loss) if weight else as_sum(loss)
+
+
+def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
+    """Read key=value,key=value. A part without = belongs to the value before it, so paths may hold commas.
+
+    Arguments:
+        text: What follows NAME: as typed.
+        factory: Tells by its annotations which values stay text.
+
+    Returns:
+        The options.
+
+    Raises:
+        InvalidArgument: If the text does not begin with key=.
+    """
+    parts: list[str] = []
+    for part in text.split(",") if text else []:
+        if re.match(r"\s*[A-Za-z_]\w*\s*=", part):
+            parts.append(part)
+        elif parts:
+            parts[-1] += f",{part}"
+        else:
+            raise InvalidArgument(f"Got the options {text!r}. Expected key=value,key=value as in scale=2,anchor=fixed.")
+    types = {option.name: option.type for option in registry.options(factory) or ()}
+    pairs = (part.split("=", 1) for part in parts)
+    return {key.strip(): parse_value(value.strip(), types.get(key.strip(), "")) for key, value in pairs}
+
+
+def parse_value(text: str, type: str = "") -> Any:
+    """Read a number, true, false, none, a JSON list, or else text.
+
+    Arguments:
+        text: As typed.
+        type: The option's annotation; a number stays text where text is expected.
+
+    Returns:
+        The value.
+    """
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if re.search(r"\b(str|Path|PathLike)\b", type) and not re.search(r"\b(int|float)\b", type):
+        return text
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    return text

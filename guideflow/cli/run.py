@@ -1,0 +1,119 @@
+"""The body of `guideflow run`: solve, save whatever was reached, and show it."""
+
+from pathlib import Path
+from typing import Any
+
+from guideflow.cli.options import load, load_losses
+from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
+from guideflow.solution import Result, Solution
+
+INTERRUPTED = 130
+
+
+def solve_new(
+    sampler: str | None,
+    losses: list[str],
+    solver: str,
+    prompts: list[str] | None,
+    negative_prompts: list[str] | None,
+    seeds: list[int] | None,
+    iterations: int | None,
+    out: Path,
+) -> int:
+    """Solve anew, save and show. Arguments are as typed; the exit code is returned."""
+    import guideflow as gf
+
+    if sampler is None or not losses:
+        what = "--sampler NAME" if sampler is None else "--loss NAME"
+        raise InvalidArgument(
+            f"Give {what}; `guideflow list` shows the names. To go on with a saved run, type --resume."
+        )
+    _refuse_used(out)
+    # Cheap and most likely mistyped first: a solver and the losses' references load before the sampler's weights.
+    made_solver, made_loss = load("solver", solver), load_losses(losses)
+    solution = gf.solve(
+        load("sampler", sampler),
+        made_loss,
+        prompt=prompts or "",
+        negative_prompt=negative_prompts,
+        seed=seeds or 0,
+        solver=made_solver,
+        max_iterations=50 if iterations is None else iterations,
+        callback=gf.callbacks.ProgressBar(),
+    )
+    return _finish(solution, out)
+
+
+def resume_saved(out: Path, iterations: int | None, also_given: list[str]) -> int:
+    """Go on with a saved run, save and show; the exit code is returned."""
+    import guideflow as gf
+
+    if also_given:
+        raise InvalidArgument(f"--resume takes {', '.join(also_given)} from the saved run. Leave them out.")
+    saved = Solution.load(out)
+    total = saved.settings.max_iterations if iterations is None else iterations
+    if saved.state.iteration >= total:
+        raise CannotResume(
+            f"{saved.state.iteration} iterations are done already. To go on, type "
+            f"--iterations {saved.state.iteration + 50} or any number above."
+        )
+    return _finish(gf.resume(out, max_iterations=total, callback=gf.callbacks.ProgressBar()), out)
+
+
+def _refuse_used(out: Path) -> None:
+    """Refuse before the work what saving would refuse after it."""
+    if out.exists() and not out.is_dir():
+        raise InvalidArgument(f"{out} is a file. Give --out another name.")
+    if (out / "manifest.json").exists():
+        raise FolderInUse(
+            f"{out} holds another run. Go on with it by --resume --out {out}, or give --out another folder."
+        )
+
+
+def _finish(solution: Solution, out: Path) -> int:
+    try:
+        solution.save(out)
+    except KeyboardInterrupt:
+        # The second Ctrl-C of an impatient user must not lose what the first one kept.
+        solution.save(out)
+    show(solution, out)
+    return INTERRUPTED if Result.INTERRUPTED in solution.result else 0
+
+
+def show(solution: Solution, out: Path) -> None:
+    """Print a table of the images, where the files are, and how to go on.
+
+    Arguments:
+        solution: What was saved.
+        out: Where to.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name, justify in (("image", "right"), ("seed", "right"), ("prompt", "left"), ("unguided", "right")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_column("guided", justify="right")
+    table.add_column("result", no_wrap=True)
+    before = solution.history["loss"][0].tolist()
+    for i, result in enumerate(solution.result):
+        numbers = f"{before[i]:.4f}", f"{solution.loss[i].item():.4f}"
+        row: list[Any] = [str(i), str(solution.seeds[i]), solution.prompts[i] or "-", *numbers, _word(result)]
+        table.add_row(*row)
+    console.print(table)
+    for result in dict.fromkeys(solution.result):
+        if result.failed:
+            console.print(f"{_word(result)}: {result.value}", highlight=False)
+    pictures = sorted(out.glob("guided-*.png"))
+    saved = f"{pictures[0]} to {pictures[-1].name}" if len(pictures) > 1 else str(pictures[0] if pictures else out)
+    console.print(f"Saved {saved}, with history.csv and manifest.json.", highlight=False, soft_wrap=True)
+    if any(result.can_go_on for result in solution.result):
+        more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else 50)
+        console.print(
+            f"Go on with: guideflow run --resume --out {out} --iterations {more}", highlight=False, soft_wrap=True
+        )
+
+
+def _word(result: Result) -> str:
+    return result.name.lower().replace("_", " ")
