@@ -46,7 +46,9 @@ def test_importing_guideflow_takes_less_than_half_a_second_after_torch():
     assert min(run(code) for _ in range(3)) < 0.5
 
 
-@pytest.mark.parametrize("module", sorted({plugin.module for plugin in gf.plugins() if plugin.distribution == "guideflow"}))
+@pytest.mark.parametrize(
+    "module", sorted({plugin.module for plugin in gf.plugins() if plugin.distribution == "guideflow"})
+)
 def test_importing_a_plugin_imports_nothing_heavy(module):
     assert run(f"import {module}\n{NEW}") == []
 
