@@ -19,7 +19,7 @@ docs: $(VENV)/.installed-docs ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 pictures: $(VENV)/.installed-test ## draw the pictures of the documentation again, with the code on its pages
-	$(BIN)/python -m pytest tests/test_docs.py --pictures
+	GUIDEFLOW_PICTURES=1 $(BIN)/python -m pytest tests/test_docs.py -k pictures
 
 lint: $(VENV)/.installed-test ## format check, lint, types and layers
 	$(BIN)/ruff format --check

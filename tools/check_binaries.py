@@ -1,6 +1,7 @@
 """Check that the binary files under version control obey the project's limits.
 
-Only safetensors and png, each under 20 MB, together under 80 MB: a clone stays quick, and no file can run code when loaded.
+Only safetensors and png, each under 20 MB, together under 80 MB:
+a clone stays quick, and nothing runs code when it is loaded.
 """
 
 import subprocess

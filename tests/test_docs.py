@@ -1,0 +1,114 @@
+"""Every Python block of README and documentation runs, every picture is written by it, and the reference is complete.
+
+With GUIDEFLOW_PICTURES=1 the pictures are copied to docs/images (`make pictures`).
+"""
+
+import inspect
+import os
+import re
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import guideflow as gf
+from guideflow import callbacks, discovery, errors, hookspecs, images, registry, testing
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PICTURE = re.compile(r"!\[[^\]]*\]\((?!http)([^)]+\.png)\)")
+
+
+def page_id(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("path", [p for p in PAGES if BLOCK.search(p.read_text())], ids=page_id)
+def test_the_code_of_a_page_runs_and_writes_its_pictures(path, tmp_path, monkeypatch):
+    text = path.read_text()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    if "me.png" in text:
+        import guideflow_avatars
+
+        shutil.copy(guideflow_avatars.portrait("cleo"), "me.png")
+    # Dataclasses look their module up, so the page has to be one.
+    page = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", page)
+    for block in BLOCK.finditer(text):
+        line = text[: block.start()].count("\n") + 1
+        exec(compile("\n" * line + block[1], str(path), "exec"), page.__dict__)
+    for name in PICTURE.findall(text):
+        if path.name == "README.md":
+            continue  # shows pictures of the pages and of the demo
+        written = tmp_path / Path(name).name
+        assert written.is_file(), f"{path.name} shows {name}, and no code on it writes {written.name}"
+        if os.environ.get("GUIDEFLOW_PICTURES"):
+            shutil.copy(written, DOCS / "images" / written.name)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_pictures_exist(path):
+    for name in PICTURE.findall(path.read_text()):
+        assert (path.parent / name).is_file(), f"{name} is missing; draw it with `make pictures`"
+
+
+def test_no_picture_is_left_over():
+    shown = {Path(name).name for page in PAGES for name in PICTURE.findall(page.read_text())}
+    assert {path.name for path in (DOCS / "images").iterdir()} <= shown
+
+
+DIRECTIVES = {
+    name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
+}
+
+
+def documented(thing, name):
+    """Whether a directive names the thing or all of its module."""
+    module = getattr(thing, "__module__", "") or ""
+    return module in DIRECTIVES or any(directive.endswith(f".{name}") for directive in DIRECTIVES)
+
+
+def public(module):
+    """Public names of a module with what they are, modules left out."""
+    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    return {name: vars(module)[name] for name in names if not inspect.ismodule(vars(module)[name])}
+
+
+@pytest.mark.parametrize("name", sorted(public(gf)))
+def test_every_public_name_is_in_the_reference(name):
+    aliases = ("Image", "Latent", "Loss", "PerImage")
+    assert documented(getattr(gf, name), name) or (name in aliases and "guideflow.types" in DIRECTIVES)
+
+
+@pytest.mark.parametrize("module", [callbacks, discovery, errors, images, testing], ids=lambda module: module.__name__)
+def test_every_name_of_a_public_module_is_in_the_reference(module):
+    for name, thing in public(module).items():
+        if (getattr(thing, "__module__", None) or "").startswith(module.__name__):
+            assert documented(thing, name), f"{module.__name__}.{name}"
+
+
+@pytest.mark.parametrize("name", sorted(registry.HOOKS.values()))
+def test_every_hook_is_a_heading_with_its_exact_signature(name):
+    signature = str(inspect.signature(getattr(hookspecs, name))).replace("'", "")
+    assert f"\n### `{name}{signature}`\n" in (DOCS / "api" / "plugins.md").read_text()
+
+
+def test_every_command_is_documented():
+    text = (DOCS / "api" / "cli.md").read_text()
+    from guideflow.cli.main import app
+
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert f"## guideflow {name}" in text
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in DOCS.rglob("*.md"):
+        assert f": {page.relative_to(DOCS).as_posix()}\n" in navigation
