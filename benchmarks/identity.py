@@ -68,7 +68,7 @@ def cases(part: str) -> tuple[Tensor, list[str], list[int], Tensor]:
     rng = random.Random(f"guideflow benchmark {part}")
     people = list(dict.fromkeys(data["identity"].tolist()))
     random.Random("guideflow benchmark people").shuffle(people)
-    people = people[:32] if part == "run" else people[32:40]
+    people = people[:32] if part == "run" else people[32:36]
     rows, prompts = [], []
     for person in people:
         first = (data["identity"] == person).nonzero()[0, 0]

@@ -89,4 +89,4 @@ def _picture(reference: Reference) -> Tensor:
         picture = reference[None] if reference.dim() == 3 else reference
         check_image(picture, what="reference")
         return picture.float()
-    return read_image(reference)
+    return read_image(reference, size=SIZE)
