@@ -110,7 +110,7 @@ def sample_teacher(
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=4000)
     steps = parser.parse_args().steps
     torch.manual_seed(SEED)
     tokenizer, encoder = load_text()
