@@ -141,6 +141,11 @@ def test_a_folder_of_another_run_is_refused_before_the_work(home, capsys):
     assert "file is a file" in refused(capsys, [*RUN, "--out", "file"])
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(home, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert "no permission for" in refused(capsys, [*RUN, "--out", "deep/er"])
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

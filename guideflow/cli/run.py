@@ -1,5 +1,7 @@
 """The body of `guideflow run`: solve, save whatever was reached, and show it."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +68,11 @@ def _refuse_used(out: Path) -> None:
         raise InvalidArgument(f"{out} is a file. Give --out another name.")
     if (out / "manifest.json").exists():
         raise FolderInUse(
-            f"{out} holds another run. Go on with it by --resume --out {out}, or give --out another folder."
+            f"{out} holds another run. Go on with it by --resume --out {shlex.quote(str(out))}, or give --out another folder."
         )
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InvalidArgument(f"{out} cannot be written: no permission for {existing}. Give --out another folder.")
 
 
 def _finish(solution: Solution, out: Path) -> int:
@@ -111,7 +116,9 @@ def show(solution: Solution, out: Path) -> None:
     if any(result.can_go_on for result in solution.result):
         more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else 50)
         console.print(
-            f"Go on with: guideflow run --resume --out {out} --iterations {more}", highlight=False, soft_wrap=True
+            f"Go on with: guideflow run --resume --out {shlex.quote(str(out))} --iterations {more}",
+            highlight=False,
+            soft_wrap=True,
         )
 
 
