@@ -67,9 +67,8 @@ def _refuse_used(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InvalidArgument(f"{out} is a file. Give --out another name.")
     if (out / "manifest.json").exists():
-        raise FolderInUse(
-            f"{out} holds another run. Go on with it by --resume --out {shlex.quote(str(out))}, or give --out another folder."
-        )
+        resume = f"--resume --out {shlex.quote(str(out))}"
+        raise FolderInUse(f"{out} holds another run. Go on with it by {resume}, or give --out another folder.")
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InvalidArgument(f"{out} cannot be written: no permission for {existing}. Give --out another folder.")
