@@ -89,7 +89,7 @@ def test_reference_has_no_distance_to_itself_and_others_have():
     loss = AvatarsIdentity(avatars.portrait("ada"))
     values = loss(torch.cat([reference("ada"), reference("gus"), reference("cleo")]))
     assert values[0] < 1e-5
-    assert values[1:].min() > 0.5
+    assert values[1:].min() > 0.3
 
 
 def test_several_references_average_on_the_sphere():

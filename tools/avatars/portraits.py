@@ -15,14 +15,14 @@ from PIL import Image
 FOLDER = WEIGHTS.parent / "portraits"
 # hair, hair colour, skin, beard, rear hair of `world.IDENTITIES`
 PEOPLE = {
-    "ada": ("bun", "2c1b18", "f7d9c9", None, None),
+    "ada": ("undercut", "b3271e", "a36b4f", None, "longWavy"),
     "ben": ("spiky", "b9b9c0", "a36b4f", "fullBeard", "neckHigh"),
-    "cleo": ("undercut", "b3271e", "a36b4f", None, "longWavy"),
+    "cleo": ("spiky", "d6b370", "f7d9c9", None, "shoulderHigh"),
     "dan": ("spiky", "2c1b18", "f7d9c9", "longBeard", "longStraight"),
     "eve": ("sideComed", "2c1b18", "f7d9c9", None, "longStraight"),
     "finn": ("undercut", "b9b9c0", "5c3829", None, "shoulderHigh"),
     "gus": ("undercut", "e8c65a", "f7d9c9", "longBeard", None),
-    "hana": ("spiky", "d6b370", "f7d9c9", None, "shoulderHigh"),
+    "hana": ("bun", "2c1b18", "f7d9c9", None, None),
 }
 
 

@@ -5,11 +5,13 @@
     python tools/avatars/recognisers.py attributes    # ResNet, attributes of `world.LABELS`: prompt consistency
 
 Identity networks learn with an additive angular margin (ArcFace, Deng et al., 2019); their "logits" are the embedding.
+The one that guides also sees blends of people and adversarial pictures, for the sake of its gradients.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import torch
 import world
@@ -27,6 +29,7 @@ FOLDERS = {
 }
 EMBEDDING = 128
 MARGIN, SCALE = 0.3, 20.0
+RADIUS = 3.0
 
 
 def build(which: str) -> nn.Module:
@@ -65,10 +68,26 @@ def augment(x: Tensor, generator: torch.Generator, *, colour: bool) -> Tensor:
 
 
 def arcface(embedding: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of SCALE cos(angle + MARGIN for the true identity)."""
+    """Cross-entropy of SCALE cos(angle + MARGIN for the true identity), one per picture."""
     cosine = (F.normalize(embedding) @ F.normalize(centres).T).clamp(-1 + 1e-6, 1 - 1e-6)
     true = F.one_hot(labels, len(centres)).bool()
-    return F.cross_entropy(SCALE * torch.cos(cosine.acos() + MARGIN * true), labels)
+    return F.cross_entropy(SCALE * torch.cos(cosine.acos() + MARGIN * true), labels, reduction="none")
+
+
+def harden(x: Tensor, loss: Callable[[Tensor], Tensor], generator: torch.Generator) -> Tensor:
+    """Move pictures against their labels, by up to RADIUS in Euclidean norm (adversarial training; Madry et al., 2018).
+
+    The gradients of a network that withstands this point at what a person would change in a picture. Those of a plain
+    one point at noise, and a solver that follows them finds pictures that fool the network and nobody else.
+    """
+
+    def unit(direction: Tensor) -> Tensor:
+        return direction / direction.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+
+    radius = RADIUS * torch.rand(len(x), 1, 1, 1, generator=generator)
+    start = (x + radius / 2 * unit(torch.randn(x.shape, generator=generator))).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(start), start)
+    return (x + radius * unit(gradient)).clamp(0, 1).detach()
 
 
 def embed(network: nn.Module, images: Tensor) -> Tensor:
@@ -127,16 +146,32 @@ def main() -> None:
         modules["centres"] = nn.Linear(EMBEDDING, len(identities), bias=False)
     images = data["images"][rows]
 
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return modules["network"](x * 2 - 1).logits.float()
+
     def loss_of_step(step: int) -> Tensor:
         generator = step_generator(seed, step)
         chosen = torch.randint(len(images), (BATCH,), generator=generator)
         x = augment(as_float(images[chosen]), generator, colour=which != "attributes")
-        with torch.autocast("cpu", torch.bfloat16):
-            output = modules["network"](x * 2 - 1).logits.float()
-        if which != "attributes":
-            return arcface(output, modules["centres"].weight, targets[chosen])
-        parts = output.split([len(words) for words in world.LABELS.values()], dim=1)
-        return sum(F.cross_entropy(part, data[key][chosen]) for key, part in zip(world.LABELS, parts, strict=True))
+        if which == "attributes":
+            parts = forward(x).split([len(words) for words in world.LABELS.values()], dim=1)
+            return sum(F.cross_entropy(part, data[key][chosen]) for key, part in zip(world.LABELS, parts, strict=True))
+        centres = modules["centres"].weight
+        if which == "evaluation":
+            return arcface(forward(x), centres, targets[chosen]).mean()
+        # Half of the pictures are blends of two people, answered for by both: similarity then changes all the way from
+        # one person to another, where a network that only saw whole people is flat and gives a solver no direction.
+        share = torch.rand(BATCH, generator=generator).where(torch.arange(BATCH) % 2 == 0, torch.ones(BATCH))
+        other = torch.randperm(BATCH, generator=generator)
+
+        def blended(y: Tensor) -> Tensor:
+            output = forward(y)
+            first, second = (arcface(output, centres, targets[rows]) for rows in (chosen, chosen[other]))
+            return torch.lerp(second, first, share)
+
+        x = torch.lerp(x[other], x, share.view(-1, 1, 1, 1))
+        return blended(harden(x, lambda y: blended(y).sum(), generator)).mean()
 
     def report(averaged: dict[str, nn.Module], _: int) -> str:
         output = embed(averaged["network"], heldout["images"])
