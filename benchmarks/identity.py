@@ -17,12 +17,12 @@ import sys
 from pathlib import Path
 
 import torch
-from guideflow_avatars import judges
-from guideflow_avatars.identity import WEIGHTS, AvatarsIdentity, load_recogniser
 from torch import Tensor
 from torch.nn import functional as F
 
 import guideflow as gf
+from guideflow_avatars import judges
+from guideflow_avatars.identity import WEIGHTS, AvatarsIdentity, load_recogniser
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -148,8 +148,9 @@ def real_pictures() -> tuple[Tensor, Tensor]:
 
 def train_real_or_guided(real: Tensor, guided: Tensor) -> torch.nn.Module:
     """Classifier whose output is positive for real pictures; both classes are drawn equally often."""
-    from recognisers import augment
     from transformers import ResNetConfig, ResNetForImageClassification
+
+    from recognisers import augment
 
     torch.manual_seed(0)
     config = ResNetConfig(

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import linear, mixture, problem, run
 from torch import Tensor
 
 import guideflow as gf
+from problems import linear, mixture, problem, run
 
 
 def clipped(gradient: Tensor) -> Tensor:

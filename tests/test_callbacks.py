@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from problems import Distance, linear, mixture, smoothness, target
 from rich.console import Console
 
 import guideflow as gf
 from guideflow import images
 from guideflow.callbacks import ImageSnapshots, ProgressBar, Recorder
 from guideflow.errors import InvalidArgument
+from problems import Distance, linear, mixture, smoothness, target
 
 
 def solve(callback: Any, iterations: int = 3, **options: Any) -> gf.Solution:

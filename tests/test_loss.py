@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from problems import Distance, smoothness
 from torch import Tensor
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument, InvalidImage, InvalidLoss
 from guideflow.loss import evaluate, loss_name
+from problems import Distance, smoothness
 
 IMAGE = torch.rand(3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 far = Distance(torch.full((3, 4, 5), 0.25))

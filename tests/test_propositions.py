@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from problems import Distance, linear, problem, run
 from torch import Tensor
 
 import guideflow as gf
+from problems import Distance, linear, problem, run
 
 
 class Identical(gf.AffineSampler):

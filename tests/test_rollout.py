@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from problems import Distance, linear, mixture, problem, target
 from torch import Tensor
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument, InvalidLoss
+from problems import Distance, linear, mixture, problem, target
 
 
 def controls_for(task: gf.Problem) -> Tensor:

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from problems import linear, mixture, problem
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument
+from problems import linear, mixture, problem
 
 
 def test_schedule_fills_in_what_follows_from_the_rest() -> None:

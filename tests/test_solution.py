@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from problems import SOLVERS, Distance, linear, mixture, target
 
 import guideflow as gf
 from guideflow import images
 from guideflow._batched import to_tensors
 from guideflow.errors import CannotResume, FolderInUse
+from problems import SOLVERS, Distance, linear, mixture, target
 
 
 def solve(sampler: Any, iterations: int, **options: Any) -> gf.Solution:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from problems import SOLVERS, Distance, linear, mixture, smoothness, target
 from torch import Tensor
 
 import guideflow as gf
 from guideflow.errors import CannotResume, InvalidArgument, InvalidLoss, NonFinite, UnknownPlugin
+from problems import SOLVERS, Distance, linear, mixture, smoothness, target
 
 
 class NanBelow:

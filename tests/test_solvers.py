@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from problems import SOLVERS, Distance, linear, mixture, problem, run, target
 from torch import Tensor
 
 import guideflow as gf
 from guideflow.errors import IncompatibleSolver, InvalidArgument
+from problems import SOLVERS, Distance, linear, mixture, problem, run, target
 
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 families = pytest.mark.parametrize("family", ["ddim", "ancestral", "flow"])

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from problems import linear, mixture
 from torch import Tensor
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument
 from guideflow.toy import ToyLinear, ToyMixture
+from problems import linear, mixture
 
 
 @pytest.mark.parametrize("family", ["ddim", "flow"])

@@ -111,10 +111,10 @@ def _figure(solutions: dict[str, gf.Solution]) -> Any:
             axis.plot(curve.tolist(), label=f"seed {seed}", linewidth=1.6)
         axis.set_title(f"guided to {name}", fontsize=10, color=_BLUE)
         axis.set_xlabel("iteration", fontsize=9)
-        axis.set_ylim(bottom=0)
         axis.grid(axis="y", color="#e6e8eb")
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(length=0, labelsize=8)
+    curves[0].set_ylim(bottom=0)
     curves[0].set_ylabel("identity loss", fontsize=9)
     curves[-1].legend(frameon=False, fontsize=8)
     return figure

@@ -14,7 +14,8 @@ from guideflow.errors import InvalidImage
 from guideflow.images import read_image
 from guideflow.loss import AbstractLoss, check_image
 from guideflow.registry import require
-from guideflow.types import Image, PerImage
+from guideflow.types import PerImage
+from guideflow_diffusers.quiet import without_progress_bars
 
 WEIGHTS = Path(__file__).parent / "weights"
 SIZE = 64
@@ -59,11 +60,11 @@ class AvatarsIdentity(AbstractLoss):
             embeddings = torch.cat([self.embed(one) for one in self._references])
         self._target = F.normalize(embeddings.mean(0), dim=0)
 
-    def __call__(self, image: Image) -> PerImage:
+    def __call__(self, image: Tensor) -> PerImage:
         """Return 1 - cosine for each picture, in [0, 2]."""
         return 1 - self.embed(image) @ self._target
 
-    def embed(self, image: Image) -> Tensor:
+    def embed(self, image: Tensor) -> Tensor:
         """Return unit-norm embeddings, (B, C)."""
         check_image(image)
         image = image.float()
@@ -80,7 +81,8 @@ class AvatarsIdentity(AbstractLoss):
 def load_recogniser(folder: Path) -> nn.Module:
     """Load an image classifier of transformers, in float32, from a local folder."""
     transformers = require("transformers", extra="diffusers")
-    network: nn.Module = transformers.AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
+    with without_progress_bars():
+        network: nn.Module = transformers.AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
     return network
 
 

@@ -31,7 +31,7 @@ def embed_identity(images: Image) -> Tensor:
     return F.normalize(_judge("identity")(images.float() * 2 - 1).logits, dim=1)
 
 
-def identity_similarity(images: Image, reference: Image) -> PerImage:
+def identity_similarity(images: Image, reference: Tensor) -> PerImage:
     """Cosine similarity of each picture to a reference portrait by the held-out identity network, in [-1, 1].
 
     Arguments:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+
 from guideflow_diffusers.parts import LatentSampler, load_parts
 from guideflow_diffusers.perflow import perflow_schedule
 

@@ -15,6 +15,7 @@ from guideflow.registry import require
 from guideflow.sampler import AffineSampler
 from guideflow.schedule import Schedule
 from guideflow.types import Latent
+from guideflow_diffusers.quiet import without_progress_bars
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,13 @@ def load_parts(folder: str | Path, *, dtype: torch.dtype = torch.float32, device
     diffusers = require("diffusers", extra="diffusers")
     transformers = require("transformers", extra="diffusers")
     vae_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    return Parts(
-        unet=diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype).to(device),
-        vae=diffusers.AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=vae_dtype).to(device),
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        text_encoder=transformers.CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype).to(device),
-    )
+    with without_progress_bars():
+        return Parts(
+            unet=diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype).to(device),
+            vae=diffusers.AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=vae_dtype).to(device),
+            tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+            text_encoder=transformers.CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype).to(device),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """The avatars world with its real weights: the main job end to end."""
 
-import guideflow_avatars as avatars
 import pytest
 import torch
-from guideflow_avatars import judges
-from guideflow_avatars.identity import AvatarsIdentity
 
 import guideflow as gf
+import guideflow_avatars as avatars
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.testing import check_loss, check_sampler
+from guideflow_avatars import judges
+from guideflow_avatars.identity import AvatarsIdentity
 
 PROMPT = "a person with a yellow t-shirt, purple background"
 

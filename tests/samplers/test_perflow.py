@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.parts import LatentSampler, Parts, load_parts
-from guideflow_diffusers.perflow import perflow_schedule
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument
+from guideflow_diffusers.noise import alpha_bar
+from guideflow_diffusers.parts import LatentSampler, Parts, load_parts
+from guideflow_diffusers.perflow import perflow_schedule
 
 
 @pytest.fixture(scope="module")

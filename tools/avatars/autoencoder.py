@@ -9,10 +9,11 @@ import argparse
 import math
 
 import torch
-from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
 
 SEED = 1
 BATCH = 16

@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from autoencoder import edges, psnr
 from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
 from teacher import load_latents, load_vae
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 SEED = 8
 BATCH = 16

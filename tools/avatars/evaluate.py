@@ -14,16 +14,17 @@ import random
 import re
 
 import torch
-import world
-from autoencoder import psnr
-from common import DATA, HERE, WEIGHTS, as_float, load_data
 from diffusers import UNet2DConditionModel
-from perflow import sample_student
-from recognisers import FOLDERS, attribute_accuracy, embed, verification
-from teacher import TEACHER, load_vae, sample_teacher, tokenize
 from torch import Tensor
 from torchvision.utils import save_image
 from transformers import AutoModelForImageClassification, CLIPTextModel, CLIPTokenizer
+
+import world
+from autoencoder import psnr
+from common import DATA, HERE, WEIGHTS, as_float, load_data
+from perflow import sample_student
+from recognisers import FOLDERS, attribute_accuracy, embed, verification
+from teacher import TEACHER, load_vae, sample_teacher, tokenize
 
 SAMPLES = 256
 BARS = {

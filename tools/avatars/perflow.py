@@ -14,8 +14,11 @@ import argparse
 import copy
 
 import torch
-from common import WEIGHTS, save_half, step_generator, train
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from common import WEIGHTS, save_half, step_generator, train
 from teacher import (
     ALPHA_BAR,
     TEACHER,
@@ -28,8 +31,6 @@ from teacher import (
     load_vae,
     tokenize,
 )
-from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
 SEED = 4
 BATCH = 64

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import random
 
+from PIL import Image
+
 import render
 import world
 from common import WEIGHTS
-from PIL import Image
 
 FOLDER = WEIGHTS.parent / "portraits"
 # hair, hair colour, skin, beard, rear hair of `world.IDENTITIES`

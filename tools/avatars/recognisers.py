@@ -14,11 +14,12 @@ import argparse
 from collections.abc import Callable
 
 import torch
-import world
-from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ConvNextConfig, ConvNextForImageClassification, ResNetConfig, ResNetForImageClassification
+
+import world
+from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
 
 BATCH = 96
 SEEDS = {"guidance": 5, "evaluation": 6, "attributes": 7}

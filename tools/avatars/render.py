@@ -17,8 +17,9 @@ import random
 from pathlib import Path
 
 import numpy
-import world
 from PIL import Image
+
+import world
 
 SIZE = 64
 DATA = Path(__file__).parent / "data"

@@ -9,12 +9,13 @@ import argparse
 import random
 
 import torch
-import world
-from common import DATA, HERE, WEIGHTS, as_float, load_data, save_half, step_generator, train
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from text import MAX_LENGTH, WIDTH, tokenize
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+
+import world
+from common import DATA, HERE, WEIGHTS, as_float, load_data, save_half, step_generator, train
+from text import MAX_LENGTH, WIDTH, tokenize
 
 SEED = 3
 BATCH = 64

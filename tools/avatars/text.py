@@ -12,12 +12,13 @@ import json
 import random
 
 import torch
-import world
-from common import DATA, step_generator, train
 from tokenizers import pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+import world
+from common import DATA, step_generator, train
 
 SEED = 2
 BATCH = 256
