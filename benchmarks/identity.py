@@ -299,8 +299,10 @@ def table() -> None:
     print(text)
     readme = HERE.parent / "README.md"
     written = f"{CAPTION.format(people=rows['cases'] // 4, date=rows['date'])}\n\n{text}"
-    pattern = r"(<!-- results -->\n).*(\n<!-- end -->)"
-    readme.write_text(re.sub(pattern, lambda match: match[1] + written + match[2], readme.read_text(), flags=re.DOTALL))
+    pattern = r"(<!-- results -->\n).*(<!-- end -->)"
+    readme.write_text(
+        re.sub(pattern, lambda match: match[1] + written + "\n" + match[2], readme.read_text(), flags=re.DOTALL)
+    )
     best = {name: entry["best"] for name, entry in json.loads((RESULTS / "search.json").read_text()).items()}
     results = [cached(name, options, "run") for name, options in best.items()]
     references, *_ = cases("run")

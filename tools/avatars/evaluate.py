@@ -131,8 +131,8 @@ def main() -> None:
     print(text)
     (DATA / "evaluation.json").write_text(json.dumps(dict(rows), indent=1))
     readme = HERE / "README.md"
-    pattern = r"(<!-- results -->\n).*(\n<!-- end -->)"
-    readme.write_text(re.sub(pattern, lambda m: m[1] + text + m[2], readme.read_text(), flags=re.DOTALL))
+    pattern = r"(<!-- results -->\n).*(<!-- end -->)"
+    readme.write_text(re.sub(pattern, lambda m: m[1] + text + "\n" + m[2], readme.read_text(), flags=re.DOTALL))
 
 
 if __name__ == "__main__":
