@@ -87,8 +87,7 @@ def cases(part: str) -> tuple[Tensor, list[str], list[int], Tensor]:
     for person in people:
         first = (data["identity"] == person).nonzero()[0, 0]
         for clothes, colour, background in rng.sample(world.PROMPTS_OF[True], 4):
-            article = "an" if colour[0] in "aeiou" else "a"
-            prompts.append(f"a person in {article} {colour} {clothes}, {background} background")
+            prompts.append(f"a person in {world.with_article(f'{colour} {clothes}')}, {background} background")
             rows.append(first)
     chosen = torch.stack(rows)
     return as_float(data["images"][chosen]), prompts, list(range(1000, 1000 + len(rows))), data["identity"][chosen]

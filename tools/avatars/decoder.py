@@ -24,7 +24,7 @@ BATCH = 16
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=2000)
     steps = parser.parse_args().steps
     latents, images = load_latents("train"), load_data("train")["images"]
     heldout = load_data("heldout")["images"]

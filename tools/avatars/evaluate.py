@@ -7,6 +7,7 @@ Also draws a random grid of 64 samples of the teacher and of the student: look a
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import itertools
 import json
@@ -48,9 +49,8 @@ def held_out_prompts(count: int) -> tuple[list[str], dict[str, Tensor]]:
     portraits = [world.sample_portrait(rng, 0) for _ in chosen]
     texts, labels = [], {key: [] for key in ("clothes", "colour", "background")}
     for (clothes, colour, background), portrait in zip(chosen, portraits, strict=True):
-        article = "an" if portrait.expression[0] in "aeiou" else "a"
-        other = "an" if colour[0] in "aeiou" else "a"
-        texts.append(f"{article} {portrait.expression} person with {other} {colour} {clothes}, {background} background")
+        asked = dataclasses.replace(portrait, clothes=clothes, colour=colour, background=background)
+        texts.append(world.caption(asked))
         for key, word in zip(labels, (clothes, colour, background), strict=True):
             labels[key].append(world.LABELS[key].index(word))
     return texts, {key: torch.tensor(values) for key, values in labels.items()}
@@ -107,16 +107,11 @@ def main() -> None:
         rows.append((f"{name}: verification accuracy", result["accuracy"]))
         rows.append((f"{name}: similarity of two pictures of a person", result["same"]))
         rows.append((f"{name}: similarity of two people", result["different"]))
-    hours = {
-        path.stem: torch.load(path, weights_only=True)["seconds"] / 3600
-        for path in DATA.glob("*.pt")
-        if "latents" not in path.stem
-    }
-    steps = {
-        path.stem: torch.load(path, weights_only=True)["step"]
-        for path in DATA.glob("*.pt")
-        if "latents" not in path.stem
-    }
+    hours, steps = {}, {}
+    for path in DATA.glob("*.pt"):
+        if "latents" not in path.stem:
+            saved = torch.load(path, weights_only=True)
+            hours[path.stem], steps[path.stem] = saved["seconds"] / 3600, saved["step"]
     lines = ["| measure | value | bar |", "|---|---|---|"]
     for name, value in rows:
         bar = BARS.get(name)

@@ -18,7 +18,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from common import WEIGHTS, save_half, step_generator, train
+from common import DATA, WEIGHTS, save_half, step_generator, train
 from teacher import (
     ALPHA_BAR,
     TEACHER,
@@ -85,7 +85,7 @@ def write_pipeline_files() -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=800)
     steps = parser.parse_args().steps
     torch.manual_seed(SEED)
     tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
@@ -140,7 +140,7 @@ def main() -> None:
         z = sample_student(
             averaged["unet"], text, torch.randn(16, *latents.shape[1:], generator=step_generator(SEED, -1))
         )
-        path = WEIGHTS.parents[2] / "tools" / "avatars" / "data" / f"perflow-{step}.png"
+        path = DATA / f"perflow-{step}.png"
         save_image(vae.decode(z / vae.config.scaling_factor).sample / 2 + 0.5, path, nrow=8)
         return f"wrote {path}"
 

@@ -22,6 +22,7 @@ import world
 from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
 
 BATCH = 96
+STEPS = {"guidance": 2200, "evaluation": 1500, "attributes": 1200}
 SEEDS = {"guidance": 5, "evaluation": 6, "attributes": 7}
 FOLDERS = {
     "guidance": WEIGHTS / "identity",
@@ -133,7 +134,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=tuple(FOLDERS))
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, help="of training; as shipped by default")
     options = parser.parse_args()
     which, seed = options.which, SEEDS[options.which]
     torch.manual_seed(seed)
@@ -185,7 +186,7 @@ def main() -> None:
         f"recogniser-{which}",
         modules,
         loss_of_step,
-        steps=options.steps,
+        steps=options.steps or STEPS[which],
         learning_rate=2e-3,
         ema=0.995,
         weight_decay=1e-2,

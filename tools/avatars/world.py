@@ -114,7 +114,8 @@ def sample_portrait(rng: random.Random, identity: int, *, heldout_prompt: bool =
     )
 
 
-def _a(words: str) -> str:
+def with_article(words: str) -> str:
+    """Put "a" or "an" in front."""
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
@@ -124,8 +125,12 @@ def caption(portrait: Portrait, rng: random.Random | None = None) -> str:
     def says(probability: float) -> bool:
         return rng is None or rng.random() < probability
 
-    who = _a(f"{portrait.expression} person") if says(0.7) else "a person"
-    clothes = _a(f"{portrait.colour} {portrait.clothes}" if says(0.95) else portrait.clothes) if says(0.95) else None
+    who = with_article(f"{portrait.expression} person") if says(0.7) else "a person"
+    clothes = (
+        with_article(f"{portrait.colour} {portrait.clothes}" if says(0.95) else portrait.clothes)
+        if says(0.95)
+        else None
+    )
     joint = "with" if rng is None else rng.choice(("with", "in", "wearing"))
     text = f"{who} {joint} {clothes}" if clothes else who
     if rng is not None and rng.random() < 0.3:
