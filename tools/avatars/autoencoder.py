@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
+from common import BASE, as_float, load_data, save_half, step_generator, train
 
 SEED = 1
 BATCH = 16
@@ -82,7 +82,7 @@ def main() -> None:
     with torch.no_grad():
         latents = torch.cat([vae.encode(as_float(b) * 2 - 1).latent_dist.mode() for b in images[:2000].split(100)])
     vae.register_to_config(scaling_factor=1 / latents.std().item())
-    save_half(vae, WEIGHTS / "perflow" / "vae")
+    save_half(vae, BASE / "vae")
     print(f"held-out PSNR after rounding to float16: {psnr(vae, load_data('heldout')['images']):.2f} dB")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 HERE = Path(__file__).parent
 DATA = HERE / "data"
 WEIGHTS = HERE.parents[1] / "samplers" / "guideflow_avatars" / "weights"
+BASE = WEIGHTS / "base"  # the teacher: an ordinary Stable Diffusion folder that every student builds on
 
 
 def load_data(name: str) -> dict[str, Tensor | list[str]]:
@@ -116,6 +117,9 @@ def train(
 def save_half(module: nn.Module, folder: Path) -> None:
     """Write a diffusers or transformers module as its ordinary folder, in float16; round the live module alike."""
     copy.deepcopy(module).half().save_pretrained(folder, safe_serialization=True)
+    config = folder / "config.json"  # diffusers writes down where a network came from: a path of this machine
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
     with torch.no_grad():
         for value in (*module.parameters(), *module.buffers()):
             if value.is_floating_point():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoencoder import edges, psnr
-from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
+from common import BASE, as_float, load_data, save_half, step_generator, train
 from teacher import load_latents, load_vae
 
 SEED = 8
@@ -59,7 +59,7 @@ def main() -> None:
         return f"held-out PSNR {value:.2f} dB"
 
     averaged = train("decoder", modules, loss_of_step, steps=steps, learning_rate=8e-4, report=report, report_every=600)
-    save_half(adopt(averaged).to(memory_format=torch.contiguous_format), WEIGHTS / "perflow" / "vae")
+    save_half(adopt(averaged).to(memory_format=torch.contiguous_format), BASE / "vae")
     print(f"held-out PSNR after rounding to float16: {psnr(vae, heldout):.2f} dB")
 
 

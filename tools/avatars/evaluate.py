@@ -2,7 +2,7 @@
 
     python tools/avatars/evaluate.py
 
-Also draws a random grid of 64 samples of the teacher and of the student: look at them.
+Also draws a random grid of 64 samples of every generator: look at them.
 """
 
 from __future__ import annotations
@@ -18,20 +18,32 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 from torchvision.utils import save_image
-from transformers import AutoModelForImageClassification, CLIPTextModel, CLIPTokenizer
+from transformers import AutoModelForImageClassification
 
+import guideflow as gf
 import world
 from autoencoder import psnr
-from common import DATA, HERE, WEIGHTS, as_float, load_data
-from perflow import sample_student
+from common import BASE, DATA, HERE, as_float, load_data
 from recognisers import FOLDERS, attribute_accuracy, embed, verification
-from teacher import TEACHER, load_vae, sample_teacher, tokenize
+from teacher import load_vae, sample_teacher
 
 SAMPLES = 256
+GENERATORS = {
+    "teacher": "teacher, 50 DDIM steps",
+    "perflow": "PeRFlow, 4 steps",
+    "rectified-flow": "2-rectified flow, 4 steps",
+    "instaflow": "InstaFlow, 1 step",
+    "turbo": "Turbo, 4 steps",
+    "pcm": "PCM, 4 steps",
+}
 BARS = {
     "autoencoder, PSNR on held-out renders (dB)": 31.0,
     "teacher, 50 DDIM steps: attribute accuracy": 0.90,
-    "PeRFlow student, 4 steps: attribute accuracy": 0.85,
+    "PeRFlow, 4 steps: attribute accuracy": 0.85,
+    "2-rectified flow, 4 steps: attribute accuracy": 0.85,
+    "InstaFlow, 1 step: attribute accuracy": 0.75,
+    "Turbo, 4 steps: attribute accuracy": 0.85,
+    "PCM, 4 steps: attribute accuracy": 0.85,
     "guidance identity network: verification accuracy": 0.97,
     "held-out identity network: verification accuracy": 0.97,
 }
@@ -56,29 +68,24 @@ def held_out_prompts(count: int) -> tuple[list[str], dict[str, Tensor]]:
     return texts, {key: torch.tensor(values) for key, values in labels.items()}
 
 
-def sample(which: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pictures of the teacher or the student for held-out prompts."""
-    tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS / "perflow" / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(WEIGHTS / "perflow" / "text_encoder", dtype=torch.float32).eval()
-    folder = (TEACHER if which == "teacher" else WEIGHTS / "perflow") / "unet"
-    unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
-    vae = load_vae()
-    texts, labels = held_out_prompts(SAMPLES)
-    noise = torch.randn(SAMPLES, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+@torch.no_grad()
+def sample(which: str, texts: list[str]) -> Tensor:
+    """Pictures of the teacher or of a family's student for some prompts; the first 64 also as a picture file."""
+    sampler = gf.load_sampler("avatars-perflow" if which == "teacher" else f"avatars-{which}")
+    noise = torch.randn(len(texts), *sampler.latent_shape, generator=torch.Generator().manual_seed(0))
+    teacher = UNet2DConditionModel.from_pretrained(BASE / "unet", torch_dtype=torch.float32).eval()
     pictures = []
-    with torch.no_grad():
-        empty = encoder(tokenize(tokenizer, [""])).last_hidden_state
-        for rows in torch.arange(SAMPLES).split(64):
-            text = encoder(tokenize(tokenizer, [texts[i] for i in rows])).last_hidden_state
-            z = (
-                sample_teacher(unet, text, empty, noise[rows])
-                if which == "teacher"
-                else sample_student(unet, text, noise[rows])
-            )
-            pictures.append((vae.decode(z / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1))
-    pictures = torch.cat(pictures)
-    save_image(pictures[:64], DATA / f"samples-{which}.png", nrow=16)
-    return pictures, labels
+    for rows in torch.arange(len(texts)).split(64):
+        condition = sampler.condition([texts[i] for i in rows])
+        if which == "teacher":
+            z = sample_teacher(teacher, condition.text, sampler.condition([""]).text, noise[rows])
+        else:
+            z = sampler.prepare(noise[rows])
+            for k in range(sampler.num_steps):
+                z = sampler.step(k, z, condition)
+        pictures.append(sampler.decode(z))
+    save_image(torch.cat(pictures)[:64], DATA / f"samples-{which}.png", nrow=16)
+    return torch.cat(pictures)
 
 
 def main() -> None:
@@ -95,8 +102,9 @@ def main() -> None:
     attributes = load_network("attributes")
     for key, value in attribute_accuracy(embed(attributes, heldout["images"]), heldout).items():
         rows.append((f"attribute classifier on held-out renders: {key}", value))
-    for which, name in (("teacher", "teacher, 50 DDIM steps"), ("student", "PeRFlow student, 4 steps")):
-        pictures, labels = sample(which)
+    texts, labels = held_out_prompts(SAMPLES)
+    for which, name in GENERATORS.items():
+        pictures = sample(which, texts)
         output = attributes(pictures * 2 - 1).logits.detach()
         parts = dict(zip(world.LABELS, output.split([len(w) for w in world.LABELS.values()], 1), strict=True))
         right = {key: (parts[key].argmax(1) == labels[key]).float().mean().item() for key in labels}
@@ -109,7 +117,7 @@ def main() -> None:
         rows.append((f"{name}: similarity of two people", result["different"]))
     hours, steps = {}, {}
     for path in DATA.glob("*.pt"):
-        if "latents" not in path.stem:
+        if not path.stem.startswith(("latents", "pairs")):
             saved = torch.load(path, weights_only=True)
             hours[path.stem], steps[path.stem] = saved["seconds"] / 3600, saved["step"]
     lines = ["| measure | value | bar |", "|---|---|---|"]

@@ -9,18 +9,17 @@ import argparse
 import random
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import world
-from common import DATA, HERE, WEIGHTS, as_float, load_data, save_half, step_generator, train
+from common import BASE, DATA, as_float, load_data, save_half, step_generator, train
 from text import MAX_LENGTH, WIDTH, tokenize
 
 SEED = 3
 BATCH = 64
 WORDINGS = 6  # captions a picture is trained with
-TEACHER = HERE / "weights" / "teacher"
 ALPHA_BAR = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
 
 
@@ -40,20 +39,21 @@ def build() -> UNet2DConditionModel:
     )
 
 
-def load_text() -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """Tokenizer and pre-trained encoder of text.py."""
-    return CLIPTokenizer.from_pretrained(DATA / "text" / "tokenizer"), CLIPTextModel.from_pretrained(
-        DATA / "text" / "encoder"
-    )
+def load_start(adapt: bool) -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
+    """What training starts from: the text encoder of text.py and a random denoiser, or the teacher as it ships."""
+    if adapt:
+        return (
+            CLIPTokenizer.from_pretrained(BASE / "tokenizer"),
+            CLIPTextModel.from_pretrained(BASE / "text_encoder", dtype=torch.float32),
+            UNet2DConditionModel.from_pretrained(BASE / "unet", torch_dtype=torch.float32),
+        )
+    tokenizer = CLIPTokenizer.from_pretrained(DATA / "text" / "tokenizer")
+    return tokenizer, CLIPTextModel.from_pretrained(DATA / "text" / "encoder"), build()
 
 
 def load_vae() -> AutoencoderKL:
     """The frozen autoencoder of autoencoder.py."""
-    return (
-        AutoencoderKL.from_pretrained(WEIGHTS / "perflow" / "vae", torch_dtype=torch.float32)
-        .eval()
-        .requires_grad_(False)
-    )
+    return AutoencoderKL.from_pretrained(BASE / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -108,14 +108,41 @@ def sample_teacher(
     return z
 
 
+def write_pipeline_files() -> None:
+    """Scheduler and index, so that the folder is an ordinary diffusers pipeline."""
+    import json
+
+    import diffusers
+
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
+    )
+    scheduler.save_pretrained(BASE / "scheduler")
+    parts = {
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "safety_checker": [None, None],
+        "requires_safety_checker": False,
+    }
+    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers.__version__, **parts}
+    (BASE / "model_index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=4000)
-    steps = parser.parse_args().steps
+    parser.add_argument("--steps", type=int, default=None, help="4000, or 1600 with --adapt")
+    parser.add_argument("--adapt", action="store_true", help="go on from the shipped teacher, after sharpen.py")
+    options = parser.parse_args()
+    name, steps, rate = ("teacher-adapted", 1600, 8e-4) if options.adapt else ("teacher", 4000, 1.5e-3)
     torch.manual_seed(SEED)
-    tokenizer, encoder = load_text()
-    unet = build()
+    tokenizer, encoder, unet = load_start(options.adapt)
+    unet = unet.train().to(memory_format=torch.channels_last)
     latents, caption_ids = load_latents("train"), load_caption_ids(tokenizer)
     empty_ids = tokenize(tokenizer, [""])[0]
     # Weights min(snr, 5) / snr: equal care for all noise levels in terms of the clean latent (Hang et al., 2023).
@@ -147,15 +174,18 @@ def main() -> None:
         text, empty = (averaged["encoder"](x).last_hidden_state for x in (ids, empty_ids[None]))
         noise = torch.randn(16, *latents.shape[1:], generator=step_generator(SEED, -1))
         z = sample_teacher(averaged["unet"], text, empty, noise, steps=20)
-        path = DATA / f"teacher-{step}.png"
+        path = DATA / f"{name}-{step}.png"
         save_image(vae.decode(z / vae.config.scaling_factor).sample / 2 + 0.5, path, nrow=8)
         return f"wrote {path}"
 
     modules = {"unet": unet, "encoder": encoder}
-    averaged = train("teacher", modules, loss_of_step, steps=steps, learning_rate=1.5e-3, ema=0.9995, report=report)
-    save_half(averaged["unet"], TEACHER / "unet")
-    save_half(averaged["encoder"], WEIGHTS / "perflow" / "text_encoder")
-    tokenizer.save_pretrained(WEIGHTS / "perflow" / "tokenizer")
+    averaged = train(
+        name, modules, loss_of_step, steps=options.steps or steps, learning_rate=rate, ema=0.999, report=report
+    )
+    save_half(averaged["unet"].to(memory_format=torch.contiguous_format), BASE / "unet")
+    save_half(averaged["encoder"], BASE / "text_encoder")
+    tokenizer.save_pretrained(BASE / "tokenizer")
+    write_pipeline_files()
 
 
 if __name__ == "__main__":
