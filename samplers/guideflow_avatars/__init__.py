@@ -1,7 +1,7 @@
 """The avatars world: a small text-to-image model of cartoon portraits with its recognisers, trained, real and offline.
 
-Everything a first try needs ships inside this package: `avatars-perflow` is a four-step sampler in the ordinary
-diffusers layout, `avatars-identity` a loss that pulls pictures towards the person of a reference portrait.
+Everything a first try needs ships inside this package: five few-step samplers in the ordinary diffusers layout, and
+`avatars-identity`, a loss that pulls pictures towards the person of a reference portrait.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,22 @@ from guideflow.errors import InvalidArgument
 from guideflow.hookspecs import hookimpl
 from guideflow.registry import Entry
 from guideflow_avatars.identity import AvatarsIdentity as AvatarsIdentity
+from guideflow_avatars.samplers import BASE as BASE
+from guideflow_avatars.samplers import avatars_instaflow as avatars_instaflow
+from guideflow_avatars.samplers import avatars_pcm as avatars_pcm
 from guideflow_avatars.samplers import avatars_perflow as avatars_perflow
+from guideflow_avatars.samplers import avatars_rectified_flow as avatars_rectified_flow
+from guideflow_avatars.samplers import avatars_turbo as avatars_turbo
 
 HERE = Path(__file__).parent
 _WEIGHTS_LICENCE = "CC BY 4.0 (trained on ToonHead by Johan Melin)"
+_SAMPLERS = {
+    "avatars-perflow": (avatars_perflow, "piecewise rectified flow", "4 or more"),
+    "avatars-rectified-flow": (avatars_rectified_flow, "2-rectified flow", "1 or more"),
+    "avatars-instaflow": (avatars_instaflow, "distilled rectified flow", "1"),
+    "avatars-turbo": (avatars_turbo, "adversarial distillation", "1 to 4"),
+    "avatars-pcm": (avatars_pcm, "phased consistency model", "4 or more"),
+}
 
 
 def portraits() -> tuple[str, ...]:
@@ -43,13 +55,17 @@ def portrait(name: str) -> Path:
 def guideflow_samplers() -> Mapping[str, Entry]:
     """Samplers of the avatars world."""
     return {
-        "avatars-perflow": Entry(
-            avatars_perflow,
-            summary="Cartoon portraits, 64x64, four-step PeRFlow; weights included",
+        name: Entry(
+            factory,
+            summary=f"cartoon portraits, 64x64; {family}",
             extra="diffusers",
             licence=_WEIGHTS_LICENCE,
             needs=("prompt",),
+            base="avatars",
+            steps=steps,
+            downloads=(),
         )
+        for name, (factory, family, steps) in _SAMPLERS.items()
     }
 
 
@@ -59,9 +75,10 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "avatars-identity": Entry(
             AvatarsIdentity,
-            summary="Distance to the person in a reference avatar; weights included",
+            summary="Distance to the person in a reference avatar",
             extra="diffusers",
             licence=_WEIGHTS_LICENCE,
             needs=("reference",),
+            downloads=(),
         )
     }

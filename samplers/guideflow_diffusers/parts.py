@@ -1,21 +1,25 @@
-"""The parts of a latent text-to-image model, and the sampler they make together with a schedule."""
+"""The parts of a latent text-to-image model, and how they are loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from guideflow.errors import InvalidArgument
-from guideflow.registry import require
-from guideflow.sampler import AffineSampler
-from guideflow.schedule import Schedule
-from guideflow.types import Latent
+from guideflow_diffusers import checkpoints
+from guideflow_diffusers.hub import COMPONENTS, find_weights, locate
+from guideflow_diffusers.latent import LatentSampler as LatentSampler
+from guideflow_diffusers.lora import Weights, add_weights, is_lora, merge_lora
 from guideflow_diffusers.quiet import without_progress_bars
+from guideflow_diffusers.text import Condition as Condition
+
+Delta = str | Path | Sequence[str | Path]
+"""Delta weights, or (styled, original): two denoisers whose difference is added."""
 
 
 @dataclass(frozen=True)
@@ -23,134 +27,146 @@ class Parts:
     """A frozen text-to-image model in pieces.
 
     Arguments:
-        unet: Denoiser with diffusers' `UNet2DConditionModel` call.
+        unet: Denoiser, called as diffusers' `UNet2DConditionModel` is.
         vae: `AutoencoderKL`.
         tokenizer: `CLIPTokenizer`.
         text_encoder: `CLIPTextModel`.
+        tokenizer_2: Of SDXL's second encoder.
+        text_encoder_2: `CLIPTextModelWithProjection` of SDXL, which also makes the pooled embedding.
+        force_zeros_for_empty_prompt: Whether zeros stand in where there is no negative prompt.
+        image_prompt: What an IP-Adapter hands to the denoiser, see `with_ip_adapter`: for each adapter the encoded
+            pictures, (1, pictures, ...), and the same without a picture.
     """
 
     unet: Any
     vae: Any
     tokenizer: Any
     text_encoder: Any
+    tokenizer_2: Any = None
+    text_encoder_2: Any = None
+    force_zeros_for_empty_prompt: bool = False
+    image_prompt: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def __post_init__(self) -> None:
         """Freeze the networks: guidance differentiates with respect to states, never to weights."""
-        for network in (self.unet, self.vae, self.text_encoder):
-            network.eval().requires_grad_(False)
+        for network in (self.unet, self.vae, self.text_encoder, self.text_encoder_2):
+            if network is not None:
+                network.eval().requires_grad_(False)
 
 
-def load_parts(folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Parts:
-    """Load the parts of a diffusers folder.
+def load_parts(
+    checkpoint: str | Path,
+    *,
+    base: str | Path | None = None,
+    variant: str | None = None,
+    delta: Delta | None = None,
+    lora: str | Path | None = None,
+    lora_scale: float = 1.0,
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Parts:
+    """Load the parts of a checkpoint, change its weights if asked, and freeze them.
 
     Arguments:
-        folder: A local folder with `unet`, `vae`, `tokenizer` and `text_encoder` inside.
-        dtype: Of the denoiser and the text encoder; the autoencoder stays in float32 (float64 with float64), where
-            half precision overflows or blurs its gradient.
+        checkpoint: A Hub id, a local diffusers folder, a folder with a denoiser only, or a safetensors file: a whole
+            model in Stability's layout, a denoiser in diffusers' names, or a LoRA. `owner/name:file` is a file on the
+            Hub.
+        base: A second checkpoint that provides autoencoder, text encoders and tokenizers, also where the first has its
+            own, and the denoiser where the first has none.
+        variant: Of the weights: "fp16", "v0-fix"; for delta weights too. The denoiser must have it, unless they do.
+        delta: Weights added to the denoiser's (file, folder or Hub), or (styled, original) for a style's difference.
+        lora: Merged into the denoiser and, where it has keys for them, the text encoders; after `delta`.
+        lora_scale: Strength of the LoRA.
+        dtype: Of the denoiser and the text encoders, as torch.dtype or its name; the autoencoder stays in float32
+            (float64 with float64), where half precision overflows or blurs its gradient.
         device: Where to put them.
 
     Returns:
         The parts, frozen.
 
     Raises:
-        InvalidArgument: If the folder lacks one of them.
+        InvalidArgument: If something is no checkpoint, or weights do not fit.
+        MissingWeights: If something is on the Hub and cannot be fetched.
         MissingExtra: If diffusers is not installed.
     """
-    folder = Path(folder)
-    missing = [name for name in ("unet", "vae", "tokenizer", "text_encoder") if not (folder / name).is_dir()]
-    if missing:
-        raise InvalidArgument(
-            f"{folder} is no diffusers folder: {', '.join(missing)} not found in it. Expected a folder written by "
-            "`pipeline.save_pretrained(folder)`, with unet, vae, tokenizer and text_encoder inside."
-        )
-    diffusers = require("diffusers", extra="diffusers")
-    transformers = require("transformers", extra="diffusers")
-    vae_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    dtype = as_dtype(dtype)
+    needed = COMPONENTS if base is None else checkpoints.DENOISERS
+    source = rest = locate(checkpoint, variant=variant, components=needed)
+    weights = Weights(find_weights(source, option="checkpoint")) if source.is_file() else None
+    whole = weights is not None and checkpoints.is_single_file(weights)
+    loras = [weights] if weights is not None and is_lora(weights) else []
+    if base is not None:
+        own = not loras if weights is not None else checkpoints.denoiser_folder(source) is not None
+        needed = [name for name in COMPONENTS if not (own and name in checkpoints.DENOISERS)]
+        rest = locate(base, option="base", variant=variant, components=needed)
+    elif weights is not None and not whole:
+        what = "a LoRA" if loras else "a denoiser"
+        raise InvalidArgument(f"{checkpoint} is {what} by itself. Give base=, a checkpoint that provides the rest.")
+    if lora is not None:
+        loras.append(Weights(find_weights(lora, option="lora")))
     with without_progress_bars():
-        return Parts(
-            unet=diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype).to(device),
-            vae=diffusers.AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=vae_dtype).to(device),
-            tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-            text_encoder=transformers.CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype).to(device),
-        )
+        if whole:
+            found = checkpoints.load_single_file(source, None if base is None else rest, dtype=dtype)
+        else:
+            folder = source if weights is None and checkpoints.denoiser_folder(source) is not None else rest
+            checkpoints.require_complete(folder, rest)
+            if weights is not None and not is_lora(weights):
+                found = {"unet": checkpoints.load_denoiser_file(weights, folder, dtype=dtype)}
+            else:
+                strict = delta is None
+                found = {"unet": checkpoints.load_denoiser(folder, variant=variant, strict=strict, dtype=dtype)}
+        if not whole or base is not None:
+            found |= checkpoints.load_rest(rest, variant=variant, dtype=dtype)
+    if delta is not None:
+        _add_delta(found["unet"], delta, variant)
+    networks = {name: found[name] for name in ("unet", "text_encoder", "text_encoder_2") if found.get(name) is not None}
+    for part in loras:
+        merge_lora(networks, part, lora_scale)
+    parts = Parts(**checkpoints.on_device(found, device))
+    _check_widths(parts)
+    return parts
 
 
-@dataclass(frozen=True)
-class Condition:
-    """Encoded prompts, (B, tokens, width); `negative` is None when guidance by prompt is off."""
-
-    text: Tensor
-    negative: Tensor | None
-
-
-@final
-class LatentSampler(AffineSampler):
-    """An affine sampler in the latent space of an autoencoder, conditioned on text.
-
-        f(z, t) = e(z, t, negative) + guidance_scale (e(z, t, text) - e(z, t, negative))
-        image = clip(decoder(z / scaling_factor) / 2 + 1/2, 0, 1)
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """Read a dtype given by name.
 
     Arguments:
-        parts: The networks.
-        schedule: The few-step family.
-        guidance_scale: Classifier-free guidance; 1 or less switches it off, and halves the cost.
-        image_size: (height, width) in pixels; the denoiser's own if None.
+        dtype: A floating torch.dtype, or its name such as "bfloat16".
+
+    Returns:
+        The torch.dtype.
+
+    Raises:
+        InvalidArgument: If there is no floating dtype of that name.
     """
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InvalidArgument(f"Got dtype = {dtype!r}. Expected 'float32', 'bfloat16', 'float16' or 'float64'.")
+    return found
 
-    def __init__(
-        self,
-        parts: Parts,
-        schedule: Schedule,
-        *,
-        guidance_scale: float = 1.0,
-        image_size: tuple[int, int] | None = None,
-    ) -> None:
-        """Check that the image size fits the networks."""
-        self.parts = parts
-        self.schedule = schedule
-        self.guidance_scale = guidance_scale
-        factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
-        native = parts.unet.config.sample_size * factor
-        self.image_size = image_size or (native, native)
-        if any(side <= 0 or side % factor for side in self.image_size):
-            raise InvalidArgument(f"Got image_size = {image_size}. Expected positive multiples of {factor} pixels.")
-        height, width = (side // factor for side in self.image_size)
-        self.latent_shape = (parts.unet.config.in_channels, height, width)
-        self.device = parts.unet.device
-        self.dtype = parts.unet.dtype
 
-    def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Condition:
-        """Encode one prompt per image; without negative prompts the empty one stands in."""
-        if self.guidance_scale <= 1:
-            return Condition(self._encode(prompts), None)
-        return Condition(self._encode(prompts), self._encode(negative_prompts or [""] * len(prompts)))
+def _add_delta(denoiser: Any, delta: Delta, variant: str | None) -> None:
+    if isinstance(delta, str | Path):
+        return add_weights(denoiser, Weights(find_weights(delta, option="delta", variant=variant)))
+    if len(delta) != 2:
+        raise InvalidArgument(f"Got delta = {delta!r}. Expected weights to add, or a pair (styled, original).")
+    styled, original = (Weights(find_weights(part, option="delta")) for part in delta)
+    return add_weights(denoiser, styled, minus=original)
 
-    @torch.no_grad()
-    def _encode(self, prompts: Sequence[str]) -> Tensor:
-        length = self.parts.tokenizer.model_max_length
-        tokens = self.parts.tokenizer(
-            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+
+def _check_widths(parts: Parts) -> None:
+    """Refuse text encoders of another base: the error would otherwise come from deep inside, at the first step."""
+    expected = parts.unet.config.get("cross_attention_dim")
+    encoders = [parts.text_encoder, parts.text_encoder_2] if parts.text_encoder_2 is not None else [parts.text_encoder]
+    width = sum(encoder.config.hidden_size for encoder in encoders)
+    if isinstance(expected, int) and width != expected:
+        raise InvalidArgument(
+            f"The text encoders give {width} numbers a token and the denoiser takes {expected}: they are of different "
+            "bases. Give a base= of the denoiser's kind (SD 1.5: 768, SD 2.1: 1024, SDXL: 2048)."
         )
-        hidden: Tensor = self.parts.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
-        return hidden
-
-    def predict(self, z: Latent, t: float, condition: Condition) -> Tensor:
-        """Evaluate the denoiser with classifier-free guidance."""
-        network = self.parts.unet
-        if condition.negative is None:
-            return _denoise(network, z.to(self.dtype), t, condition.text)
-        both = _denoise(network, torch.cat([z, z]).to(self.dtype), t, torch.cat([condition.negative, condition.text]))
-        negative, text = both.to(z.dtype).chunk(2)
-        return negative + self.guidance_scale * (text - negative)
-
-    def decode(self, z: Latent) -> Tensor:
-        """Decode latents to pictures in [0, 1]."""
-        vae = self.parts.vae
-        picture: Tensor = vae.decode(z.to(vae.dtype) / vae.config.scaling_factor).sample
-        return (picture / 2 + 0.5).clamp(0, 1)
-
-
-def _denoise(network: nn.Module, z: Tensor, t: float, text: Tensor) -> Tensor:
-    time = torch.full((len(z),), t, device=z.device, dtype=torch.float32)
-    output: Tensor = network(z, time, encoder_hidden_states=text).sample
-    return output
+    given, taken = parts.vae.config.latent_channels, parts.unet.config.in_channels
+    if given != taken:
+        raise InvalidArgument(
+            f"The autoencoder has {given} latent channels and the denoiser takes {taken}. Give an autoencoder and a "
+            "text-to-image denoiser of the same base; inpainting and depth models do not fit."
+        )

@@ -77,3 +77,38 @@ def test_interrupted_training_equals_uninterrupted(monkeypatch, tmp_path):
         train("parts", stop=23)
     parts = train("parts")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.fixture
+def students(monkeypatch):
+    return load("students", monkeypatch)
+
+
+def test_a_saved_lora_is_what_was_trained(students, tmp_path):
+    import tiny
+    from guideflow_diffusers.lora import Weights, merge_lora
+
+    checkpoint = tiny.sd15(tmp_path / "sd15")
+    network = tiny.load_unet(checkpoint)
+    lora = students.LowRank(network, rank=4, seed=0)
+    with torch.no_grad():
+        for up in lora.up:
+            up.normal_(std=0.05)
+    path = tmp_path / "lora.safetensors"
+    lora.save(path)
+    loaded = tiny.load_unet(checkpoint)
+    merge_lora({"unet": loaded}, Weights([path]))
+    for (name, wanted), found in zip(
+        lora.merged(network).state_dict().items(), loaded.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3, msg=name)  # stored in float16
+    assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), loaded.parameters(), strict=True))
+
+
+def test_low_contrast_counts_most(monkeypatch):
+    sharpen = load("sharpen", monkeypatch)
+    flat, faint, strong = (torch.full((1, 3, 16, 16), 0.5) for _ in range(3))
+    faint[..., 8:] += 0.3
+    strong[..., 8:] -= 1.4
+    weights = [sharpen.care(x)[..., 8, 8].item() for x in (flat, faint, strong)]
+    assert weights[1] > weights[2] > weights[0] >= 1

@@ -1,0 +1,209 @@
+"""Read the networks of a checkpoint: a diffusers folder, a denoiser by itself, or everything in one file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from guideflow.errors import InvalidArgument
+from guideflow.registry import require
+from guideflow_diffusers.hub import locate
+from guideflow_diffusers.lora import Weights, check_fit
+
+DENOISERS = ("unet", "transformer")
+_STABILITY = "model.diffusion_model."
+
+
+def denoiser_folder(folder: Path) -> Path | None:
+    """Find the denoiser of a diffusers folder, or the folder itself if it is a denoiser's; None if it has none."""
+    for name in DENOISERS:
+        if (folder / name).is_dir():
+            return folder / name
+    return folder if (folder / "config.json").is_file() and not (folder / "model_index.json").is_file() else None
+
+
+def require_complete(denoiser: Path, rest: Path) -> None:
+    """Refuse a checkpoint that lacks something.
+
+    Arguments:
+        denoiser: Folder to take the denoiser from.
+        rest: Folder to take everything else from.
+
+    Raises:
+        InvalidArgument: With what is not there and how to provide it.
+    """
+    missing = [] if denoiser_folder(denoiser) is not None else ["unet"]
+    missing += [name for name in ("vae", "tokenizer", "text_encoder") if not (rest / name).is_dir()]
+    if (rest / "text_encoder_2").is_dir() and not (rest / "tokenizer_2").is_dir():
+        missing.append("tokenizer_2")
+    if not missing:
+        return
+    hint = "" if missing[0] == "unet" else " Or give base=, a whole checkpoint of the same kind that provides the rest."
+    raise InvalidArgument(
+        f"{rest} is no diffusers folder: {', '.join(missing)} not found in it. Expected a folder written by "
+        f"`pipeline.save_pretrained(folder)`, with unet, vae, tokenizer and text_encoder inside.{hint}"
+    )
+
+
+def has_variant(folder: Path, variant: str | None) -> bool:
+    """Tell whether a network's folder has weights of a variant."""
+    return variant is not None and any(f".{variant}." in f.name or f".{variant}-" in f.name for f in folder.iterdir())
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read `model_index.json`; empty if there is none."""
+    path = folder / "model_index.json"
+    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return index
+
+
+def load_denoiser(folder: Path, *, variant: str | None, strict: bool, dtype: torch.dtype) -> Any:
+    """Load a denoiser of any diffusers class.
+
+    Arguments:
+        folder: A diffusers folder, or a denoiser's own.
+        variant: Of the weights.
+        strict: Whether a missing variant is an error; without, the plain weights are taken.
+        dtype: To load it in.
+
+    Returns:
+        The network.
+
+    Raises:
+        InvalidArgument: If the variant is missing.
+    """
+    folder = denoiser_folder(folder) or folder
+    if variant and strict and not has_variant(folder, variant):
+        names = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "none"
+        raise InvalidArgument(
+            f"Got variant = {variant!r}, and {folder} has no such weights: found {names}. Expected "
+            f"diffusion_pytorch_model.{variant}.safetensors; leave variant out for the plain ones."
+        )
+    chosen = variant if has_variant(folder, variant) else None
+    return _denoiser_class(folder).from_pretrained(folder, variant=chosen, torch_dtype=dtype, use_safetensors=True)
+
+
+def load_denoiser_file(weights: Weights, config: Path, *, dtype: torch.dtype) -> Any:
+    """Load a denoiser from a file of its own weights, in diffusers' names.
+
+    Arguments:
+        weights: All of them.
+        config: A diffusers folder with a denoiser of the same configuration.
+        dtype: To load it in.
+
+    Returns:
+        The network.
+
+    Raises:
+        InvalidArgument: If the weights do not fit the configuration.
+    """
+    config = denoiser_folder(config) or config
+    kind = _denoiser_class(config)
+    with torch.device("meta"):
+        network = kind.from_config(kind.load_config(config))
+    check_fit(dict(network.named_parameters()), weights)
+    network.load_state_dict({name: weights[name].to(dtype) for name in weights}, assign=True)
+    return network
+
+
+def _denoiser_class(folder: Path) -> Any:
+    diffusers = require("diffusers", extra="diffusers")
+    name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", "UNet2DConditionModel")
+    kind = getattr(diffusers, name, None)
+    if kind is None:
+        raise InvalidArgument(f"{folder / 'config.json'} names the class {name!r}, which diffusers does not have.")
+    return kind
+
+
+def load_rest(folder: Path, *, variant: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """Load everything but the denoiser.
+
+    Arguments:
+        folder: A diffusers folder.
+        variant: Taken where it exists.
+        dtype: Of the text encoders; the autoencoder is in `vae_dtype(dtype)`.
+
+    Returns:
+        The arguments of `Parts` but `unet`.
+    """
+    diffusers = require("diffusers", extra="diffusers")
+    transformers = require("transformers", extra="diffusers")
+
+    def options(name: str) -> dict[str, Any]:
+        return {"variant": variant if has_variant(folder / name, variant) else None, "use_safetensors": True}
+
+    found: dict[str, Any] = {
+        "vae": diffusers.AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=vae_dtype(dtype), **options("vae"))
+    }
+    kinds = {"": transformers.CLIPTextModel, "_2": transformers.CLIPTextModelWithProjection}
+    for end, kind in kinds.items():
+        if (folder / f"text_encoder{end}").is_dir():
+            name = f"text_encoder{end}"
+            found[name] = kind.from_pretrained(folder / name, **options(name)).to(dtype)
+            found[f"tokenizer{end}"] = transformers.CLIPTokenizer.from_pretrained(folder / f"tokenizer{end}")
+    # SDXL's pipeline takes this for granted where a checkpoint does not say.
+    found["force_zeros_for_empty_prompt"] = "text_encoder_2" in found and bool(
+        read_index(folder).get("force_zeros_for_empty_prompt", True)
+    )
+    return found
+
+
+def vae_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Keep the autoencoder in float32 at least: half precision overflows in it and blurs its gradient."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def is_single_file(weights: Weights) -> bool:
+    """Tell whether a file holds a whole model in Stability's layout."""
+    return any(name.startswith(_STABILITY) for name in weights)
+
+
+def load_single_file(file: Path, config: Path | None, *, dtype: torch.dtype) -> dict[str, Any]:
+    """Load all parts of a model in Stability's layout, as community checkpoints are shared.
+
+    Arguments:
+        file: The safetensors file.
+        config: A diffusers folder of the same base, for configurations and tokenizers; fetched if None.
+        dtype: Of the denoiser and the text encoders.
+
+    Returns:
+        The arguments of `Parts`.
+
+    Raises:
+        InvalidArgument: If diffusers cannot convert it.
+        MissingWeights: If configurations have to be fetched and cannot be.
+    """
+    diffusers = require("diffusers", extra="diffusers")
+    if config is None:
+        utilities = require("diffusers.loaders.single_file_utils", extra="diffusers")
+        state = utilities.load_single_file_checkpoint(str(file))
+        repo = utilities.fetch_diffusers_config(state)["pretrained_model_name_or_path"]
+        del state
+        config = locate(repo, option="base", components=())
+    kind = "XL" if (config / "text_encoder_2").is_dir() else ""
+    pipeline = getattr(diffusers, f"StableDiffusion{kind}Pipeline")
+    optional = {"image_encoder": None, "feature_extractor": None} | ({} if kind else {"safety_checker": None})
+    try:
+        made = pipeline.from_single_file(
+            str(file), config=str(config), torch_dtype=dtype, local_files_only=True, **optional
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidArgument(
+            f"diffusers cannot convert {file} with the configuration of {config}: {reason}. Give base=, a diffusers "
+            "checkpoint of the same kind (SD 1.5, SD 2.1 or SDXL), or convert the file with diffusers' scripts."
+        ) from error
+    found = {name: getattr(made, name, None) for name in ("unet", "vae", "tokenizer", "text_encoder")}
+    found |= {name: getattr(made, name, None) for name in ("tokenizer_2", "text_encoder_2")}
+    found["vae"] = found["vae"].to(vae_dtype(dtype))
+    found["force_zeros_for_empty_prompt"] = bool(made.config.get("force_zeros_for_empty_prompt", False))
+    return found
+
+
+def on_device(found: dict[str, Any], device: str | torch.device) -> dict[str, Any]:
+    """Move the networks among loaded parts."""
+    return {name: part.to(device) if isinstance(part, nn.Module) else part for name, part in found.items()}

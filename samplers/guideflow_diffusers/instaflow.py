@@ -1,0 +1,81 @@
+"""InstaFlow: a rectified flow distilled to a single step (Liu et al., 2023)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from guideflow.errors import InvalidArgument
+from guideflow.schedule import Schedule
+from guideflow_diffusers.factory import make_sampler
+from guideflow_diffusers.parts import LatentSampler
+from guideflow_diffusers.rectified_flow import rectified_flow_schedule
+from guideflow_diffusers.steps import require_word
+
+CHECKPOINT = "XCLiu/instaflow_0_9B_from_sd_1_5"
+
+
+def instaflow_schedule(num_steps: int = 1, *, control: str = "sampler") -> Schedule:
+    """Table of InstaFlow: z' = z + v(z, 1000), the whole path in one step.
+
+    Arguments:
+        num_steps: 1; the network knows no other time.
+        control: "sampler" or "unit"; both are 1.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        InvalidArgument: If there is not exactly one step, or `control` is another word.
+
+    Source: Liu et al., "InstaFlow: One Step is Enough for High-Quality Diffusion-Based Text-to-Image Generation", 2023,
+        Eq. 6.
+    """
+    if num_steps != 1:
+        raise InvalidArgument(
+            f"Got num_steps = {num_steps} for InstaFlow, which was distilled to one step. Expected num_steps=1; for "
+            "more steps take the sampler rectified-flow."
+        )
+    require_word("control", control, ("sampler", "unit"))
+    return rectified_flow_schedule(1, control=control)
+
+
+def instaflow(
+    *,
+    checkpoint: str | Path = CHECKPOINT,
+    num_steps: int = 1,
+    guidance_scale: float = 1.0,
+    image_size: tuple[int, int] | int | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    control: str = "sampler",
+    variant: str | None = None,
+) -> LatentSampler:
+    """InstaFlow on Stable Diffusion 1.5: one step.
+
+    Arguments:
+        checkpoint: Hub id or local folder.
+        num_steps: 1.
+        guidance_scale: Guidance by prompt; off by default, as it is distilled into the network.
+        image_size: (height, width) in pixels or one number; 512 is what the network was trained on.
+        dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
+        device: Where it runs.
+        control: "sampler" or "unit"; both are 1.
+        variant: Which files of a Hub repository to take.
+
+    Returns:
+        The sampler.
+
+    Raises:
+        InvalidArgument: If an option is out of range, or the checkpoint cannot be read.
+        MissingWeights: If something is on the Hub and cannot be fetched.
+        MissingExtra: If diffusers is not installed.
+    """
+    return make_sampler(
+        instaflow_schedule(num_steps, control=control),
+        checkpoint,
+        guidance_scale=guidance_scale,
+        image_size=image_size,
+        dtype=dtype,
+        device=device,
+        variant=variant,
+    )

@@ -1,0 +1,169 @@
+"""Image prompts: an IP-Adapter in front of the denoiser, whose result guidance then refines."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from guideflow.errors import InvalidArgument
+from guideflow.images import read_image, to_pil
+from guideflow.registry import require
+from guideflow_diffusers.hub import locate
+from guideflow_diffusers.latent import LatentSampler
+from guideflow_diffusers.parts import Parts
+from guideflow_diffusers.quiet import without_progress_bars
+
+Picture = str | Path | Tensor
+Adapted = TypeVar("Adapted", LatentSampler, Parts)
+
+
+def with_ip_adapter(
+    sampler_or_parts: Adapted,
+    adapter: str | Path,
+    image: Picture | Sequence[Picture],
+    scale: float = 1.0,
+    *,
+    image_encoder: str | Path | None = None,
+) -> Adapted:
+    """Let a picture prompt the denoiser beside the text, by an IP-Adapter for SD 1.5 or SDXL.
+
+    In every cross-attention, attention(q, text) + scale attention(q, picture). diffusers' loader converts the adapter;
+    the weights of the base are shared with what was given, which stays as it was.
+
+    Arguments:
+        sampler_or_parts: A sampler made of parts, or the parts.
+        adapter: The adapter's safetensors file, local or on the Hub, such as
+            "h94/IP-Adapter:models/ip-adapter_sd15.safetensors".
+        image: A path, a tensor (3, H, W) in [0, 1], or several of either; every image of a batch is prompted by all.
+        scale: Weight of the picture; 0 leaves the text alone.
+        image_encoder: Folder of the adapter's CLIP image encoder, or `owner/name:folder` on the Hub; by default
+            `image_encoder` beside the adapter's file.
+
+    Returns:
+        A sampler with the same schedule and guidance scale, or parts, with the picture built in.
+
+    Raises:
+        InvalidArgument: If the file is no IP-Adapter, is for another base, or there is no picture.
+        MissingWeights: If it is on the Hub and cannot be fetched.
+
+    Source: Ye et al., "IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion
+    Models", 2023, Eq. 5.
+    """
+    if isinstance(sampler_or_parts, LatentSampler):
+        return LatentSampler(
+            with_ip_adapter(sampler_or_parts.parts, adapter, image, scale, image_encoder=image_encoder),
+            sampler_or_parts.schedule,
+            guidance_scale=sampler_or_parts.guidance_scale,
+            image_size=sampler_or_parts.image_size,
+        )
+    parts = sampler_or_parts
+    pictures = [image] if isinstance(image, str | Path) or (isinstance(image, Tensor) and image.ndim == 3) else [*image]
+    if not pictures:
+        raise InvalidArgument("Got no picture to prompt with. Expected a path, a tensor (3, H, W), or several.")
+    if parts.image_prompt:
+        raise InvalidArgument(
+            "These parts have an IP-Adapter already. Start from the parts without, and give all pictures."
+        )
+    file = locate(adapter, option="adapter")
+    encoder = _encoder_folder(adapter, file, image_encoder)
+    weights = _read_adapter(file, parts)
+    unet = _sharing_copy(parts.unet)
+    with without_progress_bars():
+        pipeline = _pipeline(parts, unet, encoder)
+        pipeline.load_ip_adapter(weights, subfolder="", weight_name="", image_encoder_folder=None)
+        pipeline.set_ip_adapter_scale(scale)
+        with torch.no_grad():
+            both = pipeline.prepare_ip_adapter_image_embeds(
+                [[_as_pil(picture) for picture in pictures]], None, parts.unet.device, 1, True
+            )
+    prompt = tuple((given.to(unet.dtype), without.to(unet.dtype)) for without, given in (b.chunk(2) for b in both))
+    return dataclasses.replace(parts, unet=unet, image_prompt=prompt)
+
+
+def _encoder_folder(adapter: str | Path, file: Path, given: str | Path | None) -> Path:
+    """Find the image encoder; on the Hub it is a folder of the adapter's repository."""
+    if given is None and not Path(adapter).expanduser().exists():
+        repo, _, inside = str(adapter).partition(":")
+        given = f"{repo}:{inside.rpartition('/')[0]}/image_encoder"
+    if given is None:
+        given = file.parent / "image_encoder"
+    if Path(given).expanduser().is_dir():
+        return Path(given).expanduser()
+    repo, _, inside = str(given).partition(":")
+    if not inside:
+        raise InvalidArgument(
+            f"There is no image encoder at {given}. Give image_encoder=, a folder with a CLIP vision model."
+        )
+    config = locate(f"{repo}:{inside}/config.json", option="image_encoder")
+    locate(f"{repo}:{inside}/model.safetensors", option="image_encoder")
+    return config.parent
+
+
+def _read_adapter(file: Path, parts: Parts) -> dict[str, dict[str, Tensor]]:
+    """Read an adapter's two groups of tensors and compare them with the denoiser."""
+    read = require("safetensors.torch", extra="diffusers").load_file
+    groups: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, tensor in (read(file) if file.suffix == ".safetensors" else {}).items():
+        group, _, name = key.partition(".")
+        groups.setdefault(group, {})[name] = tensor
+    if groups.keys() != {"image_proj", "ip_adapter"} or not all(groups.values()):
+        raise InvalidArgument(
+            f"{file} is no IP-Adapter. Expected a safetensors file with tensors image_proj.* and ip_adapter.*, such as "
+            "'h94/IP-Adapter:models/ip-adapter_sd15.safetensors'."
+        )
+    if any("lora" in name for name in groups["ip_adapter"]):
+        raise InvalidArgument(f"{file} is a FaceID adapter, which needs a face recogniser: not supported.")
+    own = [
+        tuple(getattr(module.attn2, key).weight.shape)
+        for module in parts.unet.modules()
+        if hasattr(module, "attn2")
+        for key in ("to_k", "to_v")
+    ]
+    theirs = [tuple(tensor.shape) for name, tensor in groups["ip_adapter"].items() if name.endswith("_ip.weight")]
+    if sorted(own) != sorted(theirs):
+        raise InvalidArgument(
+            f"The adapter {file} has {len(theirs)} projections of widths {_widths(theirs)}, the denoiser {len(own)} of "
+            f"{_widths(own)}: it is for another base. Give an adapter for the denoiser's (SD 1.5 or SDXL)."
+        )
+    return groups
+
+
+def _widths(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, sorted({shape[-1] for shape in shapes}))) or "none"
+
+
+def _sharing_copy(network: nn.Module) -> Any:
+    """Copy a network's structure and share its weights: an adapter replaces its attention, not what it was made of."""
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return copy.deepcopy(network, shared)
+
+
+def _pipeline(parts: Parts, unet: Any, encoder: Path) -> Any:
+    diffusers = require("diffusers", extra="diffusers")
+    transformers = require("transformers", extra="diffusers")
+    vision = transformers.CLIPVisionModelWithProjection.from_pretrained(encoder, use_safetensors=True)
+    vision = vision.to(unet.device, unet.dtype).eval().requires_grad_(False)
+    common = {
+        "vae": parts.vae,
+        "text_encoder": parts.text_encoder,
+        "tokenizer": parts.tokenizer,
+        "unet": unet,
+        "scheduler": diffusers.DDIMScheduler(),
+        "image_encoder": vision,
+        "feature_extractor": None,
+    }
+    if parts.text_encoder_2 is None:
+        return diffusers.StableDiffusionPipeline(**common, safety_checker=None, requires_safety_checker=False)
+    return diffusers.StableDiffusionXLPipeline(
+        **common, text_encoder_2=parts.text_encoder_2, tokenizer_2=parts.tokenizer_2, add_watermarker=False
+    )
+
+
+def _as_pil(picture: Picture) -> Any:
+    return to_pil(read_image(picture)[0] if isinstance(picture, str | Path) else picture)

@@ -1,0 +1,178 @@
+"""The sampler that a denoiser, an autoencoder and text encoders make together with a schedule."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+
+from guideflow.errors import InvalidArgument
+from guideflow.sampler import AffineSampler
+from guideflow.schedule import Schedule
+from guideflow.types import Latent
+from guideflow_diffusers.text import Condition, encode_prompts
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import Parts
+
+
+@final
+class LatentSampler(AffineSampler):
+    """An affine sampler in the latent space of an autoencoder, conditioned on text, for every base.
+
+        f(z, t) = e(z, t, negative) + guidance_scale (e(z, t, text) - e(z, t, negative))
+        image = clip(decoder(z / scaling_factor + shift_factor) / 2 + 1/2, 0, 1)
+
+    A denoiser that takes the guidance scale as an embedding (`time_cond_proj_dim`, full LCM models) is evaluated once,
+    with the embedding of guidance_scale - 1. SDXL gets its pooled embedding and time ids, an IP-Adapter its pictures.
+
+    Arguments:
+        parts: The networks.
+        schedule: The few-step family.
+        guidance_scale: Classifier-free guidance; 1 or less switches it off, and halves the cost.
+        image_size: (height, width) in pixels; the denoiser's own if None.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        schedule: Schedule,
+        *,
+        guidance_scale: float = 1.0,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
+        """Check that the image size fits the networks."""
+        self.parts = parts
+        self.schedule = schedule
+        self.guidance_scale = guidance_scale
+        config = parts.unet.config
+        factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+        native = config.sample_size if isinstance(config.sample_size, list | tuple) else [config.sample_size] * 2
+        self.image_size = image_size or (native[0] * factor, native[1] * factor)
+        if any(side <= 0 or side % factor for side in self.image_size):
+            raise InvalidArgument(f"Got image_size = {image_size}. Expected positive multiples of {factor} pixels.")
+        height, width = (side // factor for side in self.image_size)
+        self.latent_shape = (config.in_channels, height, width)
+        self.device = parts.unet.device
+        self.dtype = parts.unet.dtype
+        embedding = config.get("time_cond_proj_dim")
+        self._guidance = None if embedding is None else guidance_embedding(guidance_scale - 1, embedding)
+        self._accepts = frozenset(inspect.signature(parts.unet.forward).parameters)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the denoiser is evaluated twice, with and without the prompt."""
+        return self.guidance_scale > 1 and self._guidance is None
+
+    def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Condition:
+        """Encode one prompt per image, each different prompt once.
+
+        Arguments:
+            prompts: One for each image.
+            negative_prompts: As many, or None for the base's own: the empty prompt, zeros for SDXL. They have no effect
+                without guidance by prompt; a warning says so.
+
+        Returns:
+            The encoded prompts.
+
+        Raises:
+            InvalidArgument: If there are not as many negative prompts as prompts.
+        """
+        if not self.guided and any(negative_prompts or ()):
+            cure = "guidance_scale above 1" if self._guidance is None else "a checkpoint without a guidance embedding"
+            warnings.warn(
+                f"Negative prompts have no effect at guidance_scale = {self.guidance_scale}: use {cure}.", stacklevel=2
+            )
+        return encode_prompts(self.parts, prompts, negative_prompts, guided=self.guided)
+
+    def predict(self, z: Latent, t: float, condition: Condition) -> Tensor:
+        """Evaluate the denoiser, with classifier-free guidance if it is on."""
+        if condition.negative is None:
+            return self._denoise(z, t, condition.text, condition.pooled, [given for _, given in self._image_prompt(z)])
+        text = torch.cat([condition.negative, condition.text])
+        pooled = None
+        if condition.pooled is not None and condition.negative_pooled is not None:
+            pooled = torch.cat([condition.negative_pooled, condition.pooled])
+        pictures = [torch.cat(pair) for pair in self._image_prompt(z)]
+        negative, positive = self._denoise(torch.cat([z, z]), t, text, pooled, pictures).to(z.dtype).chunk(2)
+        return negative + self.guidance_scale * (positive - negative)
+
+    def _image_prompt(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """For each adapter, what stands for no picture and the pictures, for every image of the batch."""
+        pairs = self.parts.image_prompt
+        return [(_repeat(without, len(z)), _repeat(given, len(z))) for given, without in pairs]
+
+    def _denoise(self, z: Tensor, t: float, text: Tensor, pooled: Tensor | None, pictures: list[Tensor]) -> Tensor:
+        time = torch.full((len(z),), t, device=z.device, dtype=torch.float32)
+        more: dict[str, Any] = {"timestep": time, "encoder_hidden_states": text}
+        if "added_cond_kwargs" in self._accepts:
+            added: dict[str, Any] = {}
+            if pooled is not None:
+                ids = torch.tensor([*self.image_size, 0, 0, *self.image_size], device=z.device, dtype=torch.float32)
+                added |= {"text_embeds": pooled, "time_ids": _repeat(ids[None], len(z))}
+            if pictures:
+                added["image_embeds"] = pictures
+            more["added_cond_kwargs"] = added or None
+        elif "pooled_projections" in self._accepts:
+            more["pooled_projections"] = pooled
+        if self._guidance is not None:
+            more["timestep_cond"] = _repeat(self._guidance.to(z.device, self.dtype), len(z))
+        output: Tensor = self.parts.unet(z.to(self.dtype), **more).sample
+        # Denoisers with a learned variance append it to the channels.
+        return output[:, : z.shape[1]] if output.shape[1] == 2 * z.shape[1] else output
+
+    def decode(self, z: Latent) -> Tensor:
+        """Decode latents to pictures in [0, 1]."""
+        return decode_latents(self.parts.vae, z)
+
+
+def decode_latents(vae: Any, z: Tensor) -> Tensor:
+    """Undo a base's scaling of its latents and decode them.
+
+        image = clip(decoder(z std / scaling_factor + mean) / 2 + 1/2, 0, 1)
+
+    Arguments:
+        vae: An autoencoder whose configuration has `scaling_factor`, and either `shift_factor` (the mean), or
+            `latents_mean` and `latents_std` for each channel, or neither.
+        z: Latents, (B, C, h, w).
+
+    Returns:
+        Pictures, (B, 3, H, W) in [0, 1].
+    """
+    config = vae.config
+    z = z.to(vae.dtype)
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(values, dtype=z.dtype, device=z.device).view(1, -1, 1, 1) for values in (mean, std))
+        z = z * std / config.scaling_factor + mean
+    else:
+        z = z / config.scaling_factor + (config.get("shift_factor") or 0.0)
+    picture: Tensor = vae.decode(z).sample
+    return (picture / 2 + 0.5).clamp(0, 1)
+
+
+def guidance_embedding(scale: float, width: int) -> Tensor:
+    """Embed a guidance scale as full LCM models take it: sin and cos of 1000 scale / 10000^(i / (width / 2 - 1)).
+
+    Arguments:
+        scale: Guidance scale minus 1.
+        width: `time_cond_proj_dim` of the denoiser.
+
+    Returns:
+        (1, width), float32.
+
+    Source: Luo et al., "Latent Consistency Models", 2023, section 4.2; Vaswani et al., 2017, section 3.5.
+    """
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000.0) / (half - 1) * torch.arange(half, dtype=torch.float32))
+    angles = 1000.0 * scale * frequencies
+    return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))[None]
+
+
+def _repeat(one: Tensor, batch: int) -> Tensor:
+    return one.expand(batch, *one.shape[1:])

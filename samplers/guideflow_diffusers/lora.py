@@ -1,0 +1,267 @@
+"""Change weights after loading: merge a LoRA, add delta weights, add the difference of two networks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guideflow.errors import InvalidArgument
+from guideflow.registry import require
+
+_MATRIX = re.compile(r"(?P<name>.+?)[._]lora(?:_linear_layer)?[._](?P<side>down|up|A|B)(?:\.default)?\.weight")
+_ALPHA = re.compile(r"(?P<name>.+?)\.alpha")
+_SIDES = {"down": "down", "A": "down", "up": "up", "B": "up"}
+_PREFIXES = {
+    "unet": ("lora_unet_", "unet_", ""),
+    "transformer": ("lora_transformer_", "transformer_", ""),
+    "text_encoder": ("lora_te_", "lora_te1_", "text_encoder_"),
+    "text_encoder_2": ("lora_te2_", "text_encoder_2_"),
+}
+
+
+class Weights(Mapping[str, Tensor]):
+    """Tensors of safetensors files, each read when it is asked for: a network need not fit twice into memory.
+
+    Arguments:
+        files: One file, or the shards of one network.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Read the names only."""
+        safetensors = require("safetensors", extra="diffusers")
+        self.files = tuple(files)
+        self.metadata: dict[str, str] = {}
+        self._handles: dict[str, Any] = {}
+        for file in self.files:
+            try:
+                handle = safetensors.safe_open(file, framework="pt")
+            except safetensors.SafetensorError as error:
+                raise InvalidArgument(f"{file} cannot be read ({error}). Download it again.") from error
+            self.metadata |= handle.metadata() or {}
+            self._handles |= dict.fromkeys(handle.keys(), handle)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read one tensor."""
+        tensor: Tensor = self._handles[name].get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names."""
+        return iter(self._handles)
+
+    def __len__(self) -> int:
+        """Count the tensors."""
+        return len(self._handles)
+
+
+def is_lora(names: Iterable[str]) -> bool:
+    """Tell whether tensors of these names make up a LoRA."""
+    return any(_MATRIX.fullmatch(name) for name in names)
+
+
+@torch.no_grad()
+def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float = 1.0) -> None:
+    """Merge a LoRA into networks.
+
+        W <- W + scale (alpha / r) up @ down        (r: rank; alpha = r where the file has none)
+
+    Kohya's names (`lora_unet_..._to_q.lora_down.weight`, with diffusers' or Stability's block names), diffusers' and
+    peft's (`unet....to_q.lora_A.weight`) are understood, linear layers and convolutions alike. The sum is taken in
+    float32 or better. Nothing is changed unless everything fits.
+
+    Arguments:
+        networks: By the name of their folder: "unet", "text_encoder", "text_encoder_2".
+        weights: The LoRA.
+        scale: Strength; 1 is as trained.
+
+    Raises:
+        InvalidArgument: If a tensor matches no layer, lacks its counterpart or has the wrong shape.
+
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 4.1.
+    """
+    where = ", ".join(str(file) for file in weights.files)
+    layers = _layers(networks)
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    unmatched = []
+    for key in weights:
+        match, side = _MATRIX.fullmatch(key), ""
+        if match:
+            side = _SIDES[match["side"]]
+        elif match := _ALPHA.fullmatch(key):
+            side = "alpha"
+        name = _flat(match["name"]) if match else ""
+        if name in layers:
+            found[name][side] = key
+        else:
+            unmatched.append(key)
+    if unmatched or not found:
+        raise InvalidArgument(
+            f"{_several(unmatched)} of the LoRA {where} fit no layer of {', '.join(networks)}. Expected pairs such as "
+            "lora_unet_<layer>.lora_down.weight and .lora_up.weight. Give a LoRA that was made for this base."
+        )
+    default_alpha = _alpha(weights, where)
+    changes = []
+    for name, keys in found.items():
+        layer = layers[name]
+        if not {"down", "up"} <= keys.keys():
+            raise InvalidArgument(f"The LoRA {where} has only {sorted(keys)} of {name}. Expected both down and up.")
+        down, up = weights[keys["down"]], weights[keys["up"]]
+        rows, columns = len(layer), layer[0].numel()
+        if (len(up), down[0].numel(), up[0].numel()) != (rows, columns, len(down)):
+            raise InvalidArgument(
+                f"The LoRA {where} has {tuple(up.shape)} x {tuple(down.shape)} for {name}, whose weight is "
+                f"{tuple(layer.shape)}. Give a LoRA that was made for this base."
+            )
+        alpha = float(weights[keys["alpha"]]) if "alpha" in keys else default_alpha or len(down)
+        changes.append((layer, keys, scale * alpha / len(down)))
+    for layer, keys, factor in changes:
+        down, up = (weights[keys[side]].to(layer.device, _sum_dtype(layer)) for side in ("down", "up"))
+        _add(layer, factor * (up.flatten(1) @ down.flatten(1)).reshape(layer.shape))
+
+
+@torch.no_grad()
+def add_weights(network: nn.Module, weights: Weights, minus: Weights | None = None) -> None:
+    """Add delta weights to a network, W <- W + weights, or W <- W + weights - minus for a difference of two.
+
+    Arguments:
+        network: Changed in place; sums are taken in float32 or better.
+        weights: Tensors by the names of the network's own.
+        minus: Taken away again, under the same names.
+
+    Raises:
+        InvalidArgument: If a name or a shape does not fit; nothing is changed then.
+    """
+    own = dict(network.named_parameters())
+    for part in (weights, minus) if minus is not None else (weights,):
+        check_fit(own, part, complete=minus is not None)
+    for name in weights:
+        change = weights[name].to(own[name].device, _sum_dtype(own[name]))
+        if minus is not None:
+            change = change - minus[name].to(change)
+        _add(own[name], change)
+
+
+def check_fit(own: Mapping[str, Tensor], weights: Weights, *, complete: bool = True) -> None:
+    """Refuse weights that are not a network's.
+
+    Arguments:
+        own: The network's tensors by name.
+        weights: Of a file.
+        complete: Whether every tensor has to be there.
+
+    Raises:
+        InvalidArgument: With the names or shapes that do not fit.
+    """
+    where = ", ".join(str(file) for file in weights.files)
+    if unknown := [name for name in weights if name not in own]:
+        raise InvalidArgument(f"{_several(unknown)} of {where} are not weights of the denoiser. Is it of this base?")
+    if complete and (lacking := [name for name in own if name not in weights]):
+        raise InvalidArgument(f"{where} lacks {_several(lacking)}. Expected the weights of a whole denoiser.")
+    for name in weights:
+        if weights[name].shape != own[name].shape:
+            raise InvalidArgument(
+                f"{name} in {where} has shape {tuple(weights[name].shape)}; the denoiser's has "
+                f"{tuple(own[name].shape)}. Give weights that were made for this base."
+            )
+
+
+def _add(layer: Tensor, change: Tensor) -> None:
+    layer.copy_(layer.to(change.dtype) + change)
+
+
+def _sum_dtype(layer: Tensor) -> torch.dtype:
+    return torch.promote_types(layer.dtype, torch.float32)
+
+
+def _several(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{len(names)} tensors ({shown}{', ...' if len(names) > 5 else ''})"
+
+
+def _alpha(weights: Weights, where: str) -> float | None:
+    """Read alpha from what diffusers writes beside the tensors."""
+    options = json.loads(weights.metadata.get("lora_adapter_metadata", "{}"))
+    if any(value for key, value in options.items() if key.endswith(("alpha_pattern", "use_dora", "use_rslora"))):
+        raise InvalidArgument(f"The LoRA {where} uses alpha_pattern, DoRA or rank-stabilised scaling: not supported.")
+    values = {float(value) for key, value in options.items() if key.endswith("lora_alpha")}
+    if len(values) > 1:
+        raise InvalidArgument(f"The LoRA {where} has several alphas, {sorted(values)}. Expected one for all layers.")
+    return values.pop() if values else None
+
+
+def _flat(name: str) -> str:
+    """Write a layer's name as kohya does, the spellings of older and newer diffusers becoming one."""
+    name = name.removeprefix("base_model.model.").replace(".processor.", ".")
+    return re.sub(r"_to_out$", "_to_out_0", name.replace(".", "_"))
+
+
+def _layers(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Index the weights of linear layers and convolutions by every name a LoRA may have for them."""
+    index: dict[str, Tensor] = {}
+    for network_name, network in networks.items():
+        for name, module in network.named_modules():
+            weight = getattr(module, "weight", None)
+            if not isinstance(weight, Tensor) or weight.ndim not in (2, 4):
+                continue
+            names = {name.replace(".", "_")}
+            if network_name.startswith("text"):  # transformers 5 dropped the first level of the name
+                names.add("text_model_" + name.removeprefix("text_model.").replace(".", "_"))
+            elif hasattr(network, "down_blocks"):
+                theirs = stability_name(name, network.config.layers_per_block).replace(".", "_")
+                # Upsamplers come after the attention, in the third place, or in the second if there is none.
+                names |= {theirs.replace("upsampler", place) for place in ("1", "2")}
+            for prefix in _PREFIXES[network_name]:
+                for flat in names:
+                    index.setdefault(prefix + flat, weight)
+    return index
+
+
+def stability_name(name: str, layers_per_block: int) -> str:
+    """Write a UNet layer's name as in Stability's code, which kohya's SDXL LoRAs use.
+
+    Arguments:
+        name: In diffusers, such as "down_blocks.1.attentions.0.proj_in".
+        layers_per_block: Of the UNet.
+
+    Returns:
+        The name, such as "input_blocks.4.1.proj_in"; `upsampler` stands for the place of an upsampler in its block.
+    """
+    inside = {
+        r"\.norm1$": ".in_layers.0",
+        r"\.norm2$": ".out_layers.0",
+        r"\.conv1$": ".in_layers.2",
+        r"\.time_emb_proj$": ".emb_layers.1",
+        r"\.conv2$": ".out_layers.3",
+        r"\.conv_shortcut$": ".skip_connection",
+    }
+    n = layers_per_block if isinstance(layers_per_block, int) else layers_per_block[0]
+
+    def place(match: re.Match[str]) -> str:
+        side, block, kind, layer = match["side"], int(match["block"]), match["kind"], int(match["layer"])
+        row = 1 + block * (n + 1) + layer if side == "down" else block * (n + 1) + layer
+        column = {"resnets": 0, "attentions": 1}.get(kind)
+        if kind == "downsamplers":
+            return f"input_blocks.{(block + 1) * (n + 1)}.0"
+        if kind == "upsamplers":
+            return f"output_blocks.{block * (n + 1) + n}.upsampler"
+        return f"{'input' if side == 'down' else 'output'}_blocks.{row}.{column}"
+
+    if ".resnets." in name:
+        for ours, theirs in inside.items():
+            name = re.sub(ours, theirs, name)
+    name = re.sub(r"^mid_block\.resnets\.(\d)", lambda m: f"middle_block.{2 * int(m[1])}", name)
+    name = re.sub(r"^mid_block\.attentions\.0", "middle_block.1", name)
+    pattern = r"^(?P<side>down|up)_blocks\.(?P<block>\d+)\.(?P<kind>\w+)\.(?P<layer>\d+)"
+    name = re.sub(r"(?<=samplers\.0)\.conv$", lambda m: ".op" if name.startswith("down") else ".conv", name)
+    name = re.sub(pattern, place, name)
+    outside = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
+    outside |= {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}
+    outside |= {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+    return outside.get(name, name)

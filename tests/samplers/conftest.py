@@ -1,0 +1,31 @@
+"""Tiny checkpoints on disk, and families loaded from them by name."""
+
+import functools
+
+import pytest
+
+import guideflow as gf
+import tiny
+from guideflow_diffusers import factory
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory):
+    """A checkpoint of each base, and a full LCM's denoiser."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    made = {kind: getattr(tiny, kind)(root / kind) for kind in ("sd15", "sd21", "sdxl")}
+    return {**made, "full_lcm": tiny.lcm_unet(root / "full_lcm")}
+
+
+@pytest.fixture(scope="module")
+def load_family(tiny_folders):
+    """Load a family by name; each checkpoint is read from disk once, as nothing changes its parts."""
+
+    def load(family, num_steps, **options):
+        given = {"checkpoint": tiny_folders[family.base], "num_steps": num_steps, "guidance_scale": family.guidance}
+        given |= {"base": tiny_folders["sd15"]} if family.base == "full_lcm" else {}
+        return gf.load_sampler(family.name, **(given | {"dtype": family.dtype} | family.options | options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factory, "load_parts", functools.cache(factory.load_parts))
+        yield load

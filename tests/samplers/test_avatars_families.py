@@ -1,0 +1,80 @@
+"""Every family of the avatars world with its real weights: it draws what the prompt says, and guidance steers it."""
+
+import pytest
+import torch
+
+import guideflow as gf
+import guideflow_avatars as avatars
+from guideflow.errors import InvalidArgument
+from guideflow.testing import check_sampler
+from guideflow_avatars import judges
+
+STEPS = {"perflow": 4, "rectified-flow": 4, "instaflow": 1, "turbo": 4, "pcm": 4}
+BAR = {"instaflow": 0.75}
+PROMPTS = [
+    "a person with a yellow t-shirt, purple background",
+    "a smiling person in a red shirt, blue background",
+    "a person with a green dress, orange background",
+    "an angry person in a black turtleneck, white background",
+    "a person in a blue jacket, pink background",
+    "a sad person with a white shirt, green background",
+]
+
+
+def unguided(sampler, prompts):
+    still = gf.solve(sampler, lambda x: x.mean((1, 2, 3)), prompt=prompts, seed=range(len(prompts)), max_iterations=0)
+    return still.images
+
+
+@pytest.fixture(scope="module", params=STEPS)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def sampler(family):
+    return gf.load_sampler(f"avatars-{family}")
+
+
+def test_it_has_the_steps_of_its_family(family, sampler):
+    assert sampler.num_steps == STEPS[family]
+    assert sampler.latent_shape == (16, 8, 8)
+    assert sampler.image_size == (64, 64)
+
+
+def test_pictures_obey_prompts_never_trained_on(family, sampler):
+    prompts = PROMPTS * 2
+    accuracy = judges.prompt_accuracy(unguided(sampler, prompts), prompts).mean()
+    assert accuracy >= BAR.get(family, 0.85)
+
+
+def test_guidance_raises_the_likeness_that_a_held_out_judge_sees(sampler):
+    reference = gf.images.read_image(avatars.portrait("gus"))
+    loss = gf.load_loss("avatars-identity", reference=reference)
+    solution = gf.solve(sampler, loss, prompt=PROMPTS[0], seed=[0, 1, 2], max_iterations=15)
+    assert (solution.loss < solution.history["loss"][0]).all()
+    before, after = (judges.identity_similarity(x, reference).mean() for x in (solution.unguided, solution.images))
+    assert after > before + 0.1
+
+
+def test_it_conforms(family):
+    check_sampler(lambda: gf.load_sampler(f"avatars-{family}"), prompts=(PROMPTS[0], "a person", ""))
+
+
+@pytest.mark.parametrize("family", ["perflow", "rectified-flow", "turbo", "pcm"])
+def test_more_steps_draw_the_prompt_too(family):
+    sampler = gf.load_sampler(f"avatars-{family}", num_steps=8)
+    assert judges.prompt_accuracy(unguided(sampler, PROMPTS), PROMPTS).mean() >= 0.75
+
+
+def test_stochastic_steps_draw_their_noise_from_the_seed():
+    sampler = gf.load_sampler("avatars-turbo", method="ancestral")
+    first, again = (unguided(sampler, PROMPTS[:2]) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, unguided(gf.load_sampler("avatars-turbo"), PROMPTS[:2]), atol=0.05)
+
+
+@pytest.mark.parametrize(("family", "steps"), [("perflow", 3), ("instaflow", 2), ("turbo", 0), ("pcm", 0)])
+def test_illegal_numbers_of_steps_are_refused(family, steps):
+    with pytest.raises(InvalidArgument, match=f"num_steps = {steps}"):
+        gf.load_sampler(f"avatars-{family}", num_steps=steps)

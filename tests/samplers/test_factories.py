@@ -1,0 +1,227 @@
+"""Factories as plugins: what they load, half precision, conformance."""
+
+import pytest
+import torch
+
+import guideflow as gf
+import guideflow_diffusers as families
+import tiny
+from family_table import MAIN, draw, encode, relative, run
+from guideflow.errors import InvalidArgument
+from guideflow.testing import check_sampler
+from guideflow_diffusers import factory
+from guideflow_diffusers.factory import SD15, SDXL
+
+every_name = pytest.mark.parametrize("name", MAIN)
+
+
+# Half precision
+
+
+# Measured on these networks: at most 0.0082 and 0.0011 of the largest entry, after the last step.
+BOUNDS = {"bfloat16": 0.02, "float16": 0.0025}
+
+
+@every_name
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_half_precision_network_leaves_state_and_coefficients_in_float32(name, dtype, load_family):
+    family = MAIN[name]
+    num_steps = 4 if 4 in family.steps else 1
+    full, half = load_family(family, num_steps, dtype="float32"), load_family(family, num_steps, dtype=dtype)
+    assert half.dtype == getattr(torch, dtype)
+    assert half.parts.vae.dtype == half.state_dtype == torch.float32
+    noise, _ = draw(full)
+    with torch.no_grad():
+        states, found = run(full, noise), run(half, noise)
+        assert {state.dtype for state in found} == {torch.float32}
+        assert relative(found[-1], states[-1]) <= BOUNDS[dtype]
+        schedule, z, condition = half.schedule, found[0], encode(half)
+        output = half.predict(z, schedule.times[0], condition).double()
+        exact = schedule.state[0] * z.double() + schedule.output[0] * output
+        if noise.steps[0] is not None:
+            exact = exact + schedule.noise[0] * noise.steps[0]
+        assert relative(half.step(0, z, condition, noise.steps[0]), exact) <= 1e-6
+
+
+# As plugins
+
+
+@every_name
+def test_conforms(name, load_family):
+    family = MAIN[name]
+    sampler = load_family(family, next((k for k in family.steps if k > 1), 1), dtype="float32")
+    check_sampler(lambda: sampler, prompts=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("name", ["perflow", "instaflow", "sdxl-turbo", "lcm"])
+def test_solve_lowers_a_loss(name, load_family):
+    sampler = load_family(MAIN[name], max(MAIN[name].steps[0], 1), dtype="float32")
+    solution = gf.solve(
+        sampler, lambda image: image.square().mean((1, 2, 3)), prompt="a", seed=[0, 1], max_iterations=4
+    )
+    assert (solution.loss < solution.history["loss"][0]).all()
+
+
+def test_every_family_is_registered_with_what_users_must_know():
+    entries = families.guideflow_samplers()
+    assert set(entries) == set(MAIN)
+    points = {plugin.name for plugin in gf.plugins() if plugin.module == "guideflow_diffusers"}
+    assert points == set(entries)
+    for entry in entries.values():
+        assert entry.extra == "diffusers"
+        assert entry.licence
+        assert "step" in entry.summary
+        assert entry.needs == ("prompt",)
+
+
+# What is loaded by default
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What a factory asks `load_parts` for, without loading it."""
+
+    class Asked(Exception):
+        pass
+
+    def refuse(checkpoint, **options):
+        raise Asked({"checkpoint": str(checkpoint)} | {k: v for k, v in options.items() if v not in (None, 1.0)})
+
+    def asked(name, **options):
+        with pytest.raises(Asked) as caught:
+            gf.load_sampler(name, **options)
+        given = caught.value.args[0]
+        assert (given.pop("dtype"), given.pop("device")) == (options.get("dtype", "float32"), "cpu")
+        return given
+
+    monkeypatch.setattr(factory, "load_parts", refuse)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("perflow", {}, {"checkpoint": "hansyan/perflow-sd15-dreamshaper"}),
+        (
+            "perflow",
+            {"checkpoint": "x", "delta": "y", "variant": "v"},
+            {"checkpoint": "x", "delta": "y", "variant": "v"},
+        ),
+        ("perflow-sd21", {"dtype": "bfloat16"}, {"checkpoint": "hansyan/perflow-sd21-artius"}),
+        ("perflow-sdxl", {}, {"checkpoint": "hansyan/perflow-sdxl-dreamshaper", "variant": "v0-fix"}),
+        ("perflow-sdxl", {"checkpoint": "mine"}, {"checkpoint": "mine"}),
+        ("rectified-flow", {}, {"checkpoint": "XCLiu/2_rectified_flow_from_sd_1_5"}),
+        (
+            "rectified-flow",
+            {"style": "Lykon/dreamshaper-7"},
+            {
+                "checkpoint": "XCLiu/2_rectified_flow_from_sd_1_5",
+                "base": "Lykon/dreamshaper-7",
+                "delta": ("Lykon/dreamshaper-7", SD15),
+            },
+        ),
+        ("instaflow", {}, {"checkpoint": "XCLiu/instaflow_0_9B_from_sd_1_5"}),
+        ("sd-turbo", {}, {"checkpoint": "stabilityai/sd-turbo"}),
+        ("sdxl-turbo", {}, {"checkpoint": "stabilityai/sdxl-turbo"}),
+        (
+            "pcm",
+            {},
+            {"checkpoint": SD15, "lora": "wangfuyun/PCM_Weights:sd15/pcm_sd15_smallcfg_4step_converted.safetensors"},
+        ),
+        ("pcm", {"checkpoint": "mine"}, {"checkpoint": "mine"}),
+        (
+            "pcm",
+            {"lora": "mine", "num_steps": 3, "lora_scale": 0.5},
+            {"checkpoint": SD15, "lora": "mine", "lora_scale": 0.5},
+        ),
+        (
+            "pcm-sdxl",
+            {"num_steps": 2},
+            {"checkpoint": SDXL, "lora": "wangfuyun/PCM_Weights:sdxl/pcm_sdxl_smallcfg_2step_converted.safetensors"},
+        ),
+        (
+            "lcm",
+            {"num_steps": 5},
+            {"checkpoint": SD15, "lora": "latent-consistency/lcm-lora-sdv1-5:pytorch_lora_weights.safetensors"},
+        ),
+        ("lcm", {"checkpoint": "SimianLuo/LCM_Dreamshaper_v7"}, {"checkpoint": "SimianLuo/LCM_Dreamshaper_v7"}),
+        (
+            "sdxl-lightning",
+            {},
+            {"checkpoint": SDXL, "lora": "ByteDance/SDXL-Lightning:sdxl_lightning_4step_lora.safetensors"},
+        ),
+        (
+            "sdxl-lightning",
+            {"num_steps": 1},
+            {"checkpoint": "ByteDance/SDXL-Lightning:sdxl_lightning_1step_unet_x0.safetensors", "base": SDXL},
+        ),
+        ("hyper-sd", {}, {"checkpoint": SD15, "lora": "ByteDance/Hyper-SD:Hyper-SD15-4steps-lora.safetensors"}),
+        (
+            "hyper-sd",
+            {"checkpoint": SDXL, "unified": True, "num_steps": 3},
+            {"checkpoint": SDXL, "lora": "ByteDance/Hyper-SD:Hyper-SDXL-1step-lora.safetensors"},
+        ),
+    ],
+)
+def test_what_is_loaded(name, options, expected, asked):
+    assert asked(name, **options) == expected
+
+
+@pytest.mark.parametrize("name", ["pcm", "hyper-sd"])
+def test_a_number_of_steps_without_a_published_lora_is_refused(name):
+    with pytest.raises(InvalidArgument, match=r"num_steps = 3.*2, 4, 8.*lora=PATH"):
+        gf.load_sampler(name, num_steps=3)
+
+
+def test_options_are_checked_before_anything_is_loaded(asked):
+    with pytest.raises(InvalidArgument, match="num_steps=4 or more"):
+        gf.load_sampler("perflow", num_steps=2)
+    with pytest.raises(InvalidArgument, match="'official'"):
+        gf.load_sampler("sd-turbo", control="official")
+
+
+def same_weights(one, other):
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_a_style_is_merged_and_lends_its_text_encoder_and_autoencoder(tiny_folders, tmp_path):
+    style = tiny.sd15(tmp_path / "style", seed=7)
+    flow, original = tiny_folders["sd15"], tiny.sd15(tmp_path / "original", seed=8)
+    sampler = gf.load_sampler("rectified-flow", checkpoint=flow, style=style, style_base=original)
+    plain, styled = (gf.load_sampler("rectified-flow", checkpoint=folder) for folder in (flow, style))
+    assert same_weights(sampler.parts.vae, styled.parts.vae)
+    assert same_weights(sampler.parts.text_encoder, styled.parts.text_encoder)
+    before, after, base = (tiny.load_unet(folder).state_dict() for folder in (flow, style, original))
+    for name, weight in sampler.parts.unet.state_dict().items():
+        torch.testing.assert_close(weight, before[name] + after[name] - base[name])
+    assert not same_weights(sampler.parts.unet, plain.parts.unet)
+
+
+def test_delta_weights_and_loras_change_the_denoiser(tiny_folders, tmp_path):
+    folder = tiny_folders["sd15"]
+    delta, lora = tiny.delta(folder, tmp_path / "delta.safetensors"), tiny.lora(folder, tmp_path / "lora.safetensors")
+    plain = gf.load_sampler("pcm", checkpoint=folder)
+    for name, option in (
+        ("perflow", {"delta": delta}),
+        *((name, {"lora": lora}) for name in ("pcm", "lcm", "hyper-sd")),
+    ):
+        changed = gf.load_sampler(name, checkpoint=folder, **option)
+        assert not same_weights(plain.parts.unet, changed.parts.unet)
+        assert same_weights(plain.parts.vae, changed.parts.vae)
+    unchanged = gf.load_sampler("pcm", checkpoint=folder, lora=lora, lora_scale=0.0)
+    assert same_weights(plain.parts.unet, unchanged.parts.unet)
+
+
+def test_a_full_lcm_imitates_guidance_by_default_and_a_lora_does_without(tiny_folders):
+    full = gf.load_sampler("lcm", checkpoint=tiny_folders["full_lcm"], base=tiny_folders["sd15"], image_size=32)
+    assert full.guidance_scale == 8.5
+    assert not full.guided
+    assert full.image_size == (32, 32)
+    assert gf.load_sampler("lcm", checkpoint=tiny_folders["sd15"]).guidance_scale == 1.0
+
+
+def test_image_size_is_a_number_or_height_and_width(tiny_folders):
+    for size, latent in ((None, (8, 8)), (32, (16, 16)), ((16, 32), (8, 16))):
+        assert gf.load_sampler("pcm", checkpoint=tiny_folders["sd15"], image_size=size).latent_shape == (4, *latent)
+    assert gf.load_sampler("sdxl-turbo", checkpoint=tiny_folders["sdxl"]).image_size == (512, 512)

@@ -1,0 +1,310 @@
+"""Every form a checkpoint comes in loads the same weights; what cannot be loaded says what to type."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny
+from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow_diffusers.hub import find_weights, locate
+from guideflow_diffusers.lora import stability_name
+from guideflow_diffusers.parts import LatentSampler, as_dtype, load_parts
+from guideflow_diffusers.perflow import perflow_schedule
+
+HUB = "somebody/tiny-model"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.sd15(tmp_path_factory.mktemp("first"))
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    return tiny.sd15(tmp_path_factory.mktemp("second"), seed=7)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache and no network; returns a function that puts a folder into the cache."""
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def store(folder, name=HUB):
+        repository = cache / f"models--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text("0" * 40)
+        shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
+
+    return store
+
+
+def same(one, two):
+    mine, theirs = one.state_dict(), two.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name].to(mine[name])) for name in mine)
+
+
+def rename(checkpoint, folder, variant):
+    """Copy a checkpoint with all of its weights named after a variant."""
+    shutil.copytree(checkpoint, folder)
+    for path in folder.rglob("*.safetensors"):
+        path.rename(path.with_name(f"{path.stem}.{variant}.safetensors"))
+    return folder
+
+
+def test_a_folder_a_hub_id_and_a_path_as_text_are_alike(checkpoint, hub):
+    hub(checkpoint)
+    one, two, three = load_parts(checkpoint), load_parts(HUB), load_parts(str(checkpoint))
+    for name in ("unet", "vae", "text_encoder"):
+        assert same(getattr(one, name), getattr(two, name)) and same(getattr(one, name), getattr(three, name))
+    assert one.tokenizer("a cat").input_ids == two.tokenizer("a cat").input_ids
+
+
+def test_base_provides_all_but_the_denoiser(checkpoint, second):
+    parts, first, other = load_parts(checkpoint, base=second), load_parts(checkpoint), load_parts(second)
+    assert same(parts.unet, first.unet) and not same(parts.unet, other.unet)
+    assert same(parts.vae, other.vae) and same(parts.text_encoder, other.text_encoder)
+
+
+@pytest.mark.parametrize("form", ["folder", "inside", "file", "hub", "hub-file"])
+def test_a_denoiser_by_itself(checkpoint, second, hub, tmp_path, form):
+    alone = tmp_path / "alone"
+    shutil.copytree(checkpoint / "unet", alone / "unet" if form == "inside" else alone)
+    given = alone
+    if form == "file":
+        given = alone / "diffusion_pytorch_model.safetensors"
+    elif form.startswith("hub"):
+        hub(alone)
+        given = HUB if form == "hub" else f"{HUB}:diffusion_pytorch_model.safetensors"
+    parts = load_parts(given, base=second)
+    assert same(parts.unet, load_parts(checkpoint).unet)
+    assert same(parts.vae, load_parts(second).vae)
+    with pytest.raises(InvalidArgument, match="base="):
+        load_parts(given)
+
+
+def test_a_file_of_denoiser_weights_needs_only_the_configuration_of_its_base(checkpoint, second, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(second, base)
+    (base / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    file = checkpoint / "unet" / "diffusion_pytorch_model.safetensors"
+    parts = load_parts(file, base=base, dtype="bfloat16")
+    assert parts.unet.dtype == torch.bfloat16 and same(parts.unet, load_parts(checkpoint, dtype="bfloat16").unet)
+    save_file({name: w for name, w in load_file(file).items() if name != "conv_in.bias"}, tmp_path / "part.safetensors")
+    with pytest.raises(InvalidArgument, match=r"lacks 1 tensors \(conv_in.bias\)"):
+        load_parts(tmp_path / "part.safetensors", base=base)
+
+
+def test_a_lora_as_checkpoint_is_merged_into_its_base(checkpoint, tmp_path):
+    lora = tiny.lora(checkpoint, tmp_path / "lora.safetensors")
+    assert same(load_parts(lora, base=checkpoint).unet, load_parts(checkpoint, lora=lora).unet)
+    with pytest.raises(InvalidArgument, match=r"is a LoRA by itself. Give base="):
+        load_parts(lora)
+
+
+def test_delta_then_lora(checkpoint, tmp_path):
+    delta, lora = tiny.delta(checkpoint, tmp_path / "d.safetensors"), tiny.lora(checkpoint, tmp_path / "l.safetensors")
+    plain, one = load_parts(checkpoint).unet, load_parts(checkpoint, delta=delta).unet
+    two, both = load_parts(checkpoint, lora=lora).unet, load_parts(checkpoint, delta=delta, lora=lora).unet
+    for a, b, c, d in zip(*(network.parameters() for network in (plain, one, two, both)), strict=True):
+        torch.testing.assert_close(d - a, (b - a) + (c - a), atol=1e-5, rtol=1e-4)
+
+
+def test_variants(checkpoint, second, hub, tmp_path):
+    hub(rename(checkpoint, tmp_path / "v0-fix", "v0-fix"))
+    plain = load_parts(checkpoint)
+    for given in (tmp_path / "v0-fix", HUB):
+        assert same(load_parts(given, variant="v0-fix").unet, plain.unet)
+    mixed = tmp_path / "mixed"
+    shutil.copytree(checkpoint, mixed)
+    shutil.copy(
+        second / "unet" / "diffusion_pytorch_model.safetensors",
+        mixed / "unet" / "diffusion_pytorch_model.v1.safetensors",
+    )
+    assert same(load_parts(mixed).unet, plain.unet)
+    found = load_parts(mixed, variant="v1")  # only the denoiser has it: the others are taken without
+    assert same(found.unet, load_parts(second).unet) and same(found.vae, plain.vae)
+    with pytest.raises(InvalidArgument, match=r"variant = 'v2'.*found diffusion_pytorch_model.safetensors, .*v1"):
+        load_parts(mixed, variant="v2")
+    delta = tiny.delta(checkpoint, tmp_path / "delta" / "diffusion_pytorch_model.v2.safetensors")
+    assert not same(load_parts(checkpoint, variant="v2", delta=delta.parent).unet, plain.unet)
+
+
+@pytest.mark.parametrize(
+    ("given", "vae"),
+    [("float32", "float32"), ("bfloat16", "float32"), ("float16", "float32"), ("float64", "float64")],
+)
+def test_dtypes(checkpoint, given, vae):
+    for dtype in (given, getattr(torch, given)):
+        parts = load_parts(checkpoint, dtype=dtype)
+        assert parts.unet.dtype == parts.text_encoder.dtype == getattr(torch, given)
+        assert parts.vae.dtype == getattr(torch, vae)
+
+
+@pytest.mark.parametrize("word", ["int64", "float31", "nn"])
+def test_other_dtypes_are_refused(word):
+    with pytest.raises(InvalidArgument, match="Expected 'float32'"):
+        as_dtype(word)
+
+
+def stability_file(checkpoint, path):
+    """Write a tiny SD 1.5 in Stability's layout, as community models are shared."""
+    parts = load_parts(checkpoint)
+    tensors = {}
+    for name, tensor in parts.unet.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        tensors[f"model.diffusion_model.{stability_name(layer, 1).replace('upsampler', '2')}.{kind}"] = tensor
+    swaps = [
+        (r"(en|de)coder\.mid_block\.resnets\.0", r"\1coder.mid.block_1"),
+        (r"(en|de)coder\.mid_block\.resnets\.1", r"\1coder.mid.block_2"),
+        (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
+        (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
+        (r"mid_block\.attentions\.0\.to_", "mid.attn_1."),
+        (r"down_blocks\.(\d)\.resnets\.", r"down.\1.block."),
+        (r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample"),
+        (r"up_blocks\.(\d)\.resnets\.", lambda match: f"up.{1 - int(match[1])}.block."),
+        (r"up_blocks\.(\d)\.upsamplers\.0", lambda match: f"up.{1 - int(match[1])}.upsample"),
+        (r"conv_norm_out", "norm_out"),
+        (r"conv_shortcut", "nin_shortcut"),
+    ]
+    for name, tensor in parts.vae.state_dict().items():
+        attention = "mid_block.attentions" in name and "group_norm" not in name
+        for ours, theirs in swaps:
+            name = re.sub(ours, theirs, name)
+        if attention and name.endswith("weight"):
+            tensor = tensor[:, :, None, None]
+        tensors[f"first_stage_model.{name}"] = tensor
+    for name, tensor in parts.text_encoder.state_dict().items():
+        tensors["cond_stage_model.transformer.text_model." + name.removeprefix("text_model.")] = tensor
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return path
+
+
+def test_a_whole_model_in_one_file(checkpoint, second, tmp_path, hub):
+    file = stability_file(checkpoint, tmp_path / "community.safetensors")
+    parts, plain = load_parts(file, base=second), load_parts(checkpoint)
+    assert same(parts.unet, plain.unet)
+    assert same(parts.vae, load_parts(second).vae)
+    hub(second, "stable-diffusion-v1-5/stable-diffusion-v1-5")  # where configurations and tokenizers come from
+    parts = load_parts(file)
+    assert same(parts.unet, plain.unet) and same(parts.vae, plain.vae) and same(parts.text_encoder, plain.text_encoder)
+
+
+def test_text_encoders_of_another_base_are_refused(checkpoint, tmp_path):
+    with pytest.raises(InvalidArgument, match=r"give 24 numbers a token and the denoiser takes 16.*base="):
+        load_parts(checkpoint, base=tiny.sd21(tmp_path / "sd21"))
+
+
+def test_an_inpainting_denoiser_is_refused(checkpoint, tmp_path):
+    folder = tmp_path / "inpainting"
+    shutil.copytree(checkpoint, folder)
+    with torch.random.fork_rng():
+        tiny._unet(in_channels=9).save_pretrained(folder / "unet")
+    with pytest.raises(InvalidArgument, match=r"4 latent channels and the denoiser takes 9"):
+        load_parts(folder)
+
+
+def test_what_is_missing_is_named(checkpoint, tmp_path):
+    folder = tmp_path / "part"
+    shutil.copytree(checkpoint, folder)
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(InvalidArgument, match=r"no diffusers folder: vae not found.*Or give base="):
+        load_parts(folder)
+    with pytest.raises(InvalidArgument, match=r"no file or folder \./nowhere/at/all, given as checkpoint"):
+        load_parts("./nowhere/at/all")
+    with pytest.raises(InvalidArgument, match="given as base"):
+        load_parts(checkpoint, base="nowhere")
+    config = folder / "unet" / "config.json"
+    config.write_text(config.read_text().replace("UNet2DConditionModel", "NoSuchModel"))
+    shutil.copytree(checkpoint / "vae", folder / "vae")
+    with pytest.raises(InvalidArgument, match="'NoSuchModel', which diffusers does not have"):
+        load_parts(folder)
+
+
+def test_without_network_the_command_to_type_is_told(hub):
+    with pytest.raises(MissingWeights) as caught:
+        load_parts("hansyan/perflow-sdxl-base", variant="v0-fix")
+    message = str(caught.value)
+    for part in (
+        "'hansyan/perflow-sdxl-base' are not on this machine",
+        "hf download hansyan/perflow-sdxl-base --include '*.json'",
+        "--include unet/diffusion_pytorch_model.v0-fix.safetensors",
+        "--include text_encoder_2/model.v0-fix.safetensors",
+        "--local-dir perflow-sdxl-base",
+        "checkpoint='perflow-sdxl-base'",
+    ):
+        assert part in message, message
+    assert "safety_checker" not in message and "\n" not in message
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize("option", ["base", "delta", "lora"])
+def test_the_option_that_lacks_weights_is_named(checkpoint, hub, option):
+    name = "somebody/else" if option == "base" else "somebody/else:file.safetensors"
+    with pytest.raises(MissingWeights, match=rf"hf download somebody/else .*{option}='else"):
+        load_parts(checkpoint, **{option: name})
+
+
+def test_only_what_is_needed_is_asked_for(checkpoint, hub, monkeypatch):
+    asked = {}
+
+    def download(repo, allow_patterns):
+        asked[repo] = allow_patterns
+        return str(checkpoint)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    load_parts("a/styled", base="b/base")
+    assert not any(p.startswith(("vae", "text")) for p in asked["a/styled"])
+    assert not any(p.startswith("unet") for p in asked["b/base"])
+    assert "unet/diffusion_pytorch_model.safetensors" in asked["a/styled"]
+    assert not any("ckpt" in p or ".bin" in p or p == "*.safetensors" for p in asked["b/base"])
+
+
+def test_an_incomplete_cache_is_noticed(checkpoint, hub, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    (broken / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    hub(broken)
+    with pytest.raises(MissingWeights, match=rf"the weights of vae are missing.*hf download {HUB}"):
+        load_parts(HUB)
+
+
+def test_the_older_client_is_named_where_it_is_installed(hub, monkeypatch):
+    from types import SimpleNamespace
+
+    old = SimpleNamespace(entry_points=[SimpleNamespace(name="huggingface-cli")])
+    monkeypatch.setattr("guideflow_diffusers.hub.distribution", lambda name: old)
+    with pytest.raises(MissingWeights, match=r"huggingface-cli download a/b --include '\*.json' '\*.txt' unet/"):
+        locate("a/b")
+
+
+def test_which_weights_of_a_folder(tmp_path):
+    one = tmp_path / "pytorch_lora_weights.safetensors"
+    one.touch()
+    assert find_weights(tmp_path, option="lora") == [one]
+    (tmp_path / "b.safetensors").touch()
+    with pytest.raises(InvalidArgument, match=r"found b.safetensors, pytorch_lora_weights.safetensors. Give the file"):
+        find_weights(tmp_path, option="lora")
+    (tmp_path / "old.ckpt").touch()
+    with pytest.raises(InvalidArgument, match=r"not a .safetensors file"):
+        find_weights(tmp_path / "old.ckpt", option="lora")
+
+
+def test_image_sizes(checkpoint):
+    parts = load_parts(checkpoint)
+    assert LatentSampler(parts, perflow_schedule()).image_size == (tiny.PICTURE, tiny.PICTURE)
+    assert LatentSampler(parts, perflow_schedule(), image_size=(32, 16)).latent_shape == (4, 16, 8)
+    with pytest.raises(InvalidArgument, match="multiples of 2"):
+        LatentSampler(parts, perflow_schedule(), image_size=(16, 15))
+
+
+def test_the_tiny_checkpoints_are_what_diffusers_reads(checkpoint):
+    index = json.loads((checkpoint / "model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionPipeline"
+    assert {"vocab.json", "merges.txt"} <= {path.name for path in (checkpoint / "tokenizer").iterdir()}

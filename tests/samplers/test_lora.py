@@ -1,0 +1,186 @@
+"""Merging LoRAs and delta weights: against the definition written out in float64, and against names diffusers knows."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny
+from guideflow.errors import InvalidArgument
+from guideflow_diffusers.lora import stability_name
+from guideflow_diffusers.parts import load_parts
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.sd15(tmp_path_factory.mktemp("sd15"))
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory):
+    return tiny.sdxl(tmp_path_factory.mktemp("sdxl"))
+
+
+def weights_of(network):
+    return {name: tensor.double() for name, tensor in network.named_parameters()}
+
+
+def expected_weights(checkpoint, lora, factor):
+    """The definition in float64, convolutions by an explicit contraction."""
+    weights = weights_of(tiny.load_unet(checkpoint))
+    tensors = {name: tensor.double() for name, tensor in load_file(lora).items()}
+    changed = 0
+    for name, weight in weights.items():
+        flat = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+        if f"{flat}.lora_down.weight" not in tensors:
+            continue
+        down, up = tensors[f"{flat}.lora_down.weight"], tensors[f"{flat}.lora_up.weight"]
+        equation = "or,ri->oi" if weight.ndim == 2 else "or,rihw->oihw"
+        weights[name] = weight + factor * torch.einsum(equation, up[:, :, 0, 0] if up.ndim == 4 else up, down)
+        changed += 1
+    assert changed == sum(name.endswith("lora_down.weight") for name in tensors)
+    return weights
+
+
+@pytest.mark.parametrize(("rank", "alpha", "scale"), [(2, 1.0, 1.0), (4, 8.0, 0.5), (3, 3.0, -1.0)])
+def test_a_merge_is_the_definition(checkpoint, tmp_path, rank, alpha, scale):
+    lora = tiny.lora(checkpoint, tmp_path / "lora.safetensors", rank=rank, alpha=alpha)
+    merged = weights_of(load_parts(checkpoint, lora=lora, lora_scale=scale).unet)
+    for name, weight in expected_weights(checkpoint, lora, scale * alpha / rank).items():
+        torch.testing.assert_close(merged[name], weight, atol=1e-6, rtol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("style", ["diffusers", "diffusers-old"])
+def test_names_of_diffusers_mean_the_same_with_alpha_equal_to_the_rank(checkpoint, tmp_path, style):
+    kohya = tiny.lora(checkpoint, tmp_path / "a.safetensors", rank=2, alpha=2.0)
+    other = tiny.lora(checkpoint, tmp_path / "b.safetensors", rank=2, style=style)
+    one, two = (weights_of(load_parts(checkpoint, lora=lora).unet) for lora in (kohya, other))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_alpha_of_the_metadata_counts(checkpoint, tmp_path):
+    path = tiny.lora(checkpoint, tmp_path / "a.safetensors", rank=2, style="diffusers")
+    kohya = tiny.lora(checkpoint, tmp_path / "k.safetensors", rank=2, alpha=6.0)
+    save_file(load_file(path), path, {"lora_adapter_metadata": json.dumps({"unet.r": 2, "unet.lora_alpha": 6})})
+    one, two = (weights_of(load_parts(checkpoint, lora=lora).unet) for lora in (path, kohya))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    save_file(load_file(path), path, {"lora_adapter_metadata": json.dumps({"unet.use_dora": True})})
+    with pytest.raises(InvalidArgument, match="DoRA"):
+        load_parts(checkpoint, lora=path)
+
+
+@pytest.mark.parametrize("base", ["checkpoint", "sdxl"])
+def test_names_of_stability_are_what_diffusers_converts(base, request):
+    """diffusers' converter of single files is the judge of the name of every layer."""
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    unet = tiny.load_unet(request.getfixturevalue(base))
+    theirs = {}
+    for name, tensor in unet.named_parameters():
+        layer, _, kind = name.rpartition(".")
+        places = [place for place in ("1", "2") if "upsampler" in stability_name(layer, 1)] or ["0"]
+        attention = hasattr(unet.up_blocks[0], "attentions")
+        place = "2" if attention and "2" in places else places[0]
+        theirs["model.diffusion_model." + stability_name(layer, 1).replace("upsampler", place) + "." + kind] = tensor
+    back = convert_ldm_unet_checkpoint(theirs, dict(unet.config))
+    assert set(back) == set(unet.state_dict())
+    assert all(torch.equal(back[name], tensor) for name, tensor in unet.named_parameters())
+
+
+def test_names_of_stability_merge_alike(sdxl, tmp_path):
+    ours = tiny.lora(sdxl, tmp_path / "ours.safetensors")
+    names = {"lora_unet_" + n.replace(".", "_"): n for n, _ in tiny.load_unet(sdxl).named_modules()}
+    renamed = {}
+    for key, tensor in load_file(ours).items():
+        layer, _, rest = key.partition(".")
+        renamed["lora_unet_" + stability_name(names[layer], 1).replace(".", "_") + "." + rest] = tensor
+    assert any("input_blocks" in key for key in renamed)
+    save_file(renamed, tmp_path / "theirs.safetensors")
+    one, two = (weights_of(load_parts(sdxl, lora=tmp_path / f"{n}.safetensors").unet) for n in ("ours", "theirs"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_text_encoders_are_merged_too(sdxl, tmp_path):
+    save_file(
+        {
+            "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(1, 16),
+            "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.ones(32, 1),
+            "text_encoder_2.text_model.encoder.layers.1.self_attn.q_proj.lora_A.weight": torch.ones(2, 24),
+            "text_encoder_2.text_model.encoder.layers.1.self_attn.q_proj.lora_B.weight": torch.ones(24, 2),
+        },
+        tmp_path / "lora.safetensors",
+    )
+    before, after = load_parts(sdxl), load_parts(sdxl, lora=tmp_path / "lora.safetensors", lora_scale=0.25)
+    expected = {"mlp.fc1.weight": 0.25, "self_attn.q_proj.weight": 0.5}
+    for one, two in ((before.text_encoder, after.text_encoder), (before.text_encoder_2, after.text_encoder_2)):
+        new = dict(two.named_parameters())
+        moved = {name: (new[name] - w).mean().item() for name, w in one.named_parameters() if not new[name].equal(w)}
+        assert len(moved) == 1
+        (name,) = moved
+        assert moved[name] == pytest.approx(expected[".".join(name.split(".")[-3:])], abs=1e-6)
+
+
+def test_unmatched_names_are_listed_and_nothing_is_merged(checkpoint, sdxl, tmp_path):
+    lora = tiny.lora(sdxl, tmp_path / "xl.safetensors")
+    with pytest.raises(
+        InvalidArgument, match=r"tensors \(lora_unet_.*fit no layer of unet, text_encoder.*for this base"
+    ):
+        load_parts(checkpoint, lora=lora)
+    save_file({"something": torch.ones(2)}, tmp_path / "no.safetensors")
+    with pytest.raises(InvalidArgument, match="something"):
+        load_parts(checkpoint, lora=tmp_path / "no.safetensors")
+
+
+def test_wrong_shapes_and_missing_halves_are_refused(checkpoint, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    tensors = load_file(tiny.lora(checkpoint, path, convolutions=False))
+    key = next(key for key in tensors if key.endswith("to_q.lora_down.weight"))
+    save_file(tensors | {key: torch.ones(2, 5)}, path)
+    with pytest.raises(InvalidArgument, match=r"\(2, 5\).*whose weight is \(16, 16\)"):
+        load_parts(checkpoint, lora=path)
+    save_file({k: v for k, v in tensors.items() if k != key}, path)
+    with pytest.raises(InvalidArgument, match="Expected both down and up"):
+        load_parts(checkpoint, lora=path)
+    path.write_bytes(b"no safetensors at all")
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        load_parts(checkpoint, lora=path)
+
+
+def test_merging_in_half_precision_sums_in_float32(checkpoint, tmp_path):
+    lora = tiny.lora(checkpoint, tmp_path / "lora.safetensors", rank=2, alpha=1.0)
+    half = load_parts(checkpoint, lora=lora, dtype="bfloat16").unet
+    for name, weight in expected_weights(checkpoint, lora, 0.5).items():
+        found = dict(half.named_parameters())[name]
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), weight, atol=2**-8 * 0.5, rtol=2**-7, msg=name)
+
+
+def test_delta_weights_are_added(checkpoint, tmp_path):
+    delta = tiny.delta(checkpoint, tmp_path / "diffusion_pytorch_model.v0-1.safetensors")
+    before, change = weights_of(tiny.load_unet(checkpoint)), load_file(delta)
+    for given in ({"delta": delta}, {"delta": tmp_path}, {"delta": str(tmp_path), "variant": "v0-1"}):
+        after = weights_of(load_parts(checkpoint, **given).unet)
+        for name in before:
+            torch.testing.assert_close(after[name], before[name] + change[name].double(), atol=1e-6, rtol=1e-6)
+
+
+def test_the_difference_of_two_denoisers_is_added(checkpoint, tmp_path):
+    """A style: UNet += styled - original, as 2-rectified flow is used with a fine-tuned model."""
+    styled = tiny.sd15(tmp_path / "styled", seed=8)
+    original = tiny.sd15(tmp_path / "original", seed=9)
+    a, b, c = (weights_of(tiny.load_unet(folder)) for folder in (checkpoint, styled, original))
+    found = weights_of(load_parts(checkpoint, delta=(styled, original / "unet")).unet)
+    for name in a:
+        torch.testing.assert_close(found[name], a[name] + b[name] - c[name], atol=1e-6, rtol=1e-6)
+
+
+def test_delta_weights_of_another_base_are_refused(checkpoint, sdxl, tmp_path):
+    with pytest.raises(InvalidArgument, match="not weights of the denoiser"):
+        load_parts(checkpoint, delta=tiny.delta(sdxl, tmp_path / "a.safetensors"))
+    path = tiny.delta(checkpoint, tmp_path / "b.safetensors")
+    save_file(load_file(path) | {"conv_in.weight": torch.ones(8, 9, 3, 3)}, path)
+    with pytest.raises(InvalidArgument, match=r"conv_in.weight .* shape \(8, 9, 3, 3\).* \(8, 4, 3, 3\)"):
+        load_parts(checkpoint, delta=path)
+    with pytest.raises(InvalidArgument, match="pair"):
+        load_parts(checkpoint, delta=(path,))

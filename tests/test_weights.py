@@ -1,0 +1,135 @@
+"""What listings say about weights: whether they are here, how large they are, how much memory they need."""
+
+import subprocess
+import sys
+
+import pytest
+
+import guideflow as gf
+from guideflow import discovery
+from guideflow.__main__ import main
+from guideflow.weights import Download, Footprint, hub_cache
+
+FILES = ("unet/diffusion_pytorch_model*.safetensors", "vae/*.safetensors")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def put(cache, repository, *names):
+    folder = cache / f"models--{repository.replace('/', '--')}" / "snapshots" / "abc"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_a_download_is_present_when_every_file_is(cache):
+    download = Download("a/b", FILES, 1.72e9)
+    assert not download.present()
+    put(cache, "a/b", "unet/diffusion_pytorch_model.safetensors")
+    assert not download.present()
+    put(cache, "a/b", "vae/diffusion_pytorch_model.safetensors")
+    assert download.present()
+    assert not Download("a/other", FILES, 1.0).present()
+    assert str(download).startswith("a/b: unet/") and str(download).endswith("(about 1.7 GB)")
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"HF_HUB_CACHE": "/one", "HF_HOME": "/two"}, "/one"),
+        ({"HUGGINGFACE_HUB_CACHE": "/three"}, "/three"),
+        ({"HF_HOME": "/two"}, "/two/hub"),
+        ({"XDG_CACHE_HOME": "/four"}, "/four/huggingface/hub"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/huggingface/hub"),
+    ],
+)
+def test_the_cache_is_where_the_client_has_it(monkeypatch, variables, expected):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(hub_cache()) == expected
+    code = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+
+
+def test_memory_is_the_sum_of_its_parts():
+    footprint = Footprint(weights=1e9, step=1e8, steps=4, evaluations=2, fixed=1e8, decode=5e8, image="512x512")
+    assert footprint.bytes("float32") == (4.4e9, 4 * 8e8 + 2e9)
+    assert footprint.bytes("bfloat16") == (2.4e9, 2 * 8e8 + 2e9)
+    assert footprint.bytes("float64") == (8.8e9, 8 * 8e8 + 4e9)
+    full, half = footprint.lines()
+    assert full == "float32: weights 4.4 GB + gradient 5.2 GB for each image at 512x512 = about 9.6 GB"
+    assert half.startswith("bfloat16: weights 2.4 GB + gradient 3.6 GB")
+
+
+def test_sizes_of_the_bases_are_those_of_their_parameters():
+    from guideflow_diffusers.sizes import denoiser, footprint, whole
+
+    assert footprint("SD 1.5", steps=4).bytes("float32")[0] == pytest.approx(4.27e9, rel=0.01)
+    assert footprint("SDXL", steps=4, evaluations=2).lines()[0].startswith("float32: weights 13.9 GB")
+    assert whole("a/b", "SDXL", half=True).size == pytest.approx(6.94e9, rel=0.01)
+    assert "text_encoder_2/model.v0-fix*.safetensors" in whole("a/b", "SDXL", variant="v0-fix").files
+    assert denoiser("a/b", "SD 1.5", "x.safetensors", half=True).size == pytest.approx(1.72e9, rel=0.01)
+
+
+@pytest.fixture
+def sampler(monkeypatch, cache):
+    """A sampler that says everything about its weights."""
+    entry = gf.Entry(
+        lambda *, num_steps=4: None,
+        summary="Draws [things]",
+        licence="CC BY-NC 4.0",
+        base="SD 1.5",
+        steps="4 or more",
+        downloads=(Download("a/b", FILES, 4.27e9),),
+        footprint=Footprint(weights=1e9, step=1e8, steps=4, image="512x512"),
+    )
+    plugin = discovery.Plugin("drawer", "drawer", "drawers", "1.0")
+    offer = discovery.Offer("sampler", "drawer", entry, plugin)
+    monkeypatch.setattr("guideflow.registry.offers", lambda kind: (offer,) if kind == "sampler" else ())
+    return entry
+
+
+def test_list_and_info_tell_where_the_weights_are(sampler, cache, capsys):
+    def said(*arguments):
+        assert main(list(arguments)) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "drawer Draws [things] SD 1.5; 4 or more steps; weights to download; CC BY-NC 4.0" in said("list")
+    text = said("info", "drawer")
+    for part in (
+        "base SD 1.5",
+        "steps 4 or more",
+        "weights a/b: unet/diffusion_pytorch_model*.safetensors, vae/*.safetensors (about 4.3 GB), to download",
+        "memory float32: weights 4.0 GB + gradient 1.6 GB for each image at 512x512 = about 5.6 GB",
+        "bfloat16: weights 2.0 GB",
+    ):
+        assert part in text, text
+    put(cache, "a/b", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors")
+    assert "weights present" in said("list", "samplers")
+    assert "(about 4.3 GB), present" in said("info", "drawer")
+
+
+def test_whereabouts():
+    factory = lambda: None  # noqa: E731
+    assert gf.Entry(factory, "").weights == ""
+    assert gf.Entry(factory, "", downloads=()).weights == "weights included"
+
+
+def test_missing_weights_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    import guideflow_avatars
+
+    loss = f"avatars-identity:reference={guideflow_avatars.portrait('ada')}"
+    assert main(["run", "--sampler", "perflow", "--loss", loss, "--prompt", "a", "--out", "here"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error and error.startswith("guideflow: The weights of 'hansyan/perflow-sd15-dreamshaper'")
+    assert "hf download hansyan/perflow-sd15-dreamshaper --include '*.json'" in error and "checkpoint=" in error
