@@ -1,0 +1,112 @@
+"""Which face is which person: every person gets at most one face, and no face is used twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from guideflow.errors import InvalidArgument
+from guideflow.registry import require
+from guideflow_identity.faces import Faces
+
+Region = tuple[float, float, float, float]
+"""Left, top, right and bottom as fractions of the picture."""
+
+_FORBIDDEN = 1e6
+
+
+def regions(given: Sequence[float] | Sequence[Sequence[float]] | None, people: int) -> list[Region]:
+    """Return one region for each person: the one for all, their own, or the whole picture.
+
+    Raises:
+        InvalidArgument: If it is not of this form, or not within the picture.
+    """
+    if given is None:
+        return [(0.0, 0.0, 1.0, 1.0)] * people
+    each = [given] * people if all(isinstance(n, int | float) for n in given) else list(given)
+    if len(each) != people or not all(_is_region(one) for one in each):
+        raise InvalidArgument(
+            f"Got region={given!r} for {people} subjects. Expected (left, top, right, bottom) as fractions of the "
+            "picture, such as (0, 0, 0.5, 1) for the left half, or a list with one for each subject."
+        )
+    return [tuple(map(float, one)) for one in each]  # type: ignore[misc, arg-type]
+
+
+def _is_region(one: object) -> bool:
+    if not isinstance(one, Sequence) or len(one) != 4 or not all(isinstance(n, int | float) for n in one):
+        return False
+    left, top, right, bottom = one
+    return 0 <= left < right <= 1 and 0 <= top < bottom <= 1
+
+
+def inside(faces: Faces, regions: Sequence[Region], height: int, width: int) -> Tensor:
+    """Return whether the middle of each face is in the region of each person, (M, R)."""
+    centre = (faces.box[:, :2] + faces.box[:, 2:]) / 2 / faces.box.new_tensor([width, height])
+    bounds = faces.box.new_tensor(regions)
+    return ((centre[:, None] >= bounds[:, :2]) & (centre[:, None] <= bounds[:, 2:])).all(-1)
+
+
+def candidates(score: Sequence[float], allowed: Sequence[Sequence[bool]], threshold: float, people: int) -> list[int]:
+    """Choose among the faces of a picture, the best first: those that are sure, or else as many as there are people.
+
+    Arguments:
+        score: Score of each face, the best first, none under the floor.
+        allowed: Whether each face is in the region of each person.
+        threshold: Score of a face that is sure.
+        people: Number of people.
+
+    Returns:
+        Positions in `score`; at most 8 more than twice the number of people.
+    """
+    usable = [i for i, row in enumerate(allowed) if any(row)]
+    sure = [i for i in usable if score[i] >= threshold]
+    return sure[: 2 * people + 8] if len(sure) >= people else usable[:people]
+
+
+def assign(distance: Tensor, allowed: Tensor) -> list[tuple[int, int]]:
+    """Match faces and people so that the sum of distances is least, as many as can be (Hungarian assignment).
+
+    Arguments:
+        distance: (faces, people).
+        allowed: Whether a face may be that person, (faces, people).
+
+    Returns:
+        Pairs of a face and a person.
+    """
+    if distance.shape[1] == 1:
+        best = int(torch.where(allowed, distance, torch.inf)[:, 0].argmin())
+        return [(best, 0)] if allowed[best, 0] else []
+    optimize = require("scipy.optimize", extra="face")
+    cost = torch.where(allowed, distance, _FORBIDDEN)
+    faces, people = optimize.linear_sum_assignment(cost.double().numpy())
+    return [(int(k), int(r)) for k, r in zip(faces, people, strict=True) if allowed[k, r]]
+
+
+def assign_in_order(place: Sequence[float], distance: Tensor, allowed: Tensor) -> list[tuple[int, int]]:
+    """Match faces from left to right with people in the order given.
+
+    With more faces than people, or fewer, those are matched that make the sum of distances least without changing the
+    order.
+
+    Arguments:
+        place: Horizontal place of each face.
+        distance: (faces, people).
+        allowed: Whether a face may be that person.
+
+    Returns:
+        Pairs of a face and a person.
+    """
+    faces, people = distance.shape
+    order = sorted(range(faces), key=lambda k: place[k])
+    cost = torch.where(allowed, distance, _FORBIDDEN).tolist()
+    count = min(faces, people)
+    ways = (
+        list(zip(chosen, named, strict=True))
+        for chosen in combinations(order, count)
+        for named in combinations(range(people), count)
+    )
+    best = min(ways, key=lambda pairs: sum(cost[k][r] for k, r in pairs))
+    return [(k, r) for k, r in best if allowed[k, r]]

@@ -1,0 +1,101 @@
+"""Similarity transforms between points, and pictures cut out along them.
+
+Coordinates are continuous and in pixels: a picture of width W spans 0 to W, and its first pixel has its centre at 0.5.
+Halving a picture therefore halves its coordinates.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def similarity(source: Tensor, target: Tensor) -> Tensor:
+    """Return the rotation, scaling and shift that best map one set of points to another.
+
+    In the least-squares sense (Umeyama 1991 in two dimensions, without reflections):
+
+        a = sum(s . t) / sum(s . s),    b = sum(s x t) / sum(s . s),    s and t the points about their means
+
+    Arguments:
+        source: Points (..., N, 2).
+        target: Where they should come to lie, (..., N, 2).
+
+    Returns:
+        Matrices [[a, -b, x], [b, a, y]], (..., 2, 3). Points that coincide give the matrix that maps all to the mean.
+    """
+    mean_source, mean_target = source.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
+    s, t = source - mean_source, target - mean_target
+    spread = s.square().sum((-1, -2)).clamp_min(1e-12)
+    a = (s * t).sum((-1, -2)) / spread
+    b = (s[..., 0] * t[..., 1] - s[..., 1] * t[..., 0]).sum(-1) / spread
+    turn = torch.stack([torch.stack([a, -b], -1), torch.stack([b, a], -1)], -2)
+    return torch.cat([turn, mean_target.transpose(-1, -2) - turn @ mean_source.transpose(-1, -2)], -1)
+
+
+def apply(matrix: Tensor, points: Tensor) -> Tensor:
+    """Map points (..., N, 2) by matrices (..., 2, 3)."""
+    return points @ matrix[..., :2].transpose(-1, -2) + matrix[..., None, :, 2]
+
+
+def invert(matrix: Tensor) -> Tensor:
+    """Return the inverse of similarity transforms (..., 2, 3)."""
+    a, b = matrix[..., 0, 0], matrix[..., 1, 0]
+    norm = (a * a + b * b).clamp_min(1e-12)
+    turn = torch.stack([torch.stack([a, b], -1), torch.stack([-b, a], -1)], -2) / norm[..., None, None]
+    return torch.cat([turn, -turn @ matrix[..., 2:]], -1)
+
+
+def square(boxes: Tensor, size: int, margin: float = 1.0) -> Tensor:
+    """Return the transforms (M, 2, 3) that map the square about each box (M, 4) to a picture of a side of `size`.
+
+    The side of the square is the box's longer one times `margin`.
+    """
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    scale = size / margin / (boxes[:, 2:] - boxes[:, :2]).amax(1).clamp_min(1e-6)
+    zero = torch.zeros_like(scale)
+    rows = [
+        torch.stack([scale, zero, size / 2 - scale * centre[:, 0]], -1),
+        torch.stack([zero, scale, size / 2 - scale * centre[:, 1]], -1),
+    ]
+    return torch.stack(rows, -2)
+
+
+def warp(image: Tensor, index: Tensor, matrix: Tensor, size: int, antialias: bool = True) -> Tensor:
+    """Cut faces out along similarity transforms, by bilinear interpolation; outside the picture is black.
+
+    Differentiable in the pictures.
+
+    Arguments:
+        image: Pictures (B, 3, H, W).
+        index: Which picture each cut is taken from, (M,).
+        matrix: From picture to cut, (M, 2, 3).
+        size: Side of the cuts.
+        antialias: Halve the picture before a cut that shrinks it, as often as it takes, so that every pixel counts;
+            False is `cv2.warpAffine`, which skips pixels.
+
+    Returns:
+        Cuts (M, 3, size, size).
+    """
+    back = invert(matrix.to(image.dtype))
+    levels = torch.zeros_like(index)
+    if antialias:
+        levels = back[:, :, 0].norm(dim=1).log2().round().clamp(0, 6).nan_to_num().long()
+    axis = torch.arange(size, device=image.device, dtype=image.dtype) + 0.5
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    places = apply(back, torch.stack([x, y], -1).view(1, -1, 2)).view(-1, size, size, 2)
+    cuts, order = [], []
+    wanted = sorted(set(levels.tolist()))
+    for level in range(wanted[-1] + 1 if wanted else 0):
+        if level:
+            image = F.avg_pool2d(image, 2, ceil_mode=True)
+        if level in wanted:
+            which = (levels == level).nonzero()[:, 0]
+            extent = places.new_tensor([image.shape[-1], image.shape[-2]]) * 2**level
+            grid = places[which] / extent * 2 - 1
+            cuts.append(F.grid_sample(image[index[which]], grid, mode="bilinear", align_corners=False))
+            order.append(which)
+    if not cuts:
+        return image.new_zeros(0, image.shape[1], size, size)
+    return torch.cat(cuts)[torch.cat(order).argsort()]

@@ -1,0 +1,117 @@
+"""Run an ONNX file in torch, with gradient: a small interpreter of the operators that face networks are made of.
+
+Other graphs are converted by onnx2torch where that is installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guideflow.errors import InvalidArgument, MissingExtra
+from guideflow.registry import require
+from guideflow_identity.onnx_operators import OPERATORS, Attributes
+
+
+def read_onnx(path: str | Path) -> Any:
+    """Read an ONNX file; the message names the file where it is none."""
+    onnx = require("onnx", extra="face")
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf, missing external data, ...
+        raise InvalidArgument(f"{path} cannot be read as an ONNX file ({type(error).__name__}: {error}).") from error
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX graph as a torch module: one input, a list of outputs, weights as buffers.
+
+    Arguments:
+        model: What `read_onnx` returned.
+
+    Raises:
+        InvalidArgument: If the graph uses an operator or an attribute that is not known here; all are named.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Keep the weights and the list of nodes."""
+        super().__init__()
+        numpy_helper = require("onnx.numpy_helper", extra="face")
+        graph = model.graph
+        self._values: dict[str, str | Tensor] = {}
+        for i, entry in enumerate(graph.initializer):
+            self._keep(entry.name, torch.from_numpy(numpy_helper.to_array(entry).copy()), f"weight{i}")
+        helper = require("onnx.helper", extra="face")
+        self._nodes: list[tuple[str, Attributes, tuple[str, ...], tuple[str, ...]]] = []
+        for i, node in enumerate(graph.node):
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            if node.op_type == "Constant":
+                value = _constant(attributes, numpy_helper)
+                self._keep(node.output[0], value, f"constant{i}")
+                continue
+            self._nodes.append((node.op_type, attributes, tuple(node.input), tuple(node.output)))
+        if unknown := sorted({op for op, *_ in self._nodes} - OPERATORS.keys()):
+            raise InvalidArgument(
+                f"The network uses ONNX operators that are not known here: {', '.join(unknown)}. "
+                "Install a converter that may know them with: pip install onnx2torch"
+            )
+        given = [entry.name for entry in graph.input if entry.name not in self._values]
+        if len(given) != 1:
+            raise InvalidArgument(f"The network has the inputs {given}. Expected one: pictures.")
+        self._input, self._outputs = given[0], [entry.name for entry in graph.output]
+
+    def _keep(self, name: str, value: Tensor, buffer: str) -> None:
+        """Floats move with the module; whole numbers are shapes and indices and stay."""
+        if value.is_floating_point():
+            self.register_buffer(buffer, value)
+        self._values[name] = buffer if value.is_floating_point() else value
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Evaluate the graph, node by node."""
+        values: dict[str, Any] = {self._input: image, "": None}
+        for name, value in self._values.items():
+            values[name] = getattr(self, value) if isinstance(value, str) else value
+        for op, attributes, inputs, outputs in self._nodes:
+            result = OPERATORS[op](attributes, *(values[name] for name in inputs))
+            for name, one in zip(outputs, result if isinstance(result, tuple) else (result,), strict=False):
+                values[name] = one
+        return [values[name] for name in self._outputs]
+
+
+class _Converted(nn.Module):
+    """What onnx2torch made, with outputs as a list."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        found = self.network(image)
+        return list(found) if isinstance(found, list | tuple) else [found]
+
+
+def load_network(model: Any) -> nn.Module:
+    """Return a frozen torch module for an ONNX model, made here or, failing that, by onnx2torch.
+
+    Raises:
+        InvalidArgument: If the graph is not understood here and onnx2torch is not installed.
+    """
+    network: nn.Module
+    try:
+        network = OnnxNetwork(model)
+    except InvalidArgument:
+        try:
+            network = _Converted(require("onnx2torch", extra="face").convert(model))
+        except MissingExtra:
+            network = None  # type: ignore[assignment]
+        if network is None:
+            raise
+    return network.eval().requires_grad_(False)
+
+
+def _constant(attributes: Attributes, numpy_helper: Any) -> Tensor:
+    if "value" in attributes:
+        return torch.from_numpy(numpy_helper.to_array(attributes["value"]).copy())
+    return torch.as_tensor(next(iter(attributes.values())))
