@@ -1,0 +1,30 @@
+"""`clip`: pull pictures towards a text or towards other pictures, as CLIP sees them.
+
+    loss = gf.load_loss("clip", text="a watercolour of a harbour")
+
+The networks are those of open_clip: published ones by name, local checkpoints, or a module of yours.
+"""
+
+from collections.abc import Mapping
+
+from guideflow.hookspecs import hookimpl
+from guideflow.registry import Entry
+from guideflow.weights import Download
+from guideflow_clip.loss import Clip as Clip
+from guideflow_clip.models import LoadedClip as LoadedClip
+from guideflow_clip.models import load_clip as load_clip
+
+
+@hookimpl
+def guideflow_losses() -> Mapping[str, Entry]:
+    """The loss of this package."""
+    return {
+        "clip": Entry(
+            Clip,
+            summary="Distance to a text or to reference pictures, as CLIP sees them",
+            extra="clip",
+            licence="MIT code; the weights as published (OpenAI's: for research)",
+            needs=("text or reference",),
+            downloads=(Download("timm/vit_base_patch32_clip_224.openai", ("open_clip_model.safetensors",), 605e6),),
+        )
+    }

@@ -1,0 +1,252 @@
+"""Load CLIP networks through open_clip: published, from local files, or explicitly random; never silently so."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow.registry import require
+from guideflow.vision import Preparation
+
+PUBLISHED = "openai"
+"""The weights that a built-in name stands for when no checkpoint is given."""
+
+_CONFIG = "open_clip_config.json"
+_HUB_ID = re.compile(r"(?:hf-hub:)?([\w-][\w.-]*/[\w.-]+)")
+
+
+@dataclass(frozen=True)
+class LoadedClip:
+    """A CLIP network and what belongs to it.
+
+    Arguments:
+        network: With `encode_image` and `encode_text`.
+        tokenizer: Texts to tokens (N, L).
+        preparation: How it wants its pictures.
+        title: What was loaded, to show.
+    """
+
+    network: nn.Module
+    tokenizer: Callable[[list[str]], Tensor]
+    preparation: Preparation
+    title: str
+
+
+def load_clip(
+    network: str | Path,
+    checkpoint: str | Path | None = None,
+    *,
+    quick_gelu: bool | None = None,
+    random_weights: bool = False,
+    extra: str = "clip",
+) -> LoadedClip:
+    """Load a CLIP network.
+
+    Arguments:
+        network: A name of open_clip such as "ViT-B-32" or "RN50"; a folder with `open_clip_config.json` and weights; or
+            a repository of that layout on the Hub, "owner/name".
+        checkpoint: For a name: one of its published tags, or a file: safetensors, a state dict that `torch.load` reads
+            without running code, or OpenAI's own archive. By default "openai".
+        quick_gelu: Whether the weights were trained with QuickGELU, as OpenAI's were. By default this is read off the
+            tag, the archive or the configuration beside the file.
+        random_weights: Take random weights; refused together with a checkpoint.
+        extra: The extra of guideflow to install if open_clip is missing.
+
+    Returns:
+        The network in float32, not yet frozen, with its tokenizer and preparation.
+
+    Raises:
+        InvalidArgument: If there is no such network or tag, the checkpoint does not fit, or QuickGELU is contradicted
+            or cannot be told.
+        MissingWeights: If the weights are not here and cannot be downloaded.
+    """
+    open_clip = require("open_clip", extra=extra)
+    if random_weights and checkpoint is not None:
+        raise InvalidArgument(
+            f"Got checkpoint={str(checkpoint)!r} and random_weights=True. Expected one of the two: leave out the other."
+        )
+    name = str(network).replace("/", "-")
+    if name in open_clip.list_models():
+        model = _built_in(open_clip, name, checkpoint, quick_gelu, random_weights)
+        title = f"{name}, {'random weights' if random_weights else Path(checkpoint or PUBLISHED).name}"
+    else:
+        name, title = _source(open_clip, network, checkpoint, quick_gelu, random_weights)
+        model = _create(
+            open_clip, name, None, title, load_weights=not random_weights, require_pretrained=not random_weights
+        )
+    return LoadedClip(model, open_clip.get_tokenizer(name), preparation_of(model), title)
+
+
+def preparation_of(network: nn.Module) -> Preparation:
+    """Read how a CLIP network wants its pictures; a module that does not say gets them as they are."""
+    visual = getattr(network, "visual", network)
+    config: dict[str, Any] = getattr(visual, "preprocess_cfg", {})
+    size = config.get("size", getattr(visual, "image_size", None))
+    return Preparation(
+        interpolation="bilinear" if config.get("interpolation") == "bilinear" else "bicubic",
+        crop=config.get("resize_mode", "shortest") == "shortest",
+    ).changed(size, config.get("mean"), config.get("std"))
+
+
+def _built_in(
+    open_clip: Any, name: str, checkpoint: str | Path | None, quick_gelu: bool | None, random_weights: bool
+) -> nn.Module:
+    named = bool(open_clip.get_model_config(name).get("quick_gelu"))
+    if named and quick_gelu is False:
+        raise InvalidArgument(f"Got quick_gelu=False for {name!r}, which has QuickGELU. Type {_plain(name)!r} for it.")
+    if random_weights:
+        return _create(open_clip, name, None, name, force_quick_gelu=bool(quick_gelu))
+    checkpoint = PUBLISHED if checkpoint is None else checkpoint
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    asked = True if named else quick_gelu
+    if str(checkpoint) in tags:
+        config = open_clip.get_pretrained_cfg(name, str(checkpoint))
+        inherent = named and _plain(name) == name  # such an architecture has no other form, whatever the tag says
+        quick = inherent or _settled(bool(config.get("quick_gelu")), asked, name, checkpoint)
+        return _create(open_clip, name, str(checkpoint), _hub(config), force_quick_gelu=quick)
+    file = Path(checkpoint).expanduser()
+    if not file.is_file():
+        raise InvalidArgument(
+            f"Got checkpoint={str(checkpoint)!r} for {name!r}, which is no file and none of its published weights: "
+            f"{', '.join(tags) or 'it has none'}. Give one of these or the path of a file."
+        )
+    archive = _openai_archive(file)
+    known = True if archive is not None else _beside(file)
+    if known is None and asked is None and f"{name}-quickgelu" in open_clip.list_models():
+        raise InvalidArgument(
+            f"Cannot tell whether the weights in {file} were trained with QuickGELU. Type quick_gelu=True if they come "
+            "from OpenAI, else what their source says; quick_gelu=False for most others."
+        )
+    quick = bool(asked) if known is None else _settled(known, asked, name, file)
+    if archive is None:
+        return _create(open_clip, name, str(file), str(file), force_quick_gelu=quick)
+    model = _create(open_clip, name, None, str(file), force_quick_gelu=quick)
+    try:
+        model.load_state_dict(archive)
+    except RuntimeError as error:
+        raise _misfit(str(file), error) from error
+    return model
+
+
+def _settled(known: bool, asked: bool | None, name: str, checkpoint: str | Path) -> bool:
+    """Return how the weights were trained, or refuse what contradicts it."""
+    if asked is not None and asked != known:
+        cure = f"Type network={_plain(name)!r}" if asked else "Leave quick_gelu out"
+        raise InvalidArgument(
+            f"The weights {str(checkpoint)!r} were trained with{'' if known else 'out'} QuickGELU, and {name!r} with "
+            f"{'' if asked else 'no '}QuickGELU was asked for. {cure}{'' if asked else ' or type quick_gelu=True'}."
+        )
+    return known
+
+
+def _source(
+    open_clip: Any, network: str | Path, checkpoint: str | Path | None, quick_gelu: bool | None, random_weights: bool
+) -> tuple[str, str]:
+    """Return open_clip's name for a folder or a repository, and a title."""
+    folder = Path(str(network).removeprefix("local-dir:")).expanduser()
+    if not folder.is_dir():
+        found = _HUB_ID.fullmatch(str(network))
+        if found is None:
+            raise InvalidArgument(
+                f"There is no CLIP network {str(network)!r}. Expected a name of open_clip such as 'ViT-B-32' or 'RN50' "
+                f"(`open_clip.list_models()`), a folder with {_CONFIG}, or 'owner/name' on the Hub."
+            )
+        name, title = f"hf-hub:{found[1]}", found[1]
+    else:
+        name, title = f"local-dir:{folder}", folder.name
+        if not (folder / _CONFIG).is_file():
+            raise InvalidArgument(
+                f"{folder} has no {_CONFIG}. Expected a folder as open_clip publishes them; for a file of weights give "
+                f"network='ViT-B-32', or whichever it is, and checkpoint={str(folder / 'file.safetensors')!r}."
+            )
+        weights = [file for ending in ("safetensors", "bin", "pth") for file in folder.glob(f"*.{ending}")]
+        if not weights and not random_weights:
+            raise MissingWeights(
+                f"{folder} has {_CONFIG} but no weights. Put open_clip_model.safetensors there; for random weights "
+                "type random_weights=True."
+            )
+    if checkpoint is not None or quick_gelu is not None:
+        extra = "checkpoint" if checkpoint is not None else "quick_gelu"
+        raise InvalidArgument(f"{title} has weights and a configuration of its own. Leave {extra}= out.")
+    return name, title
+
+
+def _create(open_clip: Any, name: str, pretrained: str | None, where: str, **options: Any) -> nn.Module:
+    try:
+        with _quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")  # settled above
+            model: nn.Module = open_clip.create_model(name, pretrained=pretrained, **options)
+    except RuntimeError as error:
+        if "state_dict" in str(error) or "size mismatch" in str(error):
+            raise _misfit(where, error) from error
+        raise MissingWeights(
+            f"The weights of {name.partition(':')[2] or name} are not on this machine and cannot be downloaded "
+            f"({' '.join(str(error).split())[:160]}). Where there is network, type: hf download {where} {_CONFIG} "
+            f"open_clip_model.safetensors --local-dir clip-weights. Then bring that folder here and give "
+            "network='clip-weights', the path you put it at. For random weights type random_weights=True."
+        ) from error
+    except (pickle.UnpicklingError, OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise InvalidArgument(f"{where} cannot be loaded as {name}: {' '.join(str(error).split())[:200]}") from error
+    return model
+
+
+def _misfit(where: str, error: Exception) -> InvalidArgument:
+    why = " ".join(str(error).split())
+    return InvalidArgument(f"The weights in {where} do not fit the network. Name the one they belong to. ({why[:200]})")
+
+
+def _openai_archive(file: Path) -> dict[str, Tensor] | None:
+    """Return the weights of OpenAI's own TorchScript archive, or None if the file is none."""
+    if not zipfile.is_zipfile(file):
+        return None
+    with zipfile.ZipFile(file) as archive:
+        if not any("/code/" in entry for entry in archive.namelist()):
+            return None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit")  # on its way out; OpenAI's files stay what they are
+        state: dict[str, Tensor] = torch.jit.load(str(file), map_location="cpu").state_dict()
+    return {key: value for key, value in state.items() if key not in _NOT_WEIGHTS}
+
+
+_NOT_WEIGHTS: Sequence[str] = ("input_resolution", "context_length", "vocab_size")
+
+
+def _beside(file: Path) -> bool | None:
+    """Read whether weights have QuickGELU off the configuration that lies beside them; None if there is none."""
+    try:
+        config = json.loads((file.parent / _CONFIG).read_text())
+        return bool(config["model_cfg"].get("quick_gelu", False))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _hub(config: dict[str, Any]) -> str:
+    return str(config.get("hf_hub") or config.get("url", "")).rstrip("/")
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix("-quickgelu")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip from writing to the root logger; what matters comes as an error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)

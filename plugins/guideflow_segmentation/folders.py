@@ -1,0 +1,134 @@
+"""Segmentation networks from folders and from the Hub: transformers and segmentation_models_pytorch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow.registry import require
+from guideflow.vision import Preparation
+from guideflow_segmentation.loaded import EXTRA, Segmenter
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
+    """Load what `save_pretrained` of transformers or of segmentation_models_pytorch wrote.
+
+    Arguments:
+        given: A folder, or "owner/name" on the Hub.
+        normalised: The user says how pictures are normalised, so the folder need not.
+
+    Returns:
+        What was loaded.
+
+    Raises:
+        InvalidArgument: If it is no such folder, is damaged, or does not say how pictures are normalised.
+        MissingWeights: If it is on the Hub and cannot be downloaded.
+    """
+    folder = Path(given).expanduser()
+    if not folder.is_dir() and not _HUB_ID.fullmatch(str(given)):
+        raise InvalidArgument(
+            f"There is no segmentation network {str(given)!r}. Expected 'lraspp' or another of torchvision, a folder "
+            "that `save_pretrained` wrote, or 'owner/name' on the Hub."
+        )
+    source = str(folder if folder.is_dir() else given)
+    config = _json(source, "config.json")
+    if config is None:
+        raise InvalidArgument(f"{source} has no config.json. Expected a folder that `save_pretrained` wrote.")
+    processor = _json(source, "preprocessor_config.json")
+    if processor is None and not normalised:
+        raise InvalidArgument(
+            f"{source} has no preprocessor_config.json that tells how pictures are normalised. Type what it was "
+            "trained with; with ImageNet's that is mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]."
+        )
+    labels = config.get("id2label") or _json(source, "id2label.json") or {}
+    names = tuple(str(labels[key]) for key in sorted(labels, key=int)) or None
+    load = _smp if "_model_class" in config else _transformers
+    try:
+        network, multiple = load(source)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        why = " ".join(str(error).split())[:200]
+        if folder.is_dir():
+            raise InvalidArgument(f"{source} cannot be loaded as a segmentation network: {why}") from error
+        raise _missing(source, why) from error
+    preparation = preparation_from(processor) if processor is not None else Preparation()
+    return Segmenter(network, preparation, names, multiple, folder.name if folder.is_dir() else source)
+
+
+def _smp(source: str) -> tuple[nn.Module, int]:
+    smp = require("segmentation_models_pytorch", extra=EXTRA)
+    network = smp.from_pretrained(source, encoder_weights=None)  # else it downloads weights that are replaced at once
+    divisible = getattr(network, "requires_divisible_input_shape", True)
+    return network, int(getattr(network.encoder, "output_stride", 1)) if divisible else 1
+
+
+def _transformers(source: str) -> tuple[nn.Module, int]:
+    transformers = require("transformers", extra=EXTRA)
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        network, report = transformers.AutoModelForSemanticSegmentation.from_pretrained(
+            source, output_loading_info=True
+        )
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    if lacking := sorted(report["missing_keys"]):
+        raise ValueError(f"it has no weights for {lacking[0]}; such a network would be partly random")
+    return network, 1
+
+
+def preparation_from(processor: Mapping[str, Any]) -> Preparation:
+    """Read a `preprocessor_config.json` of transformers.
+
+    Arguments:
+        processor: Its content. Pictures in [0, 1] are 1/255 of what it speaks of.
+
+    Returns:
+        The same for pictures in [0, 1]; pictures are stretched to its size.
+    """
+    size = processor.get("size") if processor.get("do_resize", True) else None
+    if isinstance(size, Mapping):
+        size = (size["height"], size["width"]) if "height" in size else size.get("shortest_edge")
+    scale = 255 * (processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1)
+    normalise = processor.get("do_normalize", True)
+    mean = processor["image_mean"] if normalise else (0.0, 0.0, 0.0)
+    std = processor["image_std"] if normalise else (1.0, 1.0, 1.0)
+    return Preparation().changed(size, [value / scale for value in mean], [value / scale for value in std])
+
+
+def _json(source: str, name: str) -> dict[str, Any] | None:
+    """Read a small file of a folder or of a repository on the Hub; None if it has none."""
+    file = Path(source) / name
+    if not Path(source).is_dir():
+        hub = require("huggingface_hub", extra=EXTRA)
+        try:
+            file = Path(hub.hf_hub_download(source, name))
+        except Exception as error:  # the client raises its own, the system's and its HTTP library's, by version
+            absent = isinstance(error, hub.errors.EntryNotFoundError)
+            if absent and not isinstance(error, hub.errors.LocalEntryNotFoundError):  # the latter: no network
+                return None
+            raise _missing(source, " ".join(str(error).split())[:160]) from error
+    if not file.is_file():
+        return None
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise InvalidArgument(f"{file} is no JSON: {error}. Save or download it again.") from error
+
+
+def _missing(source: str, why: str) -> MissingWeights:
+    folder = source.rpartition("/")[2]
+    return MissingWeights(
+        f"{source} is not on this machine and cannot be downloaded ({why}). Where there is network, type: hf download "
+        f"{source} --local-dir {folder}. Then bring that folder here and give network={folder!r}, the path you put it "
+        "at."
+    )

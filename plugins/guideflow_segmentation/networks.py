@@ -1,0 +1,65 @@
+"""Find and load a segmentation network by what the user gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from guideflow.errors import InvalidArgument
+from guideflow.vision import Preparation, freeze
+from guideflow_segmentation.folders import from_folder_or_hub
+from guideflow_segmentation.loaded import Segmenter
+from guideflow_segmentation.published import from_torchvision
+
+
+def load_segmenter(
+    network: str | Path | nn.Module = "lraspp",
+    checkpoint: str | Path | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    size: int | Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    device: str = "cpu",
+) -> Segmenter:
+    """Load a segmentation network, frozen and in float32.
+
+    Arguments:
+        network: "lraspp" or another segmentation network of torchvision; a folder that `save_pretrained` of
+            transformers or of segmentation_models_pytorch wrote; "owner/name" on the Hub; or a module.
+        checkpoint: For torchvision's: a file of weights in place of the published ones.
+        names: Of the classes, in place of the network's own.
+        size: Side or (height, width) at which pictures are segmented; by default what the checkpoint says (520 for
+            torchvision), or the size of the pictures.
+        mean: Normalisation in place of the checkpoint's, for pictures in [0, 1]; by default none for a module.
+        std: The same.
+        device: Where it runs.
+
+    Returns:
+        The network with its preparation and class names.
+
+    Raises:
+        InvalidArgument: If there is no such network, or the checkpoint does not say how pictures are normalised.
+        MissingWeights: If the weights are not here and cannot be downloaded.
+    """
+    if checkpoint is not None and (isinstance(network, nn.Module) or not _is_torchvision(str(network))):
+        raise InvalidArgument("Got checkpoint=, which only networks of torchvision read. Give the folder as network=.")
+    if isinstance(network, nn.Module):
+        found = Segmenter(network, Preparation(), None, 1, type(network).__name__)
+    elif _is_torchvision(str(network)):
+        found = from_torchvision(str(network), checkpoint, names)
+    else:
+        found = from_folder_or_hub(network, normalised=mean is not None and std is not None)
+    return Segmenter(
+        freeze(found.network, device),
+        found.preparation.changed(size, mean, std),
+        found.names if names is None else tuple(names),
+        found.multiple,
+        found.title,
+    )
+
+
+def _is_torchvision(name: str) -> bool:
+    return name.startswith(("lraspp", "deeplabv3", "fcn")) and not Path(name).is_dir()

@@ -1,0 +1,129 @@
+"""The published networks whose features are taken for style."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from guideflow.errors import InvalidArgument, MissingWeights
+
+VGG_URL: Final = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+VGG_LAYERS: Final = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+"""Those of Gatys et al."""
+
+_VGG_BLOCKS: Final = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512, 512, 512, 512))
+
+
+class ClipTokens(nn.Module):
+    """Patch tokens of blocks of a CLIP vision transformer, in front of the blocks that are not needed.
+
+    Arguments:
+        visual: open_clip's vision transformer.
+        blocks: Numbers of the blocks whose outputs are taken, from 0.
+
+    Raises:
+        InvalidArgument: If it is no vision transformer or has no such block.
+    """
+
+    def __init__(self, visual: nn.Module, blocks: Sequence[int]) -> None:
+        """Check that the blocks are there."""
+        super().__init__()
+        residual = getattr(getattr(visual, "transformer", None), "resblocks", None)
+        if residual is None:
+            raise InvalidArgument(
+                f"Got a {type(visual).__name__} as the image tower. The backend 'clip-gram' expects a vision "
+                "transformer: type network='ViT-B-16'."
+            )
+        if not blocks or not all(isinstance(block, int) and 0 <= block < len(residual) for block in blocks):
+            raise InvalidArgument(f"Got layers={list(blocks)!r}. Expected numbers of blocks, 0 to {len(residual) - 1}.")
+        self.visual = visual
+        self.blocks = sorted(set(blocks))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return (B, tokens, C) for each block; without the class token."""
+        visual: Any = self.visual
+        found = visual.forward_intermediates(
+            image, indices=self.blocks, stop_early=True, intermediates_only=True, output_fmt="NLC"
+        )
+        return list(found["image_intermediates"])
+
+
+class VggFeatures(nn.Module):
+    """Features of VGG-19, up to the last layer that is wanted.
+
+    Arguments:
+        layers: Names such as "relu3_1".
+        checkpoint: A file of torchvision's `vgg19` weights, `.pth` or `.safetensors`; by default torchvision's own,
+            from the cache of torch.hub or downloaded to it.
+
+    Raises:
+        InvalidArgument: If there is no such layer, or the file holds no VGG-19.
+        MissingWeights: If the weights are neither here nor to be had.
+    """
+
+    def __init__(self, layers: Sequence[str] = VGG_LAYERS, checkpoint: str | Path | None = None) -> None:
+        """Build the layers and load their weights."""
+        super().__init__()
+        names = [f"relu{block}_{i + 1}" for block, widths in enumerate(_VGG_BLOCKS, 1) for i in range(len(widths))]
+        if not layers or (unknown := [layer for layer in layers if layer not in names]):
+            given = f"layers={list(layers)!r}" if not layers else f"layer {unknown[0]!r}"
+            raise InvalidArgument(f"Got {given}. Expected some of: {', '.join(names)}.")
+        modules: list[nn.Module] = []
+        self.taken: list[int] = []
+        channels = 3
+        for name, width in zip(names, (width for widths in _VGG_BLOCKS for width in widths), strict=True):
+            if len(self.taken) == len(set(layers)):
+                break
+            if name.endswith("_1") and modules:
+                modules.append(nn.MaxPool2d(2))
+            modules += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+            if name in layers:
+                self.taken.append(len(modules) - 1)
+        self.features = nn.Sequential(*modules)
+        state = _vgg_state(checkpoint)
+        wanted = self.state_dict()
+        if lacking := [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]:
+            raise InvalidArgument(
+                f"{checkpoint} is no VGG-19 of torchvision: {lacking[0]} is missing or of another shape. Give the file "
+                f"that {VGG_URL} has."
+            )
+        self.load_state_dict({key: state[key] for key in wanted})
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return (B, C, h, w) for each layer, from low to high."""
+        found = []
+        for number, layer in enumerate(self.features):
+            image = layer(image)
+            if number in self.taken:
+                found.append(image)
+        return found
+
+
+def _vgg_state(checkpoint: str | Path | None) -> dict[str, Tensor]:
+    if checkpoint is None:
+        try:
+            return dict(torch.hub.load_state_dict_from_url(VGG_URL, progress=False, check_hash=True, weights_only=True))
+        except (OSError, RuntimeError) as error:
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            raise MissingWeights(
+                f"VGG-19's weights are not in {folder} and cannot be downloaded ({' '.join(str(error).split())[:120]}"
+                f"). Where there is network, download {VGG_URL} (548 MB), put it into that folder or give its path: "
+                "checkpoint='vgg19-dcbb9e9d.pth'."
+            ) from error
+    file = Path(checkpoint).expanduser()
+    if not file.is_file():
+        raise InvalidArgument(f"There is no file {file}, given as checkpoint. Expected VGG-19's weights: {VGG_URL}.")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(file))
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, OSError, RuntimeError, TypeError, ValueError, EOFError) as error:
+        raise InvalidArgument(f"{file} cannot be read as weights: {' '.join(str(error).split())[:160]}") from error

@@ -1,0 +1,291 @@
+"""The style loss: closed-form values on hand-made features, published layouts on disk, and the bugs of others."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+import guideflow as gf
+import tiny_clip
+from guideflow.errors import InvalidArgument, InvalidImage, MissingWeights
+from guideflow.testing import check_loss, parametrize_loss
+from guideflow_style import ClipTokens, Style, VggFeatures, gram
+
+NOISE = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(1))
+
+
+class Pixels(nn.Module):
+    """Features are the colours of the pixels, as a map."""
+
+    def forward(self, image):
+        return image
+
+
+class Mean(nn.Module):
+    """The embedding is the mean colour."""
+
+    def forward(self, image):
+        return image.flatten(2).mean(2)
+
+
+class Layers(nn.Module):
+    """Two layers of random features, as a list of a map and of tokens."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 6, 3, stride=2)
+
+    def forward(self, image):
+        low = torch.tanh(self.first(image))
+        return [low, self.second(low).flatten(2).transpose(1, 2)]
+
+
+def plain(*rgb, size=8):
+    return torch.tensor(rgb, dtype=torch.float32).view(3, 1, 1).expand(3, size, size).clone()
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    return tiny_clip.folder(tmp_path_factory.mktemp("clip") / "vit")
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    return tiny_clip.folder(tmp_path_factory.mktemp("clip") / "resnet", tiny_clip.RESNET)
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory):
+    """The first two blocks of a random VGG-19 in torchvision's layout, as a file and as modules."""
+    torch.manual_seed(0)
+    features = nn.Sequential(
+        *(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU()),
+    )
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
+    save_file({f"features.{key}": value for key, value in features.state_dict().items()}, path)
+    return path, features
+
+
+@parametrize_loss(lambda: gf.load_loss("style", reference=NOISE[:2], backend="gram", network=Layers()), image_size=24)
+def test_gram_conforms(check):
+    check()
+
+
+@parametrize_loss(
+    lambda: Style(list(NOISE[:2]), backend="cosine", network=Mean(), combine="best", mean=[0.5] * 3), image_size=16
+)
+def test_cosine_conforms(check):
+    check()
+
+
+def test_published_layouts_on_disk_conform(vit, resnet, vgg):
+    check_loss(lambda: Style(NOISE[0], network=resnet[0]), image_size=32)
+    check_loss(lambda: Style(NOISE[0], backend="clip-gram", network=vit[0]), image_size=32)
+    layers = ["relu1_1", "relu2_1"]
+    check_loss(lambda: Style(NOISE[0], backend="vgg-gram", checkpoint=vgg[0], layers=layers, size=16), image_size=16)
+
+
+def test_the_gram_distance_is_relative_and_known_in_closed_form():
+    red, half, blue = plain(1, 0, 0), plain(0.5, 0, 0), plain(0, 0, 1)
+    loss = Style(red, backend="gram", network=Pixels())
+    # Gram matrices are diag(1, 0, 0), diag(1/4, 0, 0) and diag(0, 0, 1).
+    torch.testing.assert_close(loss(torch.stack([red, half, blue])), torch.tensor([0, 0.75**2, 2]))
+
+
+def test_the_cosine_distance_is_known_in_closed_form():
+    loss = Style(plain(1, 0, 0), backend="cosine", network=Mean())
+    x = torch.stack([plain(0.3, 0, 0), plain(1, 1, 0), plain(0, 1, 0)])
+    torch.testing.assert_close(loss(x), torch.tensor([0, 1 - 0.5**0.5, 1]))
+
+
+def test_several_references_are_meant_or_the_nearest_counts():
+    x = torch.stack([plain(1, 0, 0), plain(0, 0, 1)])
+    references = [plain(1, 0, 0), plain(0, 0, 1, size=5)]
+    best = Style(references, backend="gram", network=Pixels(), combine="best")
+    torch.testing.assert_close(best(x), torch.zeros(2))
+    mean = Style(references, backend="gram", network=Pixels())  # diag(1/2, 0, 1/2), of squared norm 1/2
+    torch.testing.assert_close(mean(x), torch.ones(2))
+    cosine = Style(references, backend="cosine", network=Mean())
+    torch.testing.assert_close(cosine(x), torch.full((2,), 1 - 0.5**0.5))
+    assert cosine.describe() == "style (cosine, 2 references)" and len(cosine.references()) == 2
+
+
+def test_weights_carry_over_between_sizes():
+    reference, x = NOISE[0], NOISE[1:2]
+    larger = x.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    loss = Style(reference, backend="gram", network=Pixels())
+    torch.testing.assert_close(loss(larger), loss(x))
+    torch.testing.assert_close(gram(larger), gram(x))
+    small, large = (x.clone().requires_grad_(), larger.clone().requires_grad_())
+    gradients = [torch.autograd.grad(loss(one).sum(), one)[0] for one in (small, large)]
+    torch.testing.assert_close(F.avg_pool2d(gradients[1], 3, divisor_override=1), gradients[0])
+
+
+def test_descent_on_pixels_takes_the_style_over():
+    reference = plain(0.9, 0.2, 0.1)
+    loss, x = Style(reference, backend="gram", network=Pixels()), torch.full((1, 3, 8, 8), 0.5)
+    for _ in range(200):
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(x).sum(), x)
+        x = (x - 2 * gradient).detach().clamp(0, 1)
+    assert loss(x) < 1e-4
+    torch.testing.assert_close(x[0], reference, atol=0.02, rtol=0)
+
+
+def test_the_gradient_agrees_with_finite_differences_in_float64():
+    loss = Style(NOISE[:2, :, :7, :7].double(), backend="gram", network=Layers().double(), combine="best")
+    x = NOISE[1:, :, 9:14, :5].double().requires_grad_()
+    assert torch.autograd.gradcheck(loss, x)
+
+
+def test_references_are_encoded_once():
+    calls = []
+    network = Layers()
+    network.register_forward_hook(lambda *_: calls.append(1))
+    loss = Style(NOISE[:2], backend="gram", network=network)
+    for _ in range(3):
+        loss(NOISE)
+    assert len(calls) == 2 + 3
+
+
+def test_a_picture_has_the_style_of_itself_whatever_the_backend(vit, resnet, vgg):
+    """As it must, once the reference goes through the same preparation; TFG normalises it twice."""
+    losses = [
+        Style(NOISE[0], network=resnet[0]),
+        Style(NOISE[0], backend="clip-gram", network=vit[0]),
+        Style(NOISE[0], backend="vgg-gram", checkpoint=vgg[0], layers=["relu2_1"]),
+    ]
+    for loss in losses:
+        values = loss(NOISE)
+        assert values[0].abs() < 1e-6 and (values[1:] > 1e-5).all()
+        with pytest.raises(InvalidImage, match="Expected \\[0, 1\\]"):
+            loss(NOISE * 2 - 1)  # which TFG feeds
+
+
+def test_pictures_of_a_batch_do_not_disturb_each_other():
+    """As they do where the norm is taken over the whole batch, in FreeDoM and MPGD."""
+    loss = Style(NOISE[0], backend="gram", network=Layers())
+    x, other = NOISE[1:].clone().requires_grad_(), torch.stack([NOISE[1], NOISE[2] ** 4]).requires_grad_()
+    (gradient,), (with_other,) = (torch.autograd.grad(loss(one).sum(), one) for one in (x, other))
+    torch.testing.assert_close(gradient[0], with_other[0])
+
+    def coupled(image):
+        return torch.linalg.vector_norm(gram(image) - gram(NOISE[:1])).expand(len(image))
+
+    (bad,), (bad_with_other,) = (torch.autograd.grad(coupled(one)[0], one) for one in (x, other))
+    assert not torch.allclose(bad[0], bad_with_other[0])
+
+
+def test_clip_gram_takes_the_tokens_after_block_2_counted_from_0(vit):
+    """FreeDoM's block; TFG takes the one before, because hidden states count the embedding as the first."""
+    folder, network = vit
+    found = {}
+    for number, block in enumerate(network.visual.transformer.resblocks):
+        block.register_forward_hook(lambda _, __, output, number=number: found.update({number: output}))
+    loss = Style(NOISE[0], backend="clip-gram", network=folder)
+    network.visual(loss._preparation(NOISE))
+    torch.testing.assert_close(loss.describe_style(NOISE)[0], gram(found[2][:, 1:]))
+    first = Style(NOISE[0], backend="clip-gram", network=folder, layers=[0, 3])
+    expected = torch.stack([loss_of(gram(found[k][:, 1:])) for k in (0, 3)]).mean(0)
+    torch.testing.assert_close(first(NOISE), expected)
+
+
+def loss_of(grams):
+    return (grams - grams[:1]).square().sum((1, 2)) / grams[0].square().sum()
+
+
+def test_clip_is_the_cosine_of_the_image_embeddings_with_the_normalisation_of_clip(resnet):
+    """Universal Guidance normalises with ImageNet's; its numbers can be had by saying so."""
+    folder, network = resnet
+    loss = Style(NOISE[0], network=folder)
+    mean, std = (torch.tensor(tiny_clip.PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
+    x = NOISE[..., :32, :32]
+    embeddings = F.normalize(network.encode_image((x - mean) / std), dim=1)
+    loss = Style(x[0], network=folder)
+    torch.testing.assert_close(loss(x), 1 - embeddings @ embeddings[0], atol=1e-5, rtol=0)
+    imagenet = Style(x[0], network=folder, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    assert not torch.allclose(imagenet(x), loss(x), atol=1e-5)
+
+
+def test_a_whole_clip_network_is_taken_for_what_it_is(vit):
+    folder, _ = vit
+    for backend in ("clip", "clip-gram"):
+        torch.testing.assert_close(
+            Style(NOISE[0], backend=backend, network=tiny_clip.network(), mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4])(
+                NOISE
+            ),
+            Style(NOISE[0], backend=backend, network=folder)(NOISE),
+        )
+
+
+def test_vgg_features_are_those_of_torchvisions_layout(vgg):
+    path, features = vgg
+    found = VggFeatures(["relu2_1", "relu1_1"], path)(NOISE)
+    torch.testing.assert_close(found, [features[:2](NOISE), features(NOISE)])
+    with pytest.raises(InvalidArgument, match=r"features\.7\.weight is missing"):
+        VggFeatures(["relu2_2"], path)
+
+
+def test_without_vgg_the_message_says_what_to_download(monkeypatch, tmp_path):
+    from urllib.error import URLError
+
+    def refuse(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(MissingWeights, match=r"download https://download\.pytorch\.org/models/vgg19.*checkpoint="):
+        Style(NOISE[0], backend="vgg-gram")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "gatys"}, "'clip', 'clip-gram', 'vgg-gram', 'cosine', 'gram'"),
+        ({"combine": "max"}, "'mean', 'best'"),
+        ({"network": None}, "Expected a module"),
+        ({"network": "RN50"}, "Expected a module"),
+        ({"network": Mean()}, r"\(1, 3\) for 1 pictures.*type backend='cosine'"),
+        ({"backend": "cosine"}, r"\(1, 3, 40, 40\) for 1 pictures.*type backend='gram'"),
+        ({"layers": [1]}, "layers=, which a module does not read"),
+        ({"checkpoint": "a.pth"}, "checkpoint=, which a module does not read"),
+        ({"quick_gelu": True}, "quick_gelu=, which a module does not read"),
+        ({"backend": "vgg-gram", "network": None, "quick_gelu": True}, "quick_gelu=, which backend='vgg-gram'"),
+        ({"backend": "vgg-gram", "network": "vgg16"}, "Expected a module, or checkpoint"),
+        ({"backend": "vgg-gram", "network": None, "layers": ["relu9"]}, "layer 'relu9'. Expected some of: relu1_1"),
+        ({"backend": "vgg-gram", "network": None, "checkpoint": "a.pth"}, "no file a.pth"),
+        ({"backend": "clip", "network": "nothing"}, "no CLIP network 'nothing'"),
+    ],
+)
+def test_options_are_refused_with_a_cure(options, message):
+    with pytest.raises(InvalidArgument, match=message):
+        Style(NOISE[0], **{"backend": "gram", "network": Pixels(), **options})
+
+
+def test_networks_that_do_not_fit_a_backend_are_refused_with_a_cure(vit, resnet):
+    with pytest.raises(InvalidArgument, match="network='ViT-B-16'"):
+        Style(NOISE[0], backend="clip-gram", network=resnet[0])
+    for layers in ([4], [-1], []):
+        with pytest.raises(InvalidArgument, match="0 to 3"):
+            Style(NOISE[0], backend="clip-gram", network=vit[0], layers=layers)
+    with pytest.raises(InvalidArgument, match="vision transformer"):
+        ClipTokens(nn.Identity(), [2])
+
+
+def test_a_solve_takes_the_style_over_better_than_no_guidance():
+    sampler = gf.load_sampler("toy-mixture")
+    loss = Style(sampler.decode(sampler.means[[2, 8]]), backend="gram", network=Layers())
+    solution = gf.solve(sampler, loss, prompt="disc", max_iterations=12, seed=[0, 1])
+    assert (solution.loss < 0.5 * solution.history["style"][0]).all()
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("backend", ["clip", "clip-gram", "vgg-gram"])
+def test_published_networks_tell_styles_apart(backend):
+    stripes = (torch.arange(64) // 4 % 2).float().expand(3, 64, 64)
+    loss = Style(stripes, backend=backend)
+    values = loss(torch.stack([stripes.roll(2, -1), plain(0.2, 0.5, 0.9, size=64)]))
+    assert values[0] < values[1]
