@@ -1,0 +1,38 @@
+"""`subject`: pull pictures towards an animal or a thing in reference photographs.
+
+    loss = gf.load_loss("subject", reference="cat.jpg", text="a cat")
+
+An open-vocabulary detector (OWL-ViT) finds the subject, self-supervised features (DINOv2) compare it with the
+reference. Both are Apache-2.0.
+"""
+
+from collections.abc import Mapping
+
+from guideflow.hookspecs import hookimpl
+from guideflow.registry import Entry
+from guideflow.weights import Download
+from guideflow_subject.detector import Detector as Detector
+from guideflow_subject.detector import OwlViT as OwlViT
+from guideflow_subject.loss import DETECTOR as DETECTOR
+from guideflow_subject.loss import NETWORK as NETWORK
+from guideflow_subject.loss import Outcome as Outcome
+from guideflow_subject.loss import Subject as Subject
+from guideflow_subject.sights import NoSubjectFound as NoSubjectFound
+
+
+@hookimpl
+def guideflow_losses() -> Mapping[str, Entry]:
+    """The loss of this package."""
+    return {
+        "subject": Entry(
+            Subject,
+            summary="Distance to an animal or a thing in reference photographs",
+            extra="subject",
+            licence="Apache-2.0 (DINOv2, OWL-ViT)",
+            needs=("reference",),
+            downloads=(
+                Download(NETWORK, ("model.safetensors",), 346e6),
+                Download(DETECTOR, ("model.safetensors",), 613e6),
+            ),
+        )
+    }

@@ -1,0 +1,127 @@
+"""Where described things are in pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from guideflow_subject.loading import load, load_tokenizer
+
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a detector looks for.
+
+    Arguments:
+        query: In the detector's own terms, (D,).
+        box: Left, top, right, bottom of the thing in the picture it was described from, in pixels, (4,).
+        score: How sure the detector is of that box, in [0, 1].
+    """
+
+    query: Tensor
+    box: Tensor
+    score: float
+
+
+class Detector(nn.Module, ABC):
+    """Finds things that look like a described one. Both functions are called without gradient, on float32 pictures."""
+
+    @abstractmethod
+    def describe(self, picture: Tensor, text: str | None) -> Description | None:
+        """Describe a thing in a reference picture.
+
+        Arguments:
+            picture: (1, 3, H, W) in [0, 1].
+            text: What it is, such as "a cat"; None for what the picture shows as a whole.
+
+        Returns:
+            The description, or None if there is nothing.
+        """
+
+    @abstractmethod
+    def find(self, image: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Find candidates.
+
+        Arguments:
+            image: (B, 3, H, W) in [0, 1].
+            queries: One for each subject, (S, D).
+
+        Returns:
+            Boxes (B, N, 4) as left, top, right, bottom in pixels, and scores (B, S, N) in [0, 1].
+        """
+
+
+class OwlViT(Detector):
+    """OWL-ViT: with text on the reference, and image-guided on other pictures.
+
+    The text finds the token of the reference whose box fits it best; its class embedding is the query that image-guided
+    detection uses for that box. It is computed once; a look at a batch costs one pass of the vision tower, whatever the
+    number of subjects. Scores are sigmoids of the logits, not rescaled.
+
+    Arguments:
+        where: Name on the Hub or folder.
+
+    Source: Minderer et al., Simple Open-Vocabulary Object Detection with Vision Transformers (ECCV 2022), section 4.4.
+    """
+
+    def __init__(self, where: str = "google/owlvit-base-patch32") -> None:
+        """Load the network; the tokenizer waits until there is text."""
+        super().__init__()
+        self.network: Any = load("OwlViTForObjectDetection", where, "detector")
+        self._where = where
+        self.register_buffer("mean", torch.tensor(_CLIP_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_CLIP_STD).view(3, 1, 1), persistent=False)
+
+    @torch.no_grad()
+    def describe(self, picture: Tensor, text: str | None) -> Description | None:
+        """Describe the thing that fits the text best, or else the object that fills the picture best."""
+        tokens, grid = self._tokens(picture)
+        boxes = self._boxes(tokens, grid, picture)[0]
+        _, embeddings = self.network.class_predictor(tokens)
+        if text is None:
+            _, index, _ = self.network.embed_image_query(tokens, grid)
+            if index is None:
+                return None
+            best, score = int(index.flatten()[0]), 1.0
+        else:
+            logits = self.network.class_predictor(tokens, self._text(text)[None])[0][0, :, 0]
+            best = int(logits.argmax())
+            score = float(logits[best].sigmoid())
+        return Description(embeddings[0, best], boxes[best], score)
+
+    @torch.no_grad()
+    def find(self, image: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Score the box of every token for every query."""
+        tokens, grid = self._tokens(image)
+        logits = self.network.class_predictor(tokens, queries[None].expand(len(image), -1, -1))[0]
+        return self._boxes(tokens, grid, image), logits.sigmoid().transpose(1, 2)
+
+    def _tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vision tower's answer, (B, N, D) and (B, h, w, D)."""
+        side = self.network.config.vision_config.image_size
+        small = F.interpolate(image, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+        grid = self.network.image_embedder(pixel_values=(small - self.mean) / self.std)[0]
+        return grid.flatten(1, 2), grid
+
+    def _boxes(self, tokens: Tensor, grid: Tensor, image: Tensor) -> Tensor:
+        """Return the box of every token in pixels, within the picture, (B, N, 4)."""
+        centre, size = self.network.box_predictor(tokens, grid).split(2, dim=-1)
+        corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1).clamp(0, 1)
+        height, width = image.shape[-2:]
+        return corners * corners.new_tensor([width, height, width, height])
+
+    def _text(self, text: str) -> Tensor:
+        """Return the query of a text, (1, D)."""
+        length = self.network.config.text_config.max_position_embeddings
+        tokens = load_tokenizer(self._where, "detector")(
+            [text], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).to(self.mean.device)
+        found = self.network.owlvit.get_text_features(tokens.input_ids, tokens.attention_mask)
+        return found if isinstance(found, Tensor) else found.pooler_output
