@@ -5,6 +5,8 @@ Importing guideflow is light: plugins, samplers of real networks and drawing lib
 
 from guideflow import callbacks as callbacks
 from guideflow import errors as errors
+from guideflow.compose import Balanced as Balanced
+from guideflow.compose import balanced as balanced
 from guideflow.errors import GuideflowError as GuideflowError
 from guideflow.hookspecs import hookimpl as hookimpl
 from guideflow.loss import AbstractLoss as AbstractLoss
@@ -37,7 +39,11 @@ from guideflow.solvers import FlowGrad as FlowGrad
 from guideflow.solvers import NoiseDescent as NoiseDescent
 from guideflow.solvers import State as State
 from guideflow.solvers import Unanchored as Unanchored
+from guideflow.timing import Timing as Timing
 from guideflow.types import Image as Image
 from guideflow.types import Latent as Latent
 from guideflow.types import Loss as Loss
 from guideflow.types import PerImage as PerImage
+
+# Last, because it hides the module of the same name, which holds `Schedule`.
+from guideflow.compose import schedule as schedule  # isort: skip

@@ -4,10 +4,13 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from guideflow import registry
+from guideflow.compose import Balanced
 from guideflow.errors import CannotResume, GuideflowError
+from guideflow.from_file import is_file
 from guideflow.loss import Term, WeightedSum
 from guideflow.sampler import Sampler
 from guideflow.solvers import AbstractSolver
+from guideflow.timing import Timing
 from guideflow.types import Loss
 
 
@@ -22,13 +25,25 @@ def load_part(kind: str, recipe: Any) -> Any:
         raise missing(kind)
     try:
         if "terms" in recipe:
-            terms = (Term(term["weight"], load_part(kind, term["loss"]), term["name"]) for term in recipe["terms"])
-            return WeightedSum(tuple(terms), recipe["name"])
+            return WeightedSum(tuple(_load_term(term) for term in recipe["terms"]), recipe["name"])
+        if "balanced" in recipe:
+            return Balanced(load_part(kind, recipe["balanced"]), recipe["limit"], recipe["name"])
+        if is_file(recipe["name"]):
+            # A saved run may come from anybody: what it names as a file must not be run on its word.
+            raise CannotResume(
+                f"The {kind} was read from the file {recipe['name']}, which a saved run cannot make guideflow execute. "
+                f"Give it again: `gf.resume(..., loss=gf.load_loss({recipe['name']!r}))`, or --loss beside --resume."
+            )
         return getattr(registry, f"load_{kind}")(recipe["name"], **recipe["options"])
     except CannotResume:
         raise
     except (GuideflowError, OSError) as error:
         raise CannotResume(f"The saved {kind} {recipe} cannot be loaded again: {error}") from error
+
+
+def _load_term(term: dict[str, Any]) -> Term:
+    timings = tuple(Timing(**timing) for timing in term.get("timings", ()))
+    return Term(term["weight"], load_part("loss", term["loss"]), term["name"], timings)
 
 
 def missing(kind: str) -> CannotResume:
@@ -39,10 +54,27 @@ def missing(kind: str) -> CannotResume:
     )
 
 
+def names_a_file(recipe: Any) -> bool:
+    """Tell whether a loss's recipe asks for a Python file."""
+    if not isinstance(recipe, dict):
+        return False
+    inner = [recipe.get("balanced"), *(term.get("loss") for term in recipe.get("terms", ()))]
+    return is_file(str(recipe.get("name", ""))) or any(map(names_a_file, inner))
+
+
 def _loss_recipe(loss: Loss) -> dict[str, Any] | None:
+    if isinstance(loss, Balanced):
+        inner = _loss_recipe(loss.sum)
+        return None if inner is None else {"balanced": inner, "limit": loss.limit, "name": loss.name}
     if not isinstance(loss, WeightedSum):
         return registry.recipe(loss)
-    terms = [{"weight": term.weight, "name": term.name, "loss": _loss_recipe(term.loss)} for term in loss.terms]
+    terms = []
+    for term in loss.terms:
+        timings = [asdict(timing) for timing in term.timings]
+        terms.append(
+            {"weight": term.weight, "name": term.name, "loss": _loss_recipe(term.loss)}
+            | ({"timings": timings} if timings else {})
+        )
     return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
 
 

@@ -79,7 +79,7 @@ class Run:
         return solution
 
     def _begin(self) -> None:
-        state = self.solver.init(self.problem)
+        state = self.solver.init(self.problem.at(0))
         row = _measure(state)
         self.result = [None] * len(self.settings.seeds)
         self.best, self.unguided = _kept(state), state.rollout.images
@@ -89,7 +89,7 @@ class Run:
         self._review()
 
     def _iterate(self) -> None:
-        new = self.solver.step(self.problem, self.state)
+        new = self.solver.step(self.problem.at(self.state.iteration + 1), self.state)
         good = _finite(_measure(new))
         active = torch.tensor([result is None for result in self.result], device=good.device)
         accepted = good & active
@@ -108,12 +108,14 @@ class Run:
         """Stop the images that are good enough or make no progress."""
         target, patience = self.settings.target_loss, self.settings.patience
         losses, best = self.state.rollout.loss.tolist(), self.best.iteration.tolist()
+        # Before that a term may not have guided yet, so that its loss had no reason to improve.
+        settled = self.problem.loss.settled if isinstance(self.problem.loss, AbstractLoss) else 0
         for i, result in enumerate(self.result):
             if result is not None:
                 continue
             if target is not None and losses[i] <= target:
                 self.result[i] = Result.TARGET_REACHED
-            elif patience is not None and self.state.iteration - best[i] >= patience:
+            elif patience is not None and self.state.iteration - max(best[i], settled) >= patience:
                 self.result[i] = Result.NO_IMPROVEMENT
 
     def _progress(self, clock: Clock) -> Progress:

@@ -18,6 +18,8 @@ import pluggy
 
 from guideflow import hookspecs
 from guideflow.errors import BrokenPlugin, DuplicatePlugin, MissingExtra, UnknownPlugin
+from guideflow.from_file import factory_from_file, is_file
+from guideflow.weights import Download, Footprint
 
 HOOKS: Final = {"sampler": "guideflow_samplers", "loss": "guideflow_losses", "solver": "guideflow_solvers"}
 """The kinds of thing that are loaded by name, and the hook that provides each."""
@@ -50,6 +52,10 @@ class Entry:
         extra: The extra of guideflow it needs, as in `pip install 'guideflow[extra]'`.
         licence: The licence of the weights it loads.
         needs: What it asks for to work: `"face"` (in the picture), `"prompt"`, `"affine sampler"`, ...
+        base: The model family a sampler builds on, such as "SD 1.5".
+        steps: The numbers of steps it can take, such as "1 to 4".
+        downloads: What its defaults fetch; `()` if its weights are included, None if it does not say.
+        footprint: The memory it needs by default.
     """
 
     factory: Callable[..., Any]
@@ -57,6 +63,19 @@ class Entry:
     extra: str | None = None
     licence: str | None = None
     needs: tuple[str, ...] = ()
+    base: str | None = None
+    steps: str | None = None
+    downloads: tuple[Download, ...] | None = None
+    footprint: Footprint | None = None
+
+    @property
+    def weights(self) -> str:
+        """Where its weights are: "weights present", "weights to download", "weights included", or empty if unsaid."""
+        if self.downloads is None:
+            return ""
+        if not self.downloads:
+            return "weights included"
+        return "weights present" if all(part.present() for part in self.downloads) else "weights to download"
 
 
 @dataclass(frozen=True)
@@ -149,7 +168,7 @@ def find(kind: str, name: str) -> Offer:
 
     Arguments:
         kind: `"sampler"`, `"loss"` or `"solver"`.
-        name: The name users type.
+        name: The name users type; of a loss also `path/to/file.py:Name`, without any packaging.
 
     Returns:
         The entry with its plugin.
@@ -160,6 +179,9 @@ def find(kind: str, name: str) -> Offer:
         DuplicatePlugin: If several do.
         MissingExtra: If the plugin of that name needs a package that is not installed.
     """
+    if kind == "loss" and is_file(name):
+        factory, path = factory_from_file(name)
+        return Offer(kind, name, Entry(factory, _summary(factory)), Plugin(name, path, path, ""))
     everyone = list(plugins())
     namesakes = [plugin for plugin in everyone if plugin.name == name]
     for chosen in (namesakes, everyone):

@@ -26,6 +26,12 @@ class MissingExtra(GuideflowError, ImportError):
     """An optional dependency is not installed; the message names the pip command."""
 
 
+class MissingWeights(GuideflowError, FileNotFoundError):
+    """Weights are neither on this machine nor to be had from it; the message names the command that fetches them."""
+
+    __str__ = Exception.__str__
+
+
 class InvalidImage(GuideflowError, ValueError):
     """An image has the wrong shape, channels or range, or its file cannot be read."""
 

@@ -2,17 +2,21 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from guideflow.errors import InvalidArgument, InvalidImage, InvalidLoss
+from guideflow._check import check_image as check_image
+from guideflow._check import checked_value
+from guideflow.errors import InvalidArgument, InvalidLoss
+from guideflow.timing import Timing
 from guideflow.types import Loss
 
-_RANGE_TOLERANCE = 1e-3
+_COLUMNS = ("loss", "gradient_norm", "control_norm")  # that every history has
 
 
 class AbstractLoss(ABC):
@@ -36,6 +40,19 @@ class AbstractLoss(ABC):
     def references(self) -> Sequence[Tensor]:
         """Return the reference pictures to show, each (3, height, width) in [0, 1]; by default none."""
         return ()
+
+    def at(self, iteration: int) -> "AbstractLoss":
+        """Return the loss that guides an iteration; itself, unless it is scheduled.
+
+        Called on its own, a loss is what it comes to in the end. A solve is judged by that at every iteration: it is
+        the reported loss, and what `keep="best"`, `target_loss` and `patience` compare. `at` decides the gradient.
+        """
+        return self
+
+    @property
+    def settled(self) -> int:
+        """First iteration from which `at` no longer changes anything."""
+        return 0
 
     def named(self, name: str) -> "AbstractLoss":
         """Return this loss under another name."""
@@ -72,63 +89,124 @@ class AbstractLoss(ABC):
         return self + as_sum(other).scaled(-1.0)
 
 
+class AbstractGroup(AbstractLoss):
+    """A loss made of several, which are logged too."""
+
+    @property
+    @abstractmethod
+    def lasting(self) -> bool:
+        """Whether some term has a weight in the end."""
+
+    @abstractmethod
+    def evaluate(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and the unweighted value of each term."""
+
+    def __call__(self, image: Any) -> Tensor:
+        """Return the loss."""
+        return self.evaluate(image)[0]
+
+
 @dataclass(frozen=True)
 class Term:
-    """One entry of a weighted sum."""
+    """One entry of a weighted sum; its weight at an iteration is `weight` times the product of its timings."""
 
     weight: float
     loss: Loss
     name: str
+    timings: tuple[Timing, ...] = ()
+
+    def weight_at(self, iteration: int | None) -> float:
+        """Return the weight at an iteration, or in the end."""
+        return self.weight * prod(time.final if iteration is None else time(iteration) for time in self.timings)
+
+    def describe(self) -> str:
+        """Return the term as one reads it: `0.5 * style (from 10)`."""
+        name = " ".join((self.name, *map(str, self.timings)))
+        return name if self.weight == 1 else f"{self.weight:g} * {name}"
 
 
 @dataclass(frozen=True)
-class WeightedSum(AbstractLoss):
+class WeightedSum(AbstractGroup):
     """A weighted sum of losses; every term is logged, unweighted, under a unique name.
 
     A term of weight 0 is only logged: it is evaluated without gradient and cannot spoil the sum.
+
+    Arguments:
+        terms: what is added.
+        name: name of the sum as a term of another one.
+        iteration: the iteration whose weights the gradient has; None for those of the end, which the value always has.
     """
 
     terms: tuple[Term, ...]
     name: str = ""
+    iteration: int | None = None
 
     def __post_init__(self) -> None:
         """Make the names unique: identity, identity-2, ..."""
-        taken = {"loss", "gradient_norm", "control_norm"}  # columns that every history has
-        terms = []
+        taken, terms = list(_COLUMNS), []
         for term in self.terms:
-            name, count = term.name, 1
-            while name in taken:
-                count += 1
-                name = f"{term.name}-{count}"
-            taken.add(name)
-            terms.append(Term(term.weight, term.loss, name))
+            taken.append(_unique(term.name, taken))
+            terms.append(replace(term, name=taken[-1]))
         object.__setattr__(self, "terms", tuple(terms))
 
-    def __call__(self, image: Any) -> Tensor:
-        """Return the weighted sum."""
-        return self.evaluate(image)[0]
-
     def evaluate(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum and the unweighted value of each term."""
+        """Return the weighted sum and the unweighted value of each term, those of nested sums included."""
         values: dict[str, Tensor] = {}
-        total = image.new_zeros(len(image))
+        taken = [*_COLUMNS, *(term.name for term in self.terms)]
+        total = judged = image.new_zeros(len(image))
         for term in self.terms:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and term.weight != 0):
-                values[term.name] = _checked(term.loss, term.name, image)
-            if term.weight != 0:
-                total = total + term.weight * values[term.name]
-        return total, values
+            now, finally_ = term.weight_at(self.iteration), term.weight_at(None)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and now != 0):
+                value, inside = _checked(term.loss, term.name, image)
+            values[term.name] = value
+            for name, inner in inside.items():
+                taken.append(_unique(name, taken))
+                values[taken[-1]] = inner
+            if now != 0:
+                total = total + now * value
+            if finally_ != 0:
+                judged = judged + finally_ * value.detach()
+        if all(term.weight_at(self.iteration) == term.weight_at(None) for term in self.terms):
+            return total, values
+        # The value is what a solve is judged by at every iteration; the gradient is that of this iteration's weights.
+        if not total.requires_grad and image.requires_grad and torch.is_grad_enabled():
+            total = 0 * image.flatten(1).sum(1)
+        return judged + (total - total.detach()), values
+
+    def weights(self, iteration: int | None = None) -> dict[str, float]:
+        """Return the weight of each term at an iteration, or in the end."""
+        return {term.name: term.weight_at(iteration) for term in self.terms}
+
+    def at(self, iteration: int) -> "WeightedSum":
+        """Return the sum with the weights of an iteration in its gradient."""
+        losses = [term.loss.at(iteration) if isinstance(term.loss, AbstractLoss) else term.loss for term in self.terms]
+        terms = tuple(replace(term, loss=loss) for term, loss in zip(self.terms, losses, strict=True))
+        same = all(one.loss is other.loss and not one.timings for one, other in zip(terms, self.terms, strict=True))
+        return self if same else replace(self, terms=terms, iteration=iteration)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether some term has a weight in the end."""
+        return any(
+            term.weight_at(None) != 0 and (not isinstance(term.loss, AbstractGroup) or term.loss.lasting)
+            for term in self.terms
+        )
+
+    @property
+    def settled(self) -> int:
+        """First iteration from which every weight is what it stays."""
+        inner = (term.loss.settled for term in self.terms if isinstance(term.loss, AbstractLoss))
+        return max((0, *inner, *(time.settled for term in self.terms for time in term.timings)))
 
     def scaled(self, weight: float) -> "WeightedSum":
         """Return the sum with every weight multiplied."""
         if not isinstance(weight, int | float) or weight != weight or abs(weight) == float("inf"):
             raise InvalidArgument(f"A loss was multiplied by {weight!r}. Expected a finite number, as in `2 * loss`.")
-        return WeightedSum(tuple(Term(weight * term.weight, term.loss, term.name) for term in self.terms), self.name)
+        return replace(self, terms=tuple(replace(term, weight=weight * term.weight) for term in self.terms))
 
     def describe(self) -> str:
         """Return the sum as one reads it: `identity + 0.5 * style`."""
-        parts = (term.name if term.weight == 1 else f"{term.weight:g} * {term.name}" for term in self.terms)
-        return " + ".join(parts).replace("+ -", "- ")
+        return " + ".join(term.describe() for term in self.terms).replace("+ -", "- ")
 
     def references(self) -> Sequence[Tensor]:
         """Return the reference pictures of all terms."""
@@ -166,61 +244,23 @@ def evaluate(loss: Loss, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     return as_sum(loss).evaluate(image)
 
 
-def _checked(loss: Loss, name: str, image: Tensor) -> Tensor:
-    value: object = loss(image)
-    batch = len(image)
-    if not isinstance(value, Tensor):
+def _unique(name: str, taken: Collection[str]) -> str:
+    found, count = name, 1
+    while found in taken:
+        count += 1
+        found = f"{name}-{count}"
+    return found
+
+
+def _checked(loss: Loss, name: str, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    value, inside = loss.evaluate(image) if isinstance(loss, AbstractGroup) else (loss(image), {})
+    return checked_value(value, name, image), inside
+
+
+def require_lasting(loss: WeightedSum) -> None:
+    """Refuse a schedule that ends with nothing to compare iterates by."""
+    if loss.settled and not loss.lasting:
         raise InvalidLoss(
-            f"Loss '{name}' returned a {type(value).__name__}. Expected a tensor of shape ({batch},): "
-            "one number per image."
-        )
-    if value.shape != (batch,):
-        cure = (
-            "Return one number per image, for example `.flatten(1).mean(1)` instead of `.mean()`."
-            if value.dim() == 0
-            else "Reduce every dimension but the first, for example with `.flatten(1).mean(1)`."
-        )
-        raise InvalidLoss(
-            f"Loss '{name}' returned shape {tuple(value.shape)} for {batch} images. Expected ({batch},). {cure}"
-        )
-    if not value.is_floating_point():
-        raise InvalidLoss(f"Loss '{name}' returned {value.dtype}. Expected a differentiable floating-point tensor.")
-    if torch.is_grad_enabled() and image.requires_grad and not value.requires_grad:
-        raise no_gradient(name)
-    return value.to(image.dtype)
-
-
-def no_gradient(name: str) -> InvalidLoss:
-    """Return the error for a loss that the images do not reach."""
-    return InvalidLoss(
-        f"Loss '{name}' has no gradient with respect to the images. Expected a differentiable loss: remove "
-        "`.detach()`, `.item()`, `.numpy()` and `torch.no_grad()` from it, or log it only, with `0 * loss`."
-    )
-
-
-def check_image(image: Tensor, *, what: str = "image") -> None:
-    """Refuse anything but a batch of RGB pictures in [0, 1]; image losses call this on what they are given.
-
-    Raises:
-        InvalidImage: with the shape or range that was given and the cure.
-    """
-    if not isinstance(image, Tensor) or not image.is_floating_point():
-        kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise InvalidImage(f"Got {what} of type {kind}. Expected a float tensor; for 0..255 integers type `x / 255`.")
-    if image.dim() != 4:
-        raise InvalidImage(
-            f"Got {what} of shape {tuple(image.shape)}. Expected (batch, 3, height, width); "
-            "for a single picture type `image[None]`."
-        )
-    if image.shape[1] != 3:
-        cure = "image.permute(0, 3, 1, 2)" if image.shape[3] == 3 else "image[:, :3]"
-        cure = "image.expand(-1, 3, -1, -1)" if image.shape[1] == 1 else cure
-        raise InvalidImage(
-            f"Got {what} with {image.shape[1]} channels, shape {tuple(image.shape)}. Expected 3: type `{cure}`."
-        )
-    finite = image.detach()[torch.isfinite(image.detach())]
-    if finite.numel() and (finite.min() < -_RANGE_TOLERANCE or finite.max() > 1 + _RANGE_TOLERANCE):
-        raise InvalidImage(
-            f"Got {what} in the range [{finite.min():.3g}, {finite.max():.3g}]. Expected [0, 1]; "
-            "for [-1, 1] type `image / 2 + 0.5`, for 0..255 type `image / 255`."
+            f"Nothing is left of the loss '{loss.describe()}' in the end, so its iterates cannot be compared. Add a "
+            "loss that stays, or keep a share of this one: `gf.schedule(loss, end=30, after=0.1)`."
         )

@@ -1,7 +1,7 @@
 """A guidance problem and its rollout: the only place where networks run and gradients are taken."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guideflow._batched import mapping, tensor
+from guideflow._check import no_gradient
 from guideflow.errors import InvalidArgument
-from guideflow.loss import as_sum, evaluate, no_gradient
+from guideflow.loss import AbstractLoss, as_sum, evaluate, require_lasting
 from guideflow.sampler import Sampler
 from guideflow.types import Latent, Latents, Loss, PerImage, States
 
@@ -50,10 +51,10 @@ class Rollout:
         states: z_0..z_K, (K + 1, B, ...).
         end_points: e_1..e_K, the states before their controls were added, (K, B, ...).
         images: decoded z_K.
-        loss: loss of each image, unscaled.
+        loss: loss of each image, unscaled; of a scheduled loss, what it comes to in the end.
         terms: unweighted value of each loss term by name.
         gradients: g_0..g_K, the gradients of `loss_scale` x loss with respect to the states, (K + 1, B, ...);
-            None if they were not asked for.
+            None if they were not asked for. Of a scheduled loss, with the weights of the problem's iteration.
     """
 
     states: States = field(metadata=tensor(1))
@@ -99,7 +100,7 @@ class Problem:
             raise InvalidArgument(
                 f"Got {self.sampler!r} as sampler. Expected a Sampler, for example `gf.load_sampler('toy-mixture')`."
             )
-        as_sum(self.loss)
+        require_lasting(as_sum(self.loss))
         if len(self.sampler.control) != self.sampler.num_steps:
             raise InvalidArgument(
                 f"The sampler has {len(self.sampler.control)} control factors and {self.sampler.num_steps} steps. "
@@ -107,6 +108,15 @@ class Problem:
             )
         if not 0 < self.loss_scale < float("inf"):
             raise InvalidArgument(f"Got loss_scale = {self.loss_scale}. Expected a finite number above 0, such as 100.")
+
+    def at(self, iteration: int) -> "Problem":
+        """Return the problem with the loss that guides an iteration; itself, unless the loss is scheduled.
+
+        `solve` and `iterate` give a solver the problem of the iterate it is about to roll out, so solvers need not
+        know of schedules.
+        """
+        loss = self.loss.at(iteration) if isinstance(self.loss, AbstractLoss) else self.loss
+        return self if loss is self.loss else replace(self, loss=loss)
 
     @property
     def z0(self) -> Tensor:

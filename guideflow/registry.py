@@ -72,15 +72,17 @@ def load_loss(name: str, /, **options: Any) -> Loss:
     """Make the loss of a name.
 
     Arguments:
-        name: As `guideflow list losses` shows it.
+        name: As `guideflow list losses` shows it, or `path/to/file.py:Name`: a class that is made with the options, a
+            function from pictures to one number per picture whose further arguments are the options, or a loss that
+            the file has made.
         options: Passed on to its factory; `guideflow info NAME` shows them.
 
     Returns:
         A callable that maps an image batch to one number per image.
 
     Raises:
-        UnknownPlugin: If nothing installed provides the name.
-        BrokenPlugin: If the plugin of that name fails.
+        UnknownPlugin: If nothing installed provides the name, or the file does not.
+        BrokenPlugin: If the plugin of that name, or the file, fails.
         DuplicatePlugin: If two installed packages do.
         MissingExtra: If it needs a package that is not installed.
         InvalidArgument: If its factory does not take an option, or needs one that was not given.

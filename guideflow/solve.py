@@ -28,10 +28,10 @@ def iterate(problem: Problem, solver: AbstractSolver[S], state: S | None = None)
     `break` to stop; pass the last state to go on later. Nothing is kept, stopped or checked: that is `solve`'s work.
     """
     solver.check(problem)
-    state = solver.init(problem) if state is None else state
+    state = solver.init(problem.at(0)) if state is None else state
     while True:
         yield state
-        state = solver.step(problem, state)
+        state = solver.step(problem.at(state.iteration + 1), state)
 
 
 def solve(
@@ -67,7 +67,8 @@ def solve(
         callback: called with a `Progress` after every iteration, iteration 0 included; one or several.
         keep: the iterate to keep of each image, that of lowest loss or the last.
         target_loss: stop an image as soon as its loss is this low.
-        patience: stop an image if its loss has not improved for so many iterations.
+        patience: stop an image if its loss has not improved for so many iterations, all of them after the weights of a
+            scheduled loss have settled.
         time_limit: stop after so many seconds, between iterations.
         loss_scale: factor of the loss before gradients are taken, see `Problem`.
         throw: raise `NonFinite` if an image met nan or inf, instead of reporting it in `result` only.

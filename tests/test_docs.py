@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 
 import guideflow as gf
+import tiny
 from guideflow import callbacks, discovery, errors, hookspecs, images, registry, testing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+SITE = sorted(page for page in DOCS.rglob("*.md") if DOCS / "examples" not in page.parents)
+PAGES = [ROOT / "README.md", *SITE]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TINY = re.compile(r"^tiny (\w+): (\S+)$", re.MULTILINE)
 PICTURE = re.compile(r"!\[[^\]]*\]\((?!http)([^)]+\.png)\)")
 
 
@@ -37,6 +40,11 @@ def test_the_code_of_a_page_runs_and_writes_its_pictures(path, tmp_path, monkeyp
         import guideflow_avatars
 
         shutil.copy(guideflow_avatars.portrait("cleo"), "me.png")
+    if wanted := TINY.findall(text):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        for kind, name in wanted:
+            tiny.stand_in(kind, name, tmp_path / "hub")
     # Dataclasses look their module up, so the page has to be one.
     page = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", page)
@@ -110,5 +118,5 @@ def test_every_command_is_documented():
 
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
-    for page in DOCS.rglob("*.md"):
+    for page in SITE:
         assert f": {page.relative_to(DOCS).as_posix()}\n" in navigation

@@ -365,3 +365,15 @@ def test_an_expected_failure_needs_a_reason_and_must_fail():
         check_loss(Contrast, expected_failures={"frozen": " "})
     with pytest.raises(InvalidArgument, match="no check named 'frosen'"):
         check_loss(Contrast, expected_failures={"frosen": "typo"})
+
+
+class OnePixel(gf.AbstractLoss):
+    """All of its gradient is at one pixel, so that a step of any size but a small one leaves the pictures' range."""
+
+    def __call__(self, image):
+        gf.check_image(image)
+        return (image.float()[:, 0, 0, 0] - 0.5).square()
+
+
+def test_finite_differences_stay_within_the_range_of_pictures():
+    check_loss(OnePixel)

@@ -43,10 +43,17 @@ def _table(title: str, offers: tuple[registry.Offer, ...]) -> Table:
     table.add_column(no_wrap=True, style="cyan")
     table.add_column()
     for offer in offers:
-        table.add_row(offer.name, escape(offer.entry.summary))
+        facts = _facts(offer.entry)
+        table.add_row(offer.name, escape(offer.entry.summary) + (f"\n[dim]{escape(facts)}[/]" if facts else ""))
     if not offers:
         table.add_row("none installed", "")
     return table
+
+
+def _facts(entry: registry.Entry) -> str:
+    """Base, steps, whereabouts and licence of the weights, as far as an entry says."""
+    steps = "" if not entry.steps else f"{entry.steps} step" + ("" if entry.steps == "1" else "s")
+    return "; ".join(filter(None, (entry.base, steps, entry.weights, entry.licence)))
 
 
 def show_info(name: str) -> None:
@@ -84,8 +91,13 @@ def _show(console: Console, offer: registry.Offer) -> None:
     facts.add_column()
     facts.add_row("licence", entry.licence or "no weights of its own")
     facts.add_row("needs", ", ".join(entry.needs) or "nothing")
+    if entry.base:
+        facts.add_row("base", escape(entry.base))
+    if entry.steps:
+        facts.add_row("steps", escape(entry.steps))
     if entry.extra:
         facts.add_row("install", escape(f"pip install 'guideflow[{entry.extra}]'"))
+    _add_weights(facts, entry)
     console.print(facts)
     options = registry.options(entry.factory)
     if options is None:
@@ -107,6 +119,17 @@ def _show(console: Console, offer: registry.Offer) -> None:
     console.print(
         f"  use: guideflow run --{offer.kind} {offer.name}{':' + required if required else ''} ...\n", highlight=False
     )
+
+
+def _add_weights(facts: Table, entry: registry.Entry) -> None:
+    """Say what is downloaded, and how much memory is needed."""
+    for i, download in enumerate(entry.downloads or ()):
+        where = "present" if download.present() else "to download"
+        facts.add_row("" if i else "weights", escape(f"{download}, {where}"))
+    if entry.downloads == ():
+        facts.add_row("weights", "included")
+    for i, line in enumerate(entry.footprint.lines() if entry.footprint else ()):
+        facts.add_row("" if i else "memory", escape(line))
 
 
 def _short(annotation: str) -> str:

@@ -79,7 +79,7 @@ def run_command(
     if not resume:
         return solve_new(sampler, loss or [], solver, prompt, negative_prompt, seed, iterations, out)
     given = {"--sampler": sampler, "--loss": loss, "--prompt": prompt, "--seed": seed}
-    return resume_saved(out, iterations, [name for name, value in given.items() if value])
+    return resume_saved(out, iterations, [name for name, value in given.items() if value], loss or [])
 
 
 @app.command("list")

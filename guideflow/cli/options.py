@@ -10,6 +10,7 @@ import typer
 
 from guideflow import registry
 from guideflow.errors import GuideflowError, InvalidArgument
+from guideflow.from_file import is_file, split_name
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}
@@ -17,7 +18,10 @@ _WORDS = {"true": True, "false": False, "none": None}
 SamplerOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...", show_default=False)]
 LossOption = Annotated[
     list[str] | None,
-    typer.Option(help="NAME:key=value,... or WEIGHT*NAME:...; repeat to add losses.", show_default=False),
+    typer.Option(
+        help="NAME:key=value,... or WEIGHT*NAME:...; NAME may be path/to/file.py:Name; repeat to add losses.",
+        show_default=False,
+    ),
 ]
 SolverOption = Annotated[str, typer.Option(help="NAME or NAME:key=value,...")]
 PromptOption = Annotated[
@@ -51,19 +55,19 @@ def load(kind: str, text: str) -> Any:
         InvalidArgument: If the options are not of the form key=value, or the factory refuses them.
         GuideflowError: As `load_sampler`, `load_loss` and `load_solver` do.
     """
-    name, _, rest = text.partition(":")
-    factory = registry.find(kind, name.strip()).entry.factory
+    name, rest = split_name(text)
+    factory = registry.find(kind, name).entry.factory
     given = parse_options(rest, factory)
     loader = {"sampler": registry.load_sampler, "loss": registry.load_loss, "solver": registry.load_solver}[kind]
     try:
-        return loader(name.strip(), **given)
+        return loader(name, **given)
     except GuideflowError:
         raise
     except (TypeError, ValueError) as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        hint = f"See `guideflow info {name}`."
+        hint = "" if is_file(name) else f" See `guideflow info {name}`."
         raise InvalidArgument(
-            f"The {kind} {name!r} cannot be made with {shown or 'no options'}: {error}. {hint}"
+            f"The {kind} {name!r} cannot be made with {shown or 'no options'}: {error}.{hint}"
         ) from error
 
 

@@ -46,20 +46,22 @@ def solve_new(
     return _finish(solution, out)
 
 
-def resume_saved(out: Path, iterations: int | None, also_given: list[str]) -> int:
-    """Go on with a saved run, save and show; the exit code is returned."""
+def resume_saved(out: Path, iterations: int | None, also_given: list[str], losses: list[str]) -> int:
+    """Go on with a saved run, save and show; the exit code is returned. A loss from a file has to be given again."""
     import guideflow as gf
+    from guideflow._recipes import names_a_file
 
-    if also_given:
+    saved = Solution.load(out) if also_given in ([], ["--loss"]) else None
+    if saved is None or (losses and not names_a_file(saved.recipes["loss"])):
         raise InvalidArgument(f"--resume takes {', '.join(also_given)} from the saved run. Leave them out.")
-    saved = Solution.load(out)
     total = saved.settings.max_iterations if iterations is None else iterations
     if saved.state.iteration >= total:
         raise CannotResume(
             f"{saved.state.iteration} iterations are done already. To go on, type "
             f"--iterations {saved.state.iteration + 50} or any number above."
         )
-    return _finish(gf.resume(out, max_iterations=total, callback=gf.callbacks.ProgressBar()), out)
+    loss = load_losses(losses) if losses else None
+    return _finish(gf.resume(out, max_iterations=total, loss=loss, callback=gf.callbacks.ProgressBar()), out)
 
 
 def _refuse_used(out: Path) -> None:

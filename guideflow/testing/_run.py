@@ -108,11 +108,18 @@ def require_close(found: Tensor, expected: Tensor, message: str, tolerance: floa
     require(difference <= tolerance * scale, f"{message}: they differ by {difference:.3g}, largest entry {scale:.3g}")
 
 
-def require_gradient(function: Callable[[Tensor], Tensor], at: Tensor, message: str, tolerance: float = 0.05) -> None:
+def require_gradient(
+    function: Callable[[Tensor], Tensor],
+    at: Tensor,
+    message: str,
+    tolerance: float = 0.05,
+    bounds: tuple[float, float] = (-torch.inf, torch.inf),
+) -> None:
     """Require the slope along the gradient to be the gradient's norm, for a finite difference of some step.
 
     Steps from coarse to fine are tried, because float32 rounds small differences away and large ones leave the region
-    where the function is smooth. Rows of `at` are stepped together, so the function's rows must be independent.
+    where the function is smooth, or its `bounds`. Rows of `at` are stepped together, so the function's rows must be
+    independent.
     """
     point = at.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad(function(point).sum(), point)
@@ -122,7 +129,11 @@ def require_gradient(function: Callable[[Tensor], Tensor], at: Tensor, message: 
     direction = gradient / norm.view(-1, *[1] * (at.dim() - 1))
     errors = []
     with torch.no_grad():
+        low, high = bounds
         for step in (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001):
+            reached = torch.stack([at - step * direction, at + step * direction])
+            if step > 0.001 and not (reached.min() >= low and reached.max() <= high):
+                continue
             slope = (function(at + step * direction) - function(at - step * direction)) / (2 * step)
             errors.append((slope / norm - 1).abs())
     worst = torch.stack(errors).nan_to_num(torch.inf).amin(0).max().item()

@@ -19,8 +19,11 @@ HEAVY = (
     "diffusers",
     "kornia",
     "matplotlib",
+    "open_clip",
     "rich",
     "scipy",
+    "segmentation_models_pytorch",
+    "timm",
     "torchvision",
     "transformers",
     "typer",
@@ -154,7 +157,7 @@ def check_gradient(subject: Subject) -> None:
     Troubleshooting: detect and choose without gradient, but crop and embed with; no `.detach()`, `.round()` or numpy
     between the pictures and the number.
     """
-    require_gradient(subject.loss, subject.images, "the loss")
+    require_gradient(subject.loss, subject.images, "the loss", bounds=(-1e-3, 1 + 1e-3))
 
 
 def check_descent(subject: Subject) -> None:
