@@ -1,0 +1,194 @@
+"""What the benchmarks of the avatars world share: cases, solving with a memory on disk, and the judges' scores."""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import guideflow as gf
+from guideflow_avatars import judges
+from guideflow_avatars.identity import WEIGHTS, AvatarsIdentity, load_recogniser
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+CACHE = HERE / "cache"
+README = HERE.parent / "README.md"
+sys.path.insert(0, str(HERE.parent / "tools" / "avatars"))
+
+ITERATIONS = 50
+BATCH = 32
+PEOPLE = {"run": 32, "search": 4, "families": 6}
+FIRST = {"run": 0, "search": 32, "families": 0}  # nobody is searched on and judged on
+
+
+class PairedIdentity(gf.AbstractLoss):
+    """`avatars-identity` with one reference per image."""
+
+    name = "identity"
+
+    def __init__(self, references: Tensor) -> None:
+        """Embed the references, (B, 3, 64, 64)."""
+        self._identity = AvatarsIdentity(references[:1])
+        self._targets = self._identity.embed(references).detach()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return 1 - cosine, image by image."""
+        return 1 - (self._identity.embed(image) * self._targets).sum(1)
+
+
+def cases(part: str) -> tuple[Tensor, list[str], list[int], Tensor]:
+    """References (N, 3, 64, 64), prompts, seeds and identities; `search` shares no person with the others."""
+    import world
+    from common import as_float, load_data
+
+    data = load_data("heldout")
+    rng = random.Random(f"guideflow benchmark {part}")
+    people = list(dict.fromkeys(data["identity"].tolist()))
+    random.Random("guideflow benchmark people").shuffle(people)
+    people = people[FIRST[part] : FIRST[part] + PEOPLE[part]]
+    rows, prompts = [], []
+    for person in people:
+        first = (data["identity"] == person).nonzero()[0, 0]
+        for clothes, colour, background in rng.sample(world.PROMPTS_OF[True], 4):
+            prompts.append(f"a person in {world.with_article(f'{colour} {clothes}')}, {background} background")
+            rows.append(first)
+    chosen = torch.stack(rows)
+    return as_float(data["images"][chosen]), prompts, list(range(1000, 1000 + len(rows))), data["identity"][chosen]
+
+
+def solve(sampler_name: str, name: str, options: dict, part: str) -> dict[str, Tensor | float]:
+    """Guided and unguided pictures of all cases, with the seconds they took."""
+    references, prompts, seeds, _ = cases(part)
+    sampler = gf.load_sampler(sampler_name)
+    images, unguided, seconds = [], [], 0.0
+    for start in range(0, len(prompts), BATCH):
+        rows = slice(start, start + BATCH)
+        solution = gf.solve(
+            sampler,
+            PairedIdentity(references[rows]),
+            prompt=prompts[rows],
+            seed=seeds[rows],
+            solver=gf.load_solver(name, **options),
+            max_iterations=ITERATIONS,
+            keep="last",
+        )
+        images.append(solution.images)
+        unguided.append(solution.unguided)
+        seconds += solution.stats["seconds"]
+        print(f"{part} {sampler_name} {name} {options} {start + len(solution.images)}/{len(prompts)}", flush=True)
+    return {"images": torch.cat(images), "unguided": torch.cat(unguided), "seconds": seconds}
+
+
+def cached(sampler_name: str, name: str, options: dict, part: str) -> dict[str, Tensor | float]:
+    """`solve`, remembered on disk."""
+    key = "-".join([f"{part}{PEOPLE[part]}", sampler_name, name, *(f"{k}={v}" for k, v in options.items())])
+    path = CACHE / f"{key}.pt"
+    if not path.exists():
+        CACHE.mkdir(exist_ok=True)
+        result = solve(sampler_name, name, options, part)
+        torch.save(result, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+    return torch.load(path, weights_only=True)
+
+
+@torch.no_grad()
+def features(images: Tensor) -> Tensor:
+    """Pooled features of the attribute classifier, which no loss uses."""
+    network = load_recogniser(WEIGHTS / "evaluation" / "attributes").eval()
+    return torch.cat([network.resnet(x * 2 - 1).pooler_output.flatten(1) for x in images.split(250)])
+
+
+def kernel_distance(x: Tensor, y: Tensor) -> float:
+    """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 (KID; Binkowski et al., 2018)."""
+    x, y = x.double(), y.double()
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def off_diagonal(k: Tensor) -> Tensor:
+        return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
+
+    return (off_diagonal(kernel(x, x)) + off_diagonal(kernel(y, y)) - 2 * kernel(x, y).mean()).item()
+
+
+@torch.no_grad()
+def real_pictures() -> tuple[Tensor, Tensor]:
+    """Held-out renders, and the same through the autoencoder, so that no judge can go by the decoder's traces."""
+    from common import as_float, load_data
+
+    renders = as_float(load_data("heldout")["images"])
+    vae = gf.load_sampler("avatars-perflow").parts.vae
+    decoded = [vae.decode(vae.encode(x * 2 - 1).latent_dist.mode()).sample for x in renders.split(250)]
+    return renders, (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
+
+
+def train_real_or_guided(real: Tensor, guided: Tensor) -> torch.nn.Module:
+    """Classifier whose output is positive for real pictures; both classes are drawn equally often."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    from recognisers import augment
+
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=32, hidden_sizes=[32, 64, 96, 128], depths=[1] * 4, layer_type="basic", num_labels=1
+    )
+    network = ResNetForImageClassification(config)
+    steps = 300
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    generator = torch.Generator().manual_seed(0)
+    label = torch.cat([torch.ones(32), torch.zeros(32)])
+    for _ in range(steps):
+        x = torch.cat([p[torch.randint(len(p), (32,), generator=generator)] for p in (real, guided)])
+        output = network(augment(x, generator, colour=False) * 2 - 1).logits[:, 0]
+        loss = F.binary_cross_entropy_with_logits(output, label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def judge(images: Tensor, unguided: Tensor, part: str) -> dict[str, float]:
+    """Likeness, prompt and distance of a set of pictures."""
+    references, prompts, _, _ = cases(part)
+    guidance = AvatarsIdentity(references[:1])
+    with torch.no_grad():
+        similarity = (guidance.embed(images) * guidance.embed(references)).sum(1)
+    return {
+        "judge": judges.identity_similarity(images, references).mean().item(),
+        "guidance": similarity.mean().item(),
+        "prompt": judges.prompt_accuracy(images, prompts).mean().item(),
+        "distance": (images - unguided).square().mean((1, 2, 3)).sqrt().mean().item(),
+    }
+
+
+def real_pairs(identity: Tensor) -> dict[str, float]:
+    """Likeness of two renders of the same person, for the people of the benchmark."""
+    from common import as_float, load_data
+
+    data = load_data("heldout")
+    first, second = [], []
+    for person in identity.unique():
+        rows = (data["identity"] == person).nonzero()[:, 0]
+        first += rows[:1].expand(len(rows) - 1).tolist()
+        second += rows[1:].tolist()
+    a, b = as_float(data["images"][first]), as_float(data["images"][second])
+    guidance = AvatarsIdentity(a[:1])
+    with torch.no_grad():
+        similarity = (guidance.embed(a) * guidance.embed(b)).sum(1).mean().item()
+    return {"judge": judges.identity_similarity(a, b).mean().item(), "guidance": similarity}
+
+
+def write_into_readme(marker: str, text: str) -> None:
+    """Replace what stands between `<!-- marker -->` and `<!-- end -->`."""
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- end -->)"
+    README.write_text(
+        re.sub(pattern, lambda match: match[1] + text + "\n" + match[2], README.read_text(), flags=re.DOTALL)
+    )

@@ -1,0 +1,112 @@
+"""Compares the few-step families at the main job: 6 held-out people x 4 held-out prompts, each family with each solver.
+
+    python benchmarks/families.py run        # goes on where it was interrupted
+    python benchmarks/families.py table      # benchmarks/results/families.md, and the pictures of the docs
+
+Solvers keep the settings that `identity.py search` found on `avatars-perflow`, so that families meet on equal terms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+
+import torch
+from avatars import HERE, RESULTS, cached, cases, features, judge, kernel_distance, real_pairs, real_pictures
+
+import guideflow as gf
+
+FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
+SOLVERS = ("anchored", "noise-descent", "unanchored", "flowgrad")
+PAGE = HERE.parent / "docs" / "tutorials" / "choose-a-sampler.md"
+PICTURE = RESULTS / "families.png"
+COLUMNS = ("judge", "guidance", "prompt", "kid", "distance")
+
+
+def settings() -> dict[str, dict]:
+    """Best setting of each solver on `avatars-perflow`."""
+    path = RESULTS / "search.json"
+    if not path.exists():
+        raise SystemExit("No settings yet: type `python benchmarks/identity.py search` first.")
+    return {name: entry["best"] for name, entry in json.loads(path.read_text()).items()}
+
+
+def run() -> None:
+    """Solve every case with every family and solver, and judge the pictures."""
+    best = settings()
+    renders, _ = real_pictures()
+    real = features(renders)
+    rows = []
+    for family in FAMILIES:
+        for solver in SOLVERS:
+            result = cached(f"avatars-{family}", solver, best[solver], "families")
+            found = {solver: result["images"]}
+            if solver == SOLVERS[0]:
+                found = {"unguided": result["unguided"], **found}
+            for name, images in found.items():
+                scores = judge(images, result["unguided"], "families")
+                scores["kid"] = kernel_distance(features(images), real)
+                seconds = 0.0 if name == "unguided" else result["seconds"]
+                rows.append({"family": family, "solver": name, "seconds": seconds, **scores})
+                print(json.dumps(rows[-1]), flush=True)
+    _, prompts, _, identity = cases("families")
+    report = {
+        "date": str(datetime.date.today()),
+        "cases": len(prompts),
+        "real": real_pairs(identity),
+        "rows": rows,
+    }
+    (RESULTS / "families.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def table() -> None:
+    """Write the table into the page of the docs, and draw the families."""
+    report = json.loads((RESULTS / "families.json").read_text())
+    unit = next(r["seconds"] for r in report["rows"] if (r["family"], r["solver"]) == ("perflow", "anchored"))
+    lines = [
+        "| family | solver | held-out judge | guidance network | prompt | KID | distance | cost |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        numbers = " | ".join(f"{row[key]:.2f}" if key == "kid" else f"{row[key]:.3f}" for key in COLUMNS)
+        family = f"`avatars-{row['family']}`" if row["solver"] == "unguided" else ""
+        lines.append(f"| {family} | {row['solver']} | {numbers} | {row['seconds'] / unit:.2f} |")
+    real = report["real"]
+    lines.append(f"| two real pictures | | {real['judge']:.3f} | {real['guidance']:.3f} | | | | |")
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "families.md").write_text(text)
+    print(text)
+    people = report["cases"] // 4
+    caption = (
+        f"{people} held-out people times 4 held-out prompts, 50 iterations, measured on a 2-core CPU, {report['date']} "
+        "by `python benchmarks/families.py run` and `table`. Cost is the time relative to anchored guidance on "
+        "`avatars-perflow`."
+    )
+    before, _, rest = PAGE.read_text().partition("<!-- families -->\n")
+    _, _, after = rest.partition("<!-- end -->")
+    PAGE.write_text(f"{before}<!-- families -->\n{caption}\n\n{text}\n<!-- end -->{after}")
+    draw(people)
+
+
+def draw(people: int) -> None:
+    """References on top; below, one row per family: each person unguided and guided."""
+    references, *_ = cases("families")
+    chosen = range(0, 4 * people, 4)
+    rows = [torch.stack([picture for i in chosen for picture in (torch.ones_like(references[i]), references[i])])]
+    best = settings()["anchored"]
+    for family in FAMILIES:
+        result = cached(f"avatars-{family}", "anchored", best, "families")
+        rows.append(torch.stack([p for i in chosen for p in (result["unguided"][i], result["images"][i])]))
+    gf.images.save_image(PICTURE, gf.images.grid(torch.cat(rows), columns=2 * people), {})
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "table"))
+    {"run": run, "table": table}[parser.parse_args().what]()
+
+
+if __name__ == "__main__":
+    main()
