@@ -206,7 +206,15 @@ def test_unknown_commands_and_names_are_refused(home, capsys):
 def start(arguments):
     """A command in a process of its own, as from a terminal."""
     command = [sys.executable, "-m", "guideflow", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        # A shell's background jobs ignore Ctrl-C and hand that down; a command at a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def test_control_c_keeps_what_was_made_and_exits_130(home):
@@ -221,13 +229,16 @@ def test_control_c_keeps_what_was_made_and_exits_130(home):
         "--out",
         "here",
     ]
-    process = start(endless)
-    deadline = time.monotonic() + 120
-    while not Path("started").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
+    with start(endless) as process:
+        deadline = time.monotonic() + 120
+        while not Path("started").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        try:
+            out, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, error
     assert "Traceback" not in error
     assert "interrupted" in out and "--resume --out here --iterations 100000" in out

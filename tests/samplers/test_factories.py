@@ -70,7 +70,10 @@ def test_every_family_is_registered_with_what_users_must_know():
     for entry in entries.values():
         assert entry.extra == "diffusers"
         assert entry.licence
-        assert "step" in entry.summary
+        assert entry.base in ("SD 1.5", "SD 2.1", "SDXL", "SD 1.5 or SDXL")
+        assert entry.steps
+        assert entry.downloads
+        assert entry.footprint.bytes("bfloat16")[0] < entry.footprint.bytes("float32")[0]
         assert entry.needs == ("prompt",)
 
 
