@@ -38,7 +38,7 @@ def build(dtype: torch.dtype, *, tiny: bool) -> Parts:
         vae = vae | {"block_out_channels": [32, 32, 32, 32]}
         text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     return Parts(
-        unet=UNet2DConditionModel(**unet).to(dtype),
+        unet=torch.nn.Module.to(UNet2DConditionModel(**unet), dtype),  # without diffusers' warning
         vae=AutoencoderKL(**vae),
         tokenizer=tokenizer,
         text_encoder=CLIPTextModel(CLIPTextConfig(bos_token_id=52, eos_token_id=53, **text)).to(dtype),
