@@ -186,6 +186,31 @@ def real_pairs(identity: Tensor) -> dict[str, float]:
     return {"judge": judges.identity_similarity(a, b).mean().item(), "guidance": similarity}
 
 
+def relative_costs(
+    pairs: list[tuple[str, str, dict]], *, repeats: int = 3, images: int = 8, iterations: int = 5
+) -> list[float]:
+    """Time of a solve of each (sampler, solver, options) relative to the first: medians of interleaved repeats."""
+    samplers = {name: gf.load_sampler(name) for name, _, _ in pairs}
+    references, prompts, seeds, _ = cases("search")
+    loss = PairedIdentity(references[:images])
+    seconds: list[list[float]] = [[] for _ in pairs]
+    for repeat in range(repeats + 1):
+        for i, (sampler, solver, options) in enumerate(pairs):
+            solution = gf.solve(
+                samplers[sampler],
+                loss,
+                prompt=prompts[:images],
+                seed=seeds[:images],
+                solver=gf.load_solver(solver, **options),
+                max_iterations=iterations,
+                keep="last",
+            )
+            if repeat > 0:  # the first round warms up
+                seconds[i].append(solution.stats["seconds"])
+    medians = torch.tensor(seconds, dtype=torch.float64).median(1).values
+    return (medians / medians[0]).tolist()
+
+
 def write_into_readme(marker: str, text: str) -> None:
     """Replace what stands between `<!-- marker -->` and `<!-- end -->`."""
     pattern = rf"(<!-- {marker} -->\n).*?(<!-- end -->)"

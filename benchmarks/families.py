@@ -1,6 +1,7 @@
 """Compares the few-step families at the main job: 6 held-out people x 4 held-out prompts, each family with each solver.
 
     python benchmarks/families.py run        # goes on where it was interrupted
+    python benchmarks/families.py time       # what an iteration costs, with nothing else running
     python benchmarks/families.py table      # benchmarks/results/families.md, and the pictures of the docs
 
 Solvers keep the settings that `identity.py search` found on `avatars-perflow`, so that families meet on equal terms.
@@ -13,7 +14,18 @@ import datetime
 import json
 
 import torch
-from avatars import HERE, RESULTS, cached, cases, features, judge, kernel_distance, real_pairs, real_pictures
+from avatars import (
+    HERE,
+    RESULTS,
+    cached,
+    cases,
+    features,
+    judge,
+    kernel_distance,
+    real_pairs,
+    real_pictures,
+    relative_costs,
+)
 
 import guideflow as gf
 
@@ -47,8 +59,7 @@ def run() -> None:
             for name, images in found.items():
                 scores = judge(images, result["unguided"], "families")
                 scores["kid"] = kernel_distance(features(images), real)
-                seconds = 0.0 if name == "unguided" else result["seconds"]
-                rows.append({"family": family, "solver": name, "seconds": seconds, **scores})
+                rows.append({"family": family, "solver": name, **scores})
                 print(json.dumps(rows[-1]), flush=True)
     _, prompts, _, identity = cases("families")
     report = {
@@ -60,10 +71,21 @@ def run() -> None:
     (RESULTS / "families.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
+def time() -> None:
+    """Measure what an iteration costs; nothing else should run meanwhile."""
+    path = RESULTS / "families.json"
+    report = json.loads(path.read_text())
+    rows = [row for row in report["rows"] if row["solver"] != "unguided"]
+    best = settings()
+    costs = relative_costs([(f"avatars-{row['family']}", row["solver"], best[row["solver"]]) for row in rows])
+    for row, cost in zip(rows, costs, strict=True):
+        row["cost"] = cost
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
 def table() -> None:
     """Write the table into the page of the docs, and draw the families."""
     report = json.loads((RESULTS / "families.json").read_text())
-    unit = next(r["seconds"] for r in report["rows"] if (r["family"], r["solver"]) == ("perflow", "anchored"))
     lines = [
         "| family | solver | held-out judge | guidance network | prompt | KID | distance | cost |",
         "|---|---|---|---|---|---|---|---|",
@@ -71,7 +93,8 @@ def table() -> None:
     for row in report["rows"]:
         numbers = " | ".join(f"{row[key]:.2f}" if key == "kid" else f"{row[key]:.3f}" for key in COLUMNS)
         family = f"`avatars-{row['family']}`" if row["solver"] == "unguided" else ""
-        lines.append(f"| {family} | {row['solver']} | {numbers} | {row['seconds'] / unit:.2f} |")
+        cost = f"{row['cost']:.2f}" if "cost" in row else ""
+        lines.append(f"| {family} | {row['solver']} | {numbers} | {cost} |")
     real = report["real"]
     lines.append(f"| two real pictures | | {real['judge']:.3f} | {real['guidance']:.3f} | | | | |")
     text = "\n".join(lines) + "\n"
@@ -80,8 +103,8 @@ def table() -> None:
     people = report["cases"] // 4
     caption = (
         f"{people} held-out people times 4 held-out prompts, 50 iterations, measured on a 2-core CPU, {report['date']} "
-        "by `python benchmarks/families.py run` and `table`. Cost is the time relative to anchored guidance on "
-        "`avatars-perflow`."
+        "by `python benchmarks/families.py run`, `time` and `table`. Cost is the time of an iteration relative to "
+        "that of anchored guidance on `avatars-perflow`."
     )
     before, _, rest = PAGE.read_text().partition("<!-- families -->\n")
     _, _, after = rest.partition("<!-- end -->")
@@ -104,8 +127,8 @@ def draw(people: int) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
-    {"run": run, "table": table}[parser.parse_args().what]()
+    parser.add_argument("what", choices=("run", "time", "table"))
+    {"run": run, "time": time, "table": table}[parser.parse_args().what]()
 
 
 if __name__ == "__main__":
