@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from guideflow import matching
 from guideflow.errors import InvalidArgument
-from guideflow.registry import require
 from guideflow_identity.faces import Faces
 
 Region = tuple[float, float, float, float]
 """Left, top, right and bottom as fractions of the picture."""
+
+assign = partial(matching.assign, extra="face")
+"""Match faces and people; see `guideflow.matching.assign`."""
 
 _FORBIDDEN = 1e6
 
@@ -64,25 +68,6 @@ def candidates(score: Sequence[float], allowed: Sequence[Sequence[bool]], thresh
     usable = [i for i, row in enumerate(allowed) if any(row)]
     sure = [i for i in usable if score[i] >= threshold]
     return sure[: 2 * people + 8] if len(sure) >= people else usable[:people]
-
-
-def assign(distance: Tensor, allowed: Tensor) -> list[tuple[int, int]]:
-    """Match faces and people so that the sum of distances is least, as many as can be (Hungarian assignment).
-
-    Arguments:
-        distance: (faces, people).
-        allowed: Whether a face may be that person, (faces, people).
-
-    Returns:
-        Pairs of a face and a person.
-    """
-    if distance.shape[1] == 1:
-        best = int(torch.where(allowed, distance, torch.inf)[:, 0].argmin())
-        return [(best, 0)] if allowed[best, 0] else []
-    optimize = require("scipy.optimize", extra="face")
-    cost = torch.where(allowed, distance, _FORBIDDEN)
-    faces, people = optimize.linear_sum_assignment(cost.double().numpy())
-    return [(int(k), int(r)) for k, r in zip(faces, people, strict=True) if allowed[k, r]]
 
 
 def assign_in_order(place: Sequence[float], distance: Tensor, allowed: Tensor) -> list[tuple[int, int]]:

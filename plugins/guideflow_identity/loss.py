@@ -12,12 +12,12 @@ from torch import Tensor
 
 from guideflow.errors import InvalidArgument
 from guideflow.loss import AbstractLoss, check_image
+from guideflow.matching import CENTER, FOUND, LAST, POLICIES, SKIPPED, Memory
 from guideflow.types import PerImage
 from guideflow_identity.arcface import ArcFaces
 from guideflow_identity.assign import Region, regions
 from guideflow_identity.dlib import DlibFaces
 from guideflow_identity.faces import FaceBackend
-from guideflow_identity.missing import CENTER, FOUND, LAST, POLICIES, SKIPPED, Memory
 from guideflow_identity.references import References, group, meet
 from guideflow_identity.sights import Lookout, Sight
 

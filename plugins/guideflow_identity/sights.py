@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from guideflow.matching import CENTER, FOUND, LAST, SKIPPED, Memory
 from guideflow_identity.assign import Region, assign, assign_in_order, candidates, inside
 from guideflow_identity.faces import FaceBackend, Faces
-from guideflow_identity.missing import CENTER, FOUND, LAST, SKIPPED, Memory, central, taken
+from guideflow_identity.missing import central, taken
 from guideflow_identity.references import NoFaceFound
 
 

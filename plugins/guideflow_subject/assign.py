@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from guideflow.registry import require
+from guideflow import matching
 
-_FORBIDDEN = 1e6
+assign = partial(matching.assign, extra="subject")
+"""Match boxes and subjects; see `guideflow.matching.assign`."""
+
 _SAME = 0.5
 """Overlap (intersection over union) from which two boxes are of one thing."""
 
@@ -46,19 +50,3 @@ def overlap(one: Tensor, other: Tensor) -> float:
     inside = (torch.minimum(one[2:], other[2:]) - torch.maximum(one[:2], other[:2])).clamp(min=0).prod()
     union = (one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - inside
     return float(inside / union.clamp(min=1e-12))
-
-
-def assign(cost: Tensor, allowed: Tensor) -> list[tuple[int, int]]:
-    """Match boxes and subjects so that the sum of costs is least, as many as can be (Hungarian assignment).
-
-    Arguments:
-        cost: (boxes, subjects).
-        allowed: Whether a box may be that subject.
-
-    Returns:
-        Pairs of a box and a subject.
-    """
-    optimize = require("scipy.optimize", extra="subject")
-    table = torch.where(allowed, cost, _FORBIDDEN).double().numpy()
-    rows, columns = optimize.linear_sum_assignment(table)
-    return [(int(k), int(s)) for k, s in zip(rows, columns, strict=True) if allowed[k, s]]

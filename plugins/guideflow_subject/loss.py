@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
 from guideflow.loss import AbstractLoss, check_image
+from guideflow.matching import FOUND, POLICIES
 from guideflow.types import PerImage
 from guideflow_subject.detector import Detector, OwlViT
 from guideflow_subject.features import Features
 from guideflow_subject.loading import load
 from guideflow_subject.references import Known, References, group, meet, texts
-from guideflow_subject.sights import FOUND, POLICIES, Lookout
+from guideflow_subject.sights import Lookout
 
 NETWORK = "facebook/dinov2-base"
 """The features that are compared, by default."""
@@ -170,7 +171,7 @@ class Subject(AbstractLoss):
 
     def forget(self) -> None:
         """Forget where subjects were last found, as if nothing had been looked at yet."""
-        self._lookout.places.clear()
+        self._lookout.memory.places.clear()
 
     def references(self) -> tuple[Tensor, ...]:
         """Return the reference pictures, (3, H, W) each."""

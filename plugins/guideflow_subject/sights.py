@@ -7,20 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from guideflow.errors import InvalidImage
+from guideflow.matching import CENTER, FOUND, LAST, SKIPPED, Memory
 from guideflow_subject.assign import assign, candidates, overlap
 from guideflow_subject.detector import Detector
-
-POLICIES = ("last", "center", "skip", "raise")
-"""What can be done about a subject that is not found."""
-
-FOUND, LAST, CENTER, SKIPPED = "found", "last", "center", "skipped"
-"""How a subject was dealt with in a picture."""
-
-_SAME_PICTURE = 0.15
-"""Root mean square difference under which a picture is a later state of another; pictures of two seeds have 0.3."""
 
 
 class NoSubjectFound(InvalidImage):
@@ -47,8 +38,8 @@ class Lookout:
         queries: What it looks for, (S, D).
         distances: From pictures, indices (M,) and boxes (M, 4) to distances (M, S).
         floor: Score under which nothing is a subject.
-        on_missing: One of `POLICIES`.
-        places: For a row of the batch and a subject, where it was last found, and a thumbnail of the picture.
+        on_missing: One of `guideflow.matching.POLICIES`.
+        memory: Where subjects were last found.
     """
 
     detector: Detector | None
@@ -56,7 +47,7 @@ class Lookout:
     distances: Callable[[Tensor, Tensor, Tensor], Tensor]
     floor: float
     on_missing: str
-    places: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
 
     @torch.no_grad()
     def look(self, image: Tensor) -> list[Sight]:
@@ -71,16 +62,18 @@ class Lookout:
             whole = image.new_tensor([0, 0, width, height])
             return [Sight(i, 0, FOUND, whole, 1.0) for i in range(len(image))]
         boxes, scores = self.detector.find(image, self.queries)
-        small = F.adaptive_avg_pool2d(image, 16)
-        sights = []
-        for i in range(len(image)):
-            found = self._match(image[i : i + 1], boxes[i], scores[i])
-            for s, n in found.items():
-                self.places[i, s] = (boxes[i, n], small[i])
-                sights.append(Sight(i, s, FOUND, boxes[i, n], float(scores[i, s, n])))
+        matched = [self._match(image[i : i + 1], boxes[i], scores[i]) for i in range(len(image))]
+        sights = [
+            Sight(i, s, FOUND, boxes[i, n], float(scores[i, s, n]))
+            for i, found in enumerate(matched)
+            for s, n in found.items()
+        ]
+        places = [boxes[i, n] for i, found in enumerate(matched) for n in found.values()]
+        self.memory.keep(image, [(one.image, one.subject) for one in sights], places)
+        for i, found in enumerate(matched):
             taken = [boxes[i, n] for n in found.values()]
             for s in sorted(set(range(len(self.queries))) - found.keys()):
-                sights.append(self._without(i, s, small[i], taken, width, height))
+                sights.append(self._without(image, i, s, taken))
         return sorted(sights, key=lambda sight: (sight.image, sight.subject))
 
     def _match(self, image: Tensor, boxes: Tensor, scores: Tensor) -> dict[int, int]:
@@ -94,7 +87,7 @@ class Lookout:
         cost = self.distances(image, index, boxes[chosen]).cpu()
         return {s: chosen[k] for k, s in assign(cost, allowed)}
 
-    def _without(self, i: int, s: int, small: Tensor, taken: list[Tensor], width: int, height: int) -> Sight:
+    def _without(self, image: Tensor, i: int, s: int, taken: list[Tensor]) -> Sight:
         """Decide where to look for a subject that is not found; `taken` are the boxes in use, and grows."""
         if self.on_missing == "raise":
             raise NoSubjectFound(
@@ -103,13 +96,11 @@ class Lookout:
             )
         box, status = None, SKIPPED
         if self.on_missing == "center":
-            n, side = len(self.queries), small.new_tensor([width, height, width, height])
-            box, status = small.new_tensor([(s + 0.15) / n, 0.15, (s + 0.85) / n, 0.85]) * side, CENTER
-        elif self.on_missing == "last" and (i, s) in self.places:
-            place, before = self.places[i, s]
-            # A place is only good for the picture it was found in and its later states, not for another solve's.
-            if before.shape == small.shape and (before - small).square().mean().sqrt() <= _SAME_PICTURE:
-                box, status = place, LAST
+            height, width = image.shape[-2:]
+            n, side = len(self.queries), image.new_tensor([width, height, width, height])
+            box, status = image.new_tensor([(s + 0.15) / n, 0.15, (s + 0.85) / n, 0.85]) * side, CENTER
+        elif self.on_missing == "last":
+            box, status = self.memory.recall(image, i, s), LAST
         if box is None or any(overlap(box, other) > 0.5 for other in taken):
             return Sight(i, s, SKIPPED)
         taken.append(box)

@@ -82,8 +82,7 @@ def main() -> None:
 def pair_inputs(world: object, batch: int, *, encode: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
     """Token ids, noise and encoded text of a batch of pairs: they depend on its number alone."""
     generator = step_generator(SEED, -1 - batch)
-    chosen = torch.randint(len(world.latents), (128,), generator=generator)
-    ids = world.caption_ids[chosen, torch.randint(world.caption_ids.shape[1], (128,), generator=generator)]
+    _, ids = world.pick(128, generator)
     noise = torch.randn(128, *world.latents.shape[1:], generator=generator)
     return ids, noise, world.encode(ids) if encode else None
 

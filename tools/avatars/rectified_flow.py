@@ -37,8 +37,7 @@ def teacher_pairs(world: World) -> tuple[Tensor, Tensor, Tensor]:
     started = time.perf_counter()
     for batch in range(len(done["noise"]), -(-PAIRS // 128)):
         generator = step_generator(SEED, -1 - batch)
-        chosen = torch.randint(len(world.latents), (128,), generator=generator)
-        ids = world.caption_ids[chosen, torch.randint(world.caption_ids.shape[1], (128,), generator=generator)]
+        _, ids = world.pick(128, generator)
         text = world.encode(ids)
         noise = torch.randn(128, *world.latents.shape[1:], generator=generator)
         scheduler.set_timesteps(TEACHER_STEPS)

@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from common import BASE, DATA, step_generator
 from guideflow.schedule import Schedule
-from teacher import WORDINGS, build, ddim, guided, load_caption_ids, load_latents, load_vae, tokenize
+from teacher import ALPHA_BAR, WORDINGS, build, ddim, guided, load_caption_ids, load_latents, load_vae, tokenize
 
 GUIDANCE_SCALE = 2.0  # of the teacher, distilled into every student
 PROMPTS = ("a smiling person with a yellow t-shirt, purple background", "a person in a red shirt, blue background")
@@ -31,11 +31,16 @@ class World:
     caption_ids: Tensor  # (N, WORDINGS, 24)
     empty: Tensor  # (1, 24, width)
 
-    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Latents of training pictures and their encoded captions."""
+    def pick(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Numbers of training pictures, and the token ids of one caption of each."""
         chosen = torch.randint(len(self.latents), (batch,), generator=generator)
         wording = torch.randint(WORDINGS, (batch,), generator=generator)
-        return self.latents[chosen], self.encode(self.caption_ids[chosen, wording])
+        return chosen, self.caption_ids[chosen, wording]
+
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents of training pictures and their encoded captions."""
+        chosen, ids = self.pick(batch, generator)
+        return self.latents[chosen], self.encode(ids)
 
     @torch.no_grad()
     def encode(self, ids: Tensor) -> Tensor:
@@ -71,8 +76,6 @@ class World:
 
 def alpha_bar_at(index: Tensor) -> Tensor:
     """Rows of the noise schedule, (B, 1, 1, 1)."""
-    from teacher import ALPHA_BAR
-
     return ALPHA_BAR[index].view(-1, 1, 1, 1)
 
 
