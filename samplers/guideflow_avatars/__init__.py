@@ -6,17 +6,34 @@ Everything a first try needs ships inside this package: five few-step samplers i
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from guideflow._lazy import lazy
 from guideflow.errors import InvalidArgument
 from guideflow.hookspecs import hookimpl
 from guideflow.registry import Entry
-from guideflow_avatars.identity import AvatarsIdentity as AvatarsIdentity
 from guideflow_avatars.samplers import BASE as BASE
 from guideflow_avatars.samplers import avatars_instaflow as avatars_instaflow
 from guideflow_avatars.samplers import avatars_pcm as avatars_pcm
 from guideflow_avatars.samplers import avatars_perflow as avatars_perflow
 from guideflow_avatars.samplers import avatars_rectified_flow as avatars_rectified_flow
 from guideflow_avatars.samplers import avatars_turbo as avatars_turbo
+
+if TYPE_CHECKING:
+    from guideflow_avatars.identity import AvatarsIdentity as AvatarsIdentity
+    from guideflow_avatars.segmentation import AvatarsSegmentation as AvatarsSegmentation
+    from guideflow_avatars.style import AvatarsStyle as AvatarsStyle
+    from guideflow_avatars.subject import AvatarsSubject as AvatarsSubject
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "identity": ("AvatarsIdentity",),
+        "segmentation": ("AvatarsSegmentation",),
+        "style": ("AvatarsStyle",),
+        "subject": ("AvatarsSubject",),
+    },
+)
 
 HERE = Path(__file__).parent
 _WEIGHTS_LICENCE = "CC BY 4.0 (trained on ToonHead by Johan Melin)"
@@ -74,11 +91,34 @@ def guideflow_losses() -> Mapping[str, Entry]:
     """Losses of the avatars world."""
     return {
         "avatars-identity": Entry(
-            AvatarsIdentity,
+            "guideflow_avatars.identity:AvatarsIdentity",
             summary="Distance to the person in a reference avatar",
             extra="diffusers",
             licence=_WEIGHTS_LICENCE,
             needs=("reference",),
             downloads=(),
-        )
+        ),
+        "avatars-segmentation": Entry(
+            "guideflow_avatars.segmentation:AvatarsSegmentation",
+            summary="Distance of an avatar's layout to a drawn one, or to that of a reference avatar",
+            extra="segmentation",
+            licence=_WEIGHTS_LICENCE,
+            needs=("layout or reference",),
+            downloads=(),
+        ),
+        "avatars-style": Entry(
+            "guideflow_avatars.style:AvatarsStyle",
+            summary="Distance to palette and texture of reference pictures",
+            licence=_WEIGHTS_LICENCE,
+            needs=("reference",),
+            downloads=(),
+        ),
+        "avatars-subject": Entry(
+            "guideflow_avatars.subject:AvatarsSubject",
+            summary="Distance to a reference avatar in features learnt without labels",
+            extra="subject",
+            licence=_WEIGHTS_LICENCE,
+            needs=("reference",),
+            downloads=(),
+        ),
     }

@@ -1,14 +1,17 @@
-"""Judges that no loss uses: a held-out identity network, an attribute classifier, and the words of a prompt.
+"""Judges that no loss uses: held-out identity and segmentation networks, an attribute classifier, words of a prompt.
 
 The identity judge has another architecture, another seed and other training identities than the network behind
-`avatars-identity`, so a picture that merely fools the latter does not fool it.
+`avatars-identity`, so a picture that merely fools the latter does not fool it; so has the segmentation judge.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from torch.nn import functional as F
 
 from guideflow.types import Image, PerImage
 from guideflow_avatars.identity import WEIGHTS, load_recogniser
+from guideflow_segmentation import Segmenter, load_segmenter
 
 FOLDER = WEIGHTS / "evaluation"
 
@@ -39,6 +43,22 @@ def identity_similarity(images: Image, reference: Tensor) -> PerImage:
         reference: (1, 3, 64, 64) or one per image.
     """
     return (embed_identity(images) * embed_identity(reference)).sum(1)
+
+
+@torch.no_grad()
+def style_distance(images: Image, reference: Tensor) -> PerImage:
+    """Distance of each picture's style to a reference's by the held-out style network: 1 - cosine of its features.
+
+    It was trained on more styles and on other people than the network behind `avatars-style`, with pooled features in
+    place of Gram matrices.
+
+    Arguments:
+        images: (B, 3, 64, 64) in [0, 1].
+        reference: (1, 3, 64, 64) or one per image.
+    """
+    network: Any = _judge("style")
+    one, other = (network.resnet(x.float() * 2 - 1).pooler_output.flatten(1) for x in (images, reference))
+    return 1 - F.cosine_similarity(one, other, dim=1)
 
 
 def asked_attributes(prompt: str) -> dict[str, str]:
@@ -86,3 +106,36 @@ def prompt_accuracy(
         right = [seen[key][row] == word for key, word in asked.items()]
         scores.append(sum(right) / len(right) if right else float("nan"))
     return torch.tensor(scores)
+
+
+def layout_iou(images: Image, layouts: Tensor) -> PerImage:
+    """How far pictures have a layout by the held-out segmentation network: `mean_iou` of what it sees.
+
+    Arguments:
+        images: (B, 3, 64, 64) in [0, 1].
+        layouts: Class numbers (64, 64), or (B, 64, 64), one per image; 255 is free.
+    """
+    return mean_iou(segment(images), layouts.expand(len(images), -1, -1))
+
+
+@torch.no_grad()
+def segment(images: Image) -> Tensor:
+    """Class numbers (B, 64, 64) by the held-out segmentation network."""
+    return _segmenter().logits(images, (64, 64)).argmax(1)
+
+
+@functools.cache
+def _segmenter() -> Segmenter:
+    with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub tells where weights are
+        return load_segmenter(FOLDER / "segmentation")
+
+
+def mean_iou(seen: Tensor, wanted: Tensor, free: int = 255) -> PerImage:
+    """Intersection over union of maps of classes (B, H, W), mean over the classes that are wanted, for each image."""
+    counts = wanted != free
+    scores = []
+    for number in wanted[counts].unique().tolist():
+        there, here = (wanted == number) & counts, (seen == number) & counts
+        iou = (there & here).sum((1, 2)) / (there | here).sum((1, 2))
+        scores.append(iou.where(there.any(2).any(1), float("nan")))
+    return torch.stack(scores).nanmean(0)

@@ -8,15 +8,18 @@ Guidance by prompt is distilled into all of them. Latents are 16x8x8, pictures 6
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.schedule import Schedule
 from guideflow_diffusers.factory import make_sampler
 from guideflow_diffusers.instaflow import instaflow_schedule
-from guideflow_diffusers.parts import LatentSampler
 from guideflow_diffusers.pcm import pcm_schedule
 from guideflow_diffusers.perflow import perflow_schedule
 from guideflow_diffusers.rectified_flow import rectified_flow_schedule
 from guideflow_diffusers.turbo import turbo_schedule
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import LatentSampler
 
 WEIGHTS = Path(__file__).parent / "weights"
 BASE = WEIGHTS / "base"

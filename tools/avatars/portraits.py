@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import random
 
+import numpy
 from PIL import Image
 
+import labels
 import render
 import world
-from common import WEIGHTS
+from common import HERE, WEIGHTS
 
 FOLDER = WEIGHTS.parent / "portraits"
+LAYOUTS = HERE.parents[1] / "tests" / "samplers" / "avatars-layouts.png"
 # hair, hair colour, skin, beard, rear hair of `world.IDENTITIES`
 PEOPLE = {
     "ada": ("undercut", "b3271e", "a36b4f", None, "longWavy"),
@@ -27,14 +30,20 @@ PEOPLE = {
 }
 
 
+def portrait(name: str) -> world.Portrait:
+    """Everything about a bundled portrait."""
+    index = world.IDENTITIES.index(PEOPLE[name])
+    assert world.identity_split(index) == "heldout", f"{name} has been trained on"
+    return world.sample_portrait(random.Random(f"guideflow portrait {name}"), index, heldout_prompt=True)
+
+
 def main() -> None:
-    """Write one PNG per person."""
+    """Write one PNG per person, and for the tests one of all their layouts, side by side, as class numbers."""
     FOLDER.mkdir(exist_ok=True)
-    for name, identity in PEOPLE.items():
-        index = world.IDENTITIES.index(identity)
-        assert world.identity_split(index) == "heldout", f"{name} has been trained on"
-        portrait = world.sample_portrait(random.Random(f"guideflow portrait {name}"), index, heldout_prompt=True)
-        Image.fromarray(render.draw(portrait)).save(FOLDER / f"{name}.png", optimize=True)
+    for name in PEOPLE:
+        Image.fromarray(render.draw(portrait(name))).save(FOLDER / f"{name}.png", optimize=True)
+    maps = numpy.concatenate([labels.draw(portrait(name)) for name in sorted(PEOPLE)], axis=1)
+    Image.fromarray(maps).save(LAYOUTS, optimize=True)
 
 
 if __name__ == "__main__":

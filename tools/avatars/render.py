@@ -23,18 +23,23 @@ import world
 
 SIZE = 64
 DATA = Path(__file__).parent / "data"
+COUNTS = {"train": 24_000, "heldout": 3_000}
+
+
+def style_text() -> str:
+    """Definition of the style, JSON."""
+    return importlib.resources.files("dicebear_styles").joinpath("toon-head.json").read_text("utf-8")
 
 
 @functools.cache
 def _style():
     import dicebear
 
-    text = importlib.resources.files("dicebear_styles").joinpath("toon-head.json").read_text("utf-8")
-    return dicebear.Style(json.loads(text))
+    return dicebear.Style(json.loads(style_text()))
 
 
-def draw(portrait: world.Portrait, size: int = SIZE) -> numpy.ndarray:
-    """One portrait as uint8 RGB, (size, size, 3)."""
+def draw(portrait: world.Portrait, size: int = SIZE, style=None, background: str | None = None) -> numpy.ndarray:
+    """One portrait as uint8 RGB, (size, size, 3); in another style or before another background if given."""
     import dicebear
     import resvg_py
 
@@ -52,7 +57,7 @@ def draw(portrait: world.Portrait, size: int = SIZE) -> numpy.ndarray:
         "mouthVariant": world.EXPRESSIONS[portrait.expression],
         "eyesVariant": portrait.eyes,
         "eyebrowsVariant": portrait.eyebrows,
-        "backgroundColor": world.BACKGROUNDS[portrait.background],
+        "backgroundColor": background or world.BACKGROUNDS[portrait.background],
         "flip": "horizontal" if portrait.flip else "none",
         "rotate": portrait.rotate,
         "scale": portrait.scale,
@@ -63,12 +68,13 @@ def draw(portrait: world.Portrait, size: int = SIZE) -> numpy.ndarray:
         options["beardVariant"] = beard
     if rear_hair:
         options["rearHairVariant"] = rear_hair
-    svg = dicebear.Avatar(_style(), options).to_string()
+    svg = dicebear.Avatar(style or _style(), options).to_string()
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
     return numpy.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
 
 
-def _plan(name: str, count: int) -> list[world.Portrait]:
+def plan(name: str, count: int) -> list[world.Portrait]:
+    """Portraits of a data set, the same every time. Those of "train" do not depend on how many there are."""
     rng = random.Random(f"guideflow avatars {name}")
     if name == "train":
         identities = world.IDENTITIES_OF["guidance"] + world.IDENTITIES_OF["evaluation"]
@@ -79,7 +85,7 @@ def _plan(name: str, count: int) -> list[world.Portrait]:
 
 def write(name: str, count: int, processes: int) -> Path:
     """Render a data set: images, identity, one array per attribute of `world.LABELS`, and captions."""
-    portraits = _plan(name, count)
+    portraits = plan(name, count)
     with multiprocessing.Pool(processes) as pool:
         images = numpy.stack(pool.map(draw, portraits, chunksize=64))
     rng = random.Random(f"guideflow captions {name}")
@@ -95,9 +101,11 @@ def write(name: str, count: int, processes: int) -> Path:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", type=int, default=24_000, help="portraits of identities that networks may train on")
     parser.add_argument(
-        "--heldout", type=int, default=3_000, help="portraits of identities and prompts never trained on"
+        "--train", type=int, default=COUNTS["train"], help="portraits of identities that networks may train on"
+    )
+    parser.add_argument(
+        "--heldout", type=int, default=COUNTS["heldout"], help="portraits of identities and prompts never trained on"
     )
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
