@@ -3,8 +3,9 @@
     python benchmarks/footprint.py
 
 The networks of true size are built and evaluated on fake tensors, which have shapes and no content. What autograd saves
-for the backward pass is counted once for each storage, frozen weights left out. Attention is counted as PyTorch's fused
-kernels keep it: queries, keys, values and the result, never the matrix of all pairs.
+for the backward pass is counted once for each storage, frozen weights left out; where blocks are checkpointed, what is
+alive when a block is evaluated again, and what it saves then. Attention is counted as PyTorch's fused kernels keep it:
+queries, keys, values and the result, never the matrix of all pairs.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,12 @@ from configurations import TEXT_ENCODERS, UNETS, VAE
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from guideflow.memory import Created
+from guideflow_diffusers.checkpointing import blocks, checkpointed, frozen_convolutions
+
+# The last three checkpointed, the decoder as in "windowed" and as in "checkpointed".
+COLUMNS = ("denoiser", "text", "VAE", "step", "decode", "-step", "-decode", "--decode")
 
 
 def parameters(network: torch.nn.Module) -> int:
@@ -40,30 +47,63 @@ def saved(network: torch.nn.Module, call: Callable[[], object]) -> int:
     return sum(numbers.values())
 
 
-def footprint(base: str) -> tuple[int, int, int, int, int]:
-    """Count the numbers of one base: denoiser, text encoders, VAE, one evaluation, one decoding."""
+def saved_checkpointed(network: torch.nn.Module, call: Callable[[], torch.Tensor], *, keep_convolutions: bool) -> int:
+    """Count the values kept at most where the blocks of a network are checkpointed.
+
+    The backward pass evaluates the last block first; what later blocks kept is gone when a block is evaluated again.
+    """
+    given: list[tuple[torch.nn.Module, int, list, dict]] = []
+
+    def note(block: torch.nn.Module, args: tuple, more: dict) -> None:
+        shapes = [value.shape if isinstance(value, torch.Tensor) else value for value in (*args, *more.values())]
+        given.append((block, created.alive, shapes[: len(args)], dict(zip(more, shapes[len(args) :], strict=True))))
+
+    def again(block: torch.nn.Module, args: list, more: dict) -> int:
+        made = [torch.randn(value, requires_grad=True) if isinstance(value, torch.Size) else value for value in args]
+        named = {name: torch.randn(value) if isinstance(value, torch.Size) else value for name, value in more.items()}
+        with frozen_convolutions(block):
+            return saved(block, lambda: block(*made, **named))
+
+    with checkpointed(network, keep_convolutions=keep_convolutions), Created() as created:
+        hooks = [block.register_forward_pre_hook(note, with_kwargs=True) for block in blocks(network)]
+        result = call()
+        most = created.alive // 4
+        del result
+    for hook in hooks:
+        hook.remove()
+    return max(most, *(before // 4 + again(block, args, more) for block, before, args, more in given))
+
+
+def footprint(base: str, side: int) -> tuple[int, ...]:
+    """Count the numbers of one base: denoiser, text encoders, VAE, one evaluation, one decoding, both checkpointed."""
     config = UNETS[base]
     unet, vae = UNet2DConditionModel(**config), AutoencoderKL(**VAE)
     kinds = [CLIPTextModel, CLIPTextModelWithProjection]
     encoders = [kind(CLIPTextConfig(**sizes)) for kind, sizes in zip(kinds, TEXT_ENCODERS[base], strict=False)]
-    z = torch.randn(1, 4, config["sample_size"], config["sample_size"], requires_grad=True)
+    z = torch.randn(1, 4, side // 8, side // 8, requires_grad=True)
     more = {}
     if "addition_embed_type" in config:
         more["added_cond_kwargs"] = {"text_embeds": torch.randn(1, 1280), "time_ids": torch.randn(1, 6)}
     text, time = torch.randn(1, 77, config["cross_attention_dim"]), torch.tensor([500.0])
     step = saved(unet, lambda: unet(z, time, text, **more))
     decode = saved(vae, lambda: vae.decode(z))
-    return parameters(unet), sum(map(parameters, encoders)), parameters(vae), step, decode
+    small_step = saved_checkpointed(unet, lambda: unet(z, time, text, **more).sample, keep_convolutions=False)
+    decodes = (
+        saved_checkpointed(vae.decoder, lambda: vae.decode(z).sample, keep_convolutions=keep) for keep in (True, False)
+    )
+    weights = parameters(unet), sum(map(parameters, encoders)), parameters(vae)
+    return *weights, step, decode, small_step, *decodes
 
 
 def main() -> None:
     """Print a table, in millions."""
-    print("millions of numbers, for one image of the base's own size")
-    print(f"{'base':8}" + "".join(f"{name:>10}" for name in ("denoiser", "text", "VAE", "step", "decode")))
-    for base in UNETS:
+    print("millions of numbers, for one image")
+    print(f"{'base, pixels':14}" + "".join(f"{name:>10}" for name in COLUMNS))
+    own = [(base, 8 * config["sample_size"]) for base, config in UNETS.items()]
+    for base, side in dict.fromkeys([*own, *((base, 512) for base in UNETS)]):
         with FakeTensorMode():
-            counts = footprint(base)
-        print(f"{base:8}" + "".join(f"{count / 1e6:10.1f}" for count in counts))
+            counts = footprint(base, side)
+        print(f"{base:8}{side:6}" + "".join(f"{count / 1e6:10.1f}" for count in counts))
 
 
 if __name__ == "__main__":

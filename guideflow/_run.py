@@ -90,23 +90,28 @@ class Run:
 
     def _iterate(self) -> None:
         new = self.solver.step(self.problem.at(self.state.iteration + 1), self.state)
-        good = _finite(_measure(new))
-        active = torch.tensor([result is None for result in self.result], device=good.device)
-        accepted = good & active
-        # What has stopped, and what just became nan, keeps its old row, in the solver's state too.
-        state = new if bool(accepted.all()) else select(accepted, new, self.state)
+        state, row = new, _measure(new)
+        accepted = _finite(row)
+        good: list[bool] = accepted.tolist()  # the one wait for the device in an iteration
+        goes_on = [fine and result is None for fine, result in zip(good, self.result, strict=True)]
+        if not all(goes_on):
+            # What has stopped, and what just became nan, keeps its old row, in the solver's state too.
+            accepted = torch.tensor(goes_on, device=accepted.device)
+            state = select(accepted, new, self.state)
+            row = _measure(state)
         better = accepted & (new.rollout.loss < self.best.loss)
         best = select(better, _kept(new), self.best)
-        row = _measure(state)
         self.state, self.best, self.rows = state, best, [*self.rows, row]
-        for i, bad in enumerate((active & ~good).tolist()):
-            if bad:
+        for i, fine in enumerate(good):
+            if self.result[i] is None and not fine:
                 self.result[i] = Result.NONFINITE
         self._review()
 
     def _review(self) -> None:
         """Stop the images that are good enough or make no progress."""
         target, patience = self.settings.target_loss, self.settings.patience
+        if target is None and patience is None:
+            return
         losses, best = self.state.rollout.loss.tolist(), self.best.iteration.tolist()
         # Before that a term may not have guided yet, so that its loss had no reason to improve.
         settled = self.problem.loss.settled if isinstance(self.problem.loss, AbstractLoss) else 0
@@ -140,6 +145,8 @@ class Run:
             stats={
                 "iterations": self.state.iteration,
                 "network_evaluations": self.problem.evaluations.count,
+                "rebuilt_evaluations": self.problem.evaluations.rebuilt,
+                "gradient_mode": self.problem.plan.chosen or self.problem.gradient_mode,
                 "seconds": self.seconds + clock.seconds,
                 "peak_memory": _peak_memory(self.problem.sampler.device),
             },

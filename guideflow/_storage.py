@@ -145,7 +145,8 @@ def from_disk(
         condition = sampler.condition(solution.prompts, solution.settings.negative_prompts)
     steps = tuple(solution.noise.get(f"steps.{k}") for k in range(sampler.num_steps))
     noise = Noise(solution.noise["initial"].to(device), tuple(n if n is None else n.to(device) for n in steps))
-    problem = Problem(sampler, loss, noise, condition, solution.settings.loss_scale)
+    settings = solution.settings
+    problem = Problem(sampler, loss, noise, condition, settings.loss_scale, settings.gradients, settings.memory_limit)
     solver.check(problem)
     best = from_tensors(Kept, to_tensors(solution.best), "", device)
     unguided = solution.unguided.to(device)

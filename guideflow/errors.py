@@ -48,6 +48,10 @@ class IncompatibleSolver(GuideflowError, TypeError):
     """A solver needs a capability that the sampler does not have."""
 
 
+class OutOfMemory(GuideflowError, RuntimeError):
+    """The device has no memory left for gradients taken as asked."""
+
+
 class CannotResume(GuideflowError):
     """A saved solution cannot be continued as asked."""
 

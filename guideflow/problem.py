@@ -11,6 +11,7 @@ from torch import Tensor
 from guideflow._batched import mapping, tensor
 from guideflow._check import no_gradient
 from guideflow.errors import InvalidArgument
+from guideflow.gradients import Chain, Plan, Verdict, forward, require_mode
 from guideflow.loss import AbstractLoss, as_sum, evaluate, require_lasting
 from guideflow.sampler import Sampler
 from guideflow.types import Latent, Latents, Loss, PerImage, States
@@ -67,9 +68,16 @@ class Rollout:
 
 @dataclass
 class Evaluations:
-    """Number of network evaluations so far, counted per batch."""
+    """Number of network evaluations so far, counted per batch.
+
+    Arguments:
+        count: those of the trajectories, the same in every gradient mode.
+        rebuilt: those of windows that were evaluated once more, to save memory or to learn how much there is to save;
+            what checkpointing evaluates again inside a network is not among them.
+    """
 
     count: int = 0
+    rebuilt: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,9 @@ class Problem:
         condition: from `sampler.condition`.
         loss_scale: factor of the loss before gradients are taken (100, as in RectifID's code); it decides where the
             clipping of gradients to norm 1 sets in. Reported losses do not contain it.
+        gradient_mode: "full", "windowed", "checkpointed" or "auto": the same gradients for different amounts of memory
+            and time, see `guideflow.gradients`.
+        memory_limit: bytes that gradients may keep, for "auto"; None for what the device has left.
     """
 
     sampler: Sampler
@@ -92,6 +103,9 @@ class Problem:
     noise: Noise
     condition: Any
     loss_scale: float = 100.0
+    gradient_mode: str = "full"
+    memory_limit: float | None = None
+    plan: Plan = field(default_factory=Plan, repr=False, compare=False)
     evaluations: Evaluations = field(default_factory=Evaluations, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +122,7 @@ class Problem:
             )
         if not 0 < self.loss_scale < float("inf"):
             raise InvalidArgument(f"Got loss_scale = {self.loss_scale}. Expected a finite number above 0, such as 100.")
+        require_mode(self.gradient_mode, self.memory_limit)
 
     def at(self, iteration: int) -> "Problem":
         """Return the problem with the loss that guides an iteration; itself, unless the loss is scheduled.
@@ -129,7 +144,7 @@ class Problem:
 
         Costs `num_steps` network evaluations, and as many backward passes through the inputs if `gradients`.
         """
-        return self._trace(z0, lambda k, end_point: end_point + controls[k], gradients)
+        return self._trace(z0, lambda k, end_point: controls[k], gradients)
 
     def rollout_through(
         self, z0: Latent, states: Latents, gradients: bool = True
@@ -138,14 +153,8 @@ class Problem:
 
         The controls are u_k = z_k - F_k(z_{k-1}); gradients pass them unchanged, as in `rollout`.
         """
-        controls: list[Tensor] = []
-
-        def place(k: int, end_point: Tensor) -> Tensor:
-            controls.append(states[k] - end_point.detach())
-            return end_point + controls[k]
-
-        rollout = self._trace(z0, place, gradients)
-        return torch.stack(controls), rollout
+        rollout = self._trace(z0, lambda k, end_point: states[k] - end_point, gradients)
+        return states - rollout.end_points, rollout
 
     def predict(self, z: Latent, t: float) -> Tensor:
         """Evaluate an affine sampler's network without gradient, counted."""
@@ -153,28 +162,42 @@ class Problem:
         with torch.no_grad():
             return self.sampler.predict(z, t, self.condition).to(z.dtype)  # type: ignore[attr-defined, no-any-return]
 
-    def _trace(self, z0: Tensor, place: Callable[[int, Tensor], Tensor], gradients: bool) -> Rollout:
-        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
-            states = [z0.detach().clone().requires_grad_(gradients)]
-            end_points: list[Tensor] = []
-            for k in range(self.sampler.num_steps):
-                end_points.append(self.sampler.step(k, states[k], self.condition, self.noise.steps[k]))
-                states.append(place(k, end_points[k]))
-                self.evaluations.count += 1
-            images = self.sampler.decode(states[-1])
-            if images.dtype in (torch.float16, torch.bfloat16):
-                images = images.float()
-            loss, terms = evaluate(self.loss, images)
-            return Rollout(
-                states=torch.stack([state.detach() for state in states]),
-                end_points=torch.stack([end_point.detach() for end_point in end_points]),
-                images=images.detach(),
-                loss=loss.detach(),
-                terms={name: value.detach() for name, value in terms.items()},
-                gradients=self._differentiate(loss, states) if gradients else None,
-            )
+    def _trace(self, z0: Tensor, control: Callable[[int, Tensor], Tensor], gradients: bool) -> Rollout:
+        sampler, noise = self.sampler, self.noise.steps
+        chain = Chain(
+            length=sampler.num_steps,
+            step=lambda k, z: sampler.step(k, z, self.condition, noise[k]),
+            control=control,
+            decode=self._decode,
+            judge=self._judge,
+            differentiate=self._differentiate,
+            checkpointing=sampler.checkpointing,
+        )
+        with torch.inference_mode(False):
+            if gradients:
+                trace = self.plan.run(chain, z0, self.gradient_mode, self.memory_limit)
+            else:
+                trace = forward(chain, z0)
+        self.evaluations.count += chain.length
+        self.evaluations.rebuilt += chain.steps_taken - chain.length
+        images, loss, terms = trace.verdict
+        return Rollout(
+            states=torch.stack([state.detach() for state in trace.states]),
+            end_points=torch.stack([end_point.detach() for end_point in trace.end_points]),
+            images=images.detach(),
+            loss=loss.detach(),
+            terms={name: value.detach() for name, value in terms.items()},
+            gradients=None if trace.gradients is None else torch.stack(trace.gradients),
+        )
 
-    def _differentiate(self, loss: Tensor, states: Sequence[Tensor]) -> Tensor:
+    def _decode(self, z: Tensor) -> Tensor:
+        images = self.sampler.decode(z)
+        return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+
+    def _judge(self, images: Tensor) -> Verdict:
+        return Verdict(images, *evaluate(self.loss, images))
+
+    def _differentiate(self, loss: Tensor, states: list[Tensor]) -> list[Tensor]:
         name = as_sum(self.loss).describe()
         if not loss.requires_grad:
             raise no_gradient(name)
@@ -182,6 +205,4 @@ class Problem:
         found = torch.autograd.grad(self.loss_scale * loss.sum(), states, allow_unused=True)
         if found[-1] is None:
             raise no_gradient(name)
-        return torch.stack(
-            [torch.zeros_like(z) if g is None else g.to(z.dtype) for g, z in zip(found, states, strict=True)]
-        )
+        return [torch.zeros_like(z) if g is None else g.to(z.dtype) for g, z in zip(found, states, strict=True)]

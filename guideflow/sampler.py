@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
 import torch
@@ -61,6 +62,19 @@ class Sampler(ABC):
     def prepare(self, noise: Latent) -> Tensor:
         """Turn standard normal noise into the first state; by default they are the same."""
         return noise
+
+    def checkpointing(self, least: bool) -> AbstractContextManager[None]:
+        """Return a context in which `step` and `decode` keep less for the backward pass; by default it does nothing.
+
+        What is not kept they evaluate again in the backward pass, which may run after the context is left. Results and
+        gradients stay the same. Contexts may be entered inside one another; the outer one counts. Usually each block of
+        a network goes through `torch.utils.checkpoint.checkpoint(..., use_reentrant=False)`.
+
+        Arguments:
+            least: whether memory counts more than time: True around everything in gradient mode "checkpointed", False
+                around `decode` in mode "windowed".
+        """
+        return nullcontext()
 
 
 class AffineSampler(Sampler):

@@ -47,6 +47,8 @@ class Settings:
     target_loss: float | None
     patience: int | None
     loss_scale: float
+    gradients: str = "full"
+    memory_limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ class Solution:
         history: name -> (iterations + 1, B): "loss", every loss term, "gradient_norm" (norm of g_0..g_K together) and
             "control_norm" (norm of u_1..u_K together). The values of an image that has stopped are repeated.
         result: why each image was finished.
-        stats: "iterations", "network_evaluations" (per batch), "seconds" and "peak_memory" (bytes; of the process, or
-            allocated on the GPU).
+        stats: "iterations", "network_evaluations" (per batch, those of the trajectories), "rebuilt_evaluations" (others
+            that saving memory took), "gradient_mode" (of the latest gradients), "seconds" and "peak_memory" (in bytes,
+            of the process or of the GPU).
         settings: how the solve was asked for.
         state: the solver's last state, from which `resume` goes on.
         noise: frozen noise, "initial" and "steps.K" for stochastic steps.
@@ -89,7 +92,7 @@ class Solution:
     unguided: Tensor
     history: Mapping[str, Tensor]
     result: tuple[Result, ...]
-    stats: Mapping[str, float]
+    stats: Mapping[str, Any]
     settings: Settings
     state: State
     noise: Mapping[str, Tensor]

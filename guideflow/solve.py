@@ -41,14 +41,16 @@ def solve(
     prompt: str | Sequence[str] = "",
     negative_prompt: str | Sequence[str] | None = None,
     seed: int | Sequence[int] = 0,
-    solver: str | AbstractSolver[Any] = "anchored",
-    max_iterations: int = 50,
+    solver: str | AbstractSolver[Any] = "auto",
+    max_iterations: int = 20,
     callback: Callback | Sequence[Callback] | None = None,
     keep: Literal["best", "last"] = "best",
     target_loss: float | None = None,
     patience: int | None = None,
     time_limit: float | None = None,
     loss_scale: float = 100.0,
+    gradients: str = "full",
+    memory_limit: float | None = None,
     throw: bool = False,
 ) -> Solution:
     """Guide a sampler with a loss.
@@ -62,7 +64,7 @@ def solve(
         prompt: one, or one per image.
         negative_prompt: one, or one per image; what the image should not show, for samplers that know it.
         seed: one, or one per image. Prompts and seeds are broadcast against each other.
-        solver: a name or an object.
+        solver: a name or an object; "anchored" is the paper's own rule, which asks for more iterations.
         max_iterations: number of updates; 0 gives the unguided images.
         callback: called with a `Progress` after every iteration, iteration 0 included; one or several.
         keep: the iterate to keep of each image, that of lowest loss or the last.
@@ -71,22 +73,30 @@ def solve(
             scheduled loss have settled.
         time_limit: stop after so many seconds, between iterations.
         loss_scale: factor of the loss before gradients are taken, see `Problem`.
+        gradients: how they are taken, which changes memory and time and not the numbers (beyond rounding): "full" (one
+            graph, fastest), "windowed" (the memory of one step, one more forward evaluation of all steps but the last),
+            "checkpointed" (also inside the networks, evaluated twice) or "auto" (the fastest that fits; the next one if
+            memory runs out nevertheless). `stats["gradient_mode"]` tells which it was.
+        memory_limit: bytes that gradients may keep, for gradients="auto"; None for 80% of what the device has left.
         throw: raise `NonFinite` if an image met nan or inf, instead of reporting it in `result` only.
 
     Raises:
         InvalidArgument: for lists of different lengths and values out of range.
         InvalidLoss: if the loss does not return one differentiable number per image.
         IncompatibleSolver: if the solver needs a capability the sampler does not have.
+        OutOfMemory: if the memory does not suffice for the gradients as asked.
     """
     if not isinstance(sampler, Sampler):
         raise InvalidArgument(f"Got {sampler!r} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
     prompts, negatives, seeds = _broadcast(prompt, negative_prompt, seed)
-    settings = Settings(prompts, negatives, seeds, max_iterations, keep, target_loss, patience, loss_scale)
+    settings = Settings(
+        prompts, negatives, seeds, max_iterations, keep, target_loss, patience, loss_scale, gradients, memory_limit
+    )
     _check(settings, time_limit)
     solver = load_solver(solver) if isinstance(solver, str) else solver
     with torch.no_grad():
         condition = sampler.condition(prompts, negatives)
-    problem = Problem(sampler, loss, draw_noise(sampler, seeds), condition, loss_scale)
+    problem = Problem(sampler, loss, draw_noise(sampler, seeds), condition, loss_scale, gradients, memory_limit)
     solver.check(problem)
     run = Run(problem, solver, settings, recipes(sampler, loss, solver))
     return run.finish(Clock(time_limit), Callbacks(callback), throw)
@@ -139,6 +149,7 @@ def resume(
     ]
     run.seconds = solution.stats["seconds"]
     solution.problem.evaluations.count = int(solution.stats["network_evaluations"])
+    solution.problem.evaluations.rebuilt = int(solution.stats.get("rebuilt_evaluations", 0))
     return run.finish(Clock(time_limit), Callbacks(callback), throw)
 
 

@@ -53,9 +53,11 @@ def hub_cache() -> Path:
 class Footprint:
     """How much memory a guided solve of one image needs, in numbers; bytes depend on the dtype.
 
-        weights + steps x evaluations x step + decode
+        full            weights + steps x evaluations x step + decode
+        windowed        weights + evaluations x step + windowed_decode
+        checkpointed    weights + evaluations x checkpointed_step + checkpointed_decode
 
-    The sum is what the gradient through the whole chain keeps; the loss's own network comes on top.
+    The first is what the gradient through the whole chain keeps; the loss's own network comes on top.
 
     Arguments:
         weights: Parameters that are held in the dtype the user chooses.
@@ -65,6 +67,9 @@ class Footprint:
         fixed: Parameters held in float32 whatever the dtype.
         decode: Numbers that the decoder keeps, in float32.
         image: What this is counted for, such as "512x512".
+        windowed_decode: As `decode`, in gradient mode "windowed"; the three that follow `image` may be unknown, 0.
+        checkpointed_step: As `step`, in gradient mode "checkpointed".
+        checkpointed_decode: As `decode`, in gradient mode "checkpointed".
     """
 
     weights: float
@@ -74,12 +79,24 @@ class Footprint:
     fixed: float = 0.0
     decode: float = 0.0
     image: str = ""
+    windowed_decode: float = 0.0
+    checkpointed_step: float = 0.0
+    checkpointed_decode: float = 0.0
 
-    def bytes(self, dtype: str) -> tuple[float, float]:
-        """Return the bytes of the weights and of what the gradient keeps, for "float32", "bfloat16", ..."""
+    def bytes(self, dtype: str, mode: str = "full") -> tuple[float, float]:
+        """Return the bytes of the weights and of what the gradient keeps.
+
+        Arguments:
+            dtype: "float32", "bfloat16", ...
+            mode: "full", "windowed" or "checkpointed".
+        """
         size, full = _BYTES[dtype], max(4, _BYTES[dtype])
-        kept = self.steps * self.evaluations * self.step * size + self.decode * full
-        return self.weights * size + self.fixed * full, kept
+        step, decode = {
+            "full": (self.steps * self.step, self.decode),
+            "windowed": (self.step, self.windowed_decode),
+            "checkpointed": (self.checkpointed_step, self.checkpointed_decode),
+        }[mode]
+        return self.weights * size + self.fixed * full, self.evaluations * step * size + decode * full
 
     def lines(self) -> tuple[str, ...]:
         """Write one line for each of float32 and bfloat16."""
@@ -87,10 +104,14 @@ class Footprint:
         for dtype in ("float32", "bfloat16"):
             weights, kept = self.bytes(dtype)
             image = f" at {self.image}" if self.image else ""
-            lines.append(
+            line = (
                 f"{dtype}: weights {gigabytes(weights)} + gradient {gigabytes(kept)} for each image{image} "
                 f"= about {gigabytes(weights + kept)}"
             )
+            if self.checkpointed_step:
+                modes = ("windowed", "checkpointed")
+                line += "".join(f"; {mode} {gigabytes(sum(self.bytes(dtype, mode)))}" for mode in modes)
+            lines.append(line)
         return tuple(lines)
 
 

@@ -68,6 +68,28 @@ def test_memory_is_the_sum_of_its_parts():
     assert half.startswith("bfloat16: weights 2.4 GB + gradient 3.6 GB")
 
 
+def test_memory_of_every_gradient_mode():
+    footprint = Footprint(
+        weights=1e9,
+        step=1e8,
+        steps=4,
+        evaluations=2,
+        decode=5e8,
+        windowed_decode=2e8,
+        checkpointed_step=1e7,
+        checkpointed_decode=1e8,
+    )
+    assert footprint.bytes("bfloat16") == (2e9, 4 * 4e8 + 2e9)
+    assert footprint.bytes("bfloat16", "windowed") == (2e9, 4e8 + 8e8)
+    assert footprint.bytes("bfloat16", "checkpointed") == (2e9, 4e7 + 4e8)
+    assert footprint.lines()[1].endswith("= about 5.6 GB; windowed 3.2 GB; checkpointed 2.4 GB")
+    from guideflow_diffusers.sizes import footprint as of_base
+
+    for base in ("SD 1.5", "SD 2.1", "SDXL", "SD 2.1 at 512x512", "SDXL at 512x512"):
+        kept = [of_base(base, steps=4).bytes("float32", mode)[1] for mode in ("full", "windowed", "checkpointed")]
+        assert kept[0] > kept[1] > kept[2] > 0
+
+
 def test_sizes_of_the_bases_are_those_of_their_parameters():
     from guideflow_diffusers.sizes import denoiser, footprint, whole
 

@@ -60,6 +60,18 @@ def lcm_unet(folder, *, seed=3):
     return Path(folder)
 
 
+def tiny_decoder(folder, *, seed=6, **more):
+    """Write a small autoencoder of the same latents and pictures, as TAESD is; return its folder."""
+    from diffusers import AutoencoderTiny
+
+    widths = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+    counts = {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoencoderTiny(**(widths | counts | more)).save_pretrained(folder)
+    return Path(folder)
+
+
 def lora(checkpoint, path, *, rank=2, alpha=1.0, seed=1, style="kohya", convolutions=True):
     """Write a LoRA for every attention projection, feed-forward layer and (if asked) resnet convolution of a UNet.
 

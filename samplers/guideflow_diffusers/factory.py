@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
 from guideflow.schedule import Schedule
-from guideflow_diffusers.parts import Delta, LatentSampler, load_parts
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import Delta, LatentSampler
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -21,6 +24,7 @@ def make_sampler(
     image_size: tuple[int, int] | int | None,
     dtype: str,
     device: str,
+    decoder_gradient: str | Path = "full",
     base: str | Path | None = None,
     variant: str | None = None,
     delta: Delta | None = None,
@@ -36,6 +40,7 @@ def make_sampler(
         image_size: (height, width) in pixels, one number for a square, the denoiser's own if None.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser.
         device: Where it runs.
+        decoder_gradient: As `with_decoder_gradient` takes it.
         base: As `load_parts`.
         variant: As `load_parts`.
         delta: As `load_parts`.
@@ -50,6 +55,9 @@ def make_sampler(
         MissingWeights: If the checkpoint is on the Hub and cannot be fetched.
         MissingExtra: If diffusers is not installed.
     """
+    from guideflow_diffusers.decoding import load_decoder_gradient  # needs torch
+    from guideflow_diffusers.parts import LatentSampler, load_parts
+
     parts = load_parts(
         checkpoint,
         base=base,
@@ -61,7 +69,13 @@ def make_sampler(
         device=device,
     )
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    return LatentSampler(parts, schedule, guidance_scale=guidance_scale, image_size=size)
+    return LatentSampler(
+        parts,
+        schedule,
+        guidance_scale=guidance_scale,
+        image_size=size,
+        decoder_gradient=load_decoder_gradient(decoder_gradient, parts.vae),
+    )
 
 
 def own_lora(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.schedule import Schedule
 from guideflow_diffusers.factory import SD15, SDXL, make_sampler, own_lora
-from guideflow_diffusers.parts import LatentSampler
 from guideflow_diffusers.pcm import pcm_schedule
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import LatentSampler
 
 LORAS = {
     model: {k: f"ByteDance/Hyper-SD:Hyper-{name}-{k}step{'s' if k > 1 else ''}-lora.safetensors" for k in (1, 2, 4, 8)}
@@ -49,6 +52,7 @@ def hyper_sd(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "unit",
     unified: bool = False,
     eta: float | None = None,
@@ -66,6 +70,7 @@ def hyper_sd(
         image_size: (height, width) in pixels or one number; the denoiser's own by default.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" or "unit" (see `pcm_schedule`).
         unified: Whether to take the one-step LoRA, which serves every number of steps with fresh noise.
         eta: Share of fresh noise in [0, 1]; 1 if unified, 0 otherwise by default.
@@ -90,6 +95,7 @@ def hyper_sd(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         base=base,
         variant=variant,
         lora=own_lora(lora, checkpoint, LORAS, 1 if unified else num_steps),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
 from guideflow.schedule import Schedule
 from guideflow_diffusers.factory import make_sampler
-from guideflow_diffusers.parts import LatentSampler
 from guideflow_diffusers.rectified_flow import rectified_flow_schedule
 from guideflow_diffusers.steps import require_word
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import LatentSampler
 
 CHECKPOINT = "XCLiu/instaflow_0_9B_from_sd_1_5"
 
@@ -47,6 +50,7 @@ def instaflow(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "sampler",
     variant: str | None = None,
 ) -> LatentSampler:
@@ -59,6 +63,7 @@ def instaflow(
         image_size: (height, width) in pixels or one number; 512 is what the network was trained on.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" or "unit"; both are 1.
         variant: Which files of a Hub repository to take.
 
@@ -77,5 +82,6 @@ def instaflow(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         variant=variant,
     )

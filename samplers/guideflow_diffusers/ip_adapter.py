@@ -61,6 +61,7 @@ def with_ip_adapter(
             sampler_or_parts.schedule,
             guidance_scale=sampler_or_parts.guidance_scale,
             image_size=sampler_or_parts.image_size,
+            decoder_gradient=sampler_or_parts.decoder_gradient,
         )
     parts = sampler_or_parts
     pictures = [image] if isinstance(image, str | Path) or (isinstance(image, Tensor) and image.ndim == 3) else [*image]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -15,6 +16,9 @@ from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler
 from guideflow.schedule import Schedule
 from guideflow.types import Latent
+from guideflow_diffusers.checkpointing import checkpointed
+from guideflow_diffusers.decoding import DecoderGradient
+from guideflow_diffusers.decoding import decode_latents as decode_latents
 from guideflow_diffusers.text import Condition, encode_prompts
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ class LatentSampler(AffineSampler):
         schedule: The few-step family.
         guidance_scale: Classifier-free guidance; 1 or less switches it off, and halves the cost.
         image_size: (height, width) in pixels; the denoiser's own if None.
+        decoder_gradient: Stands in for the decoder's gradient, see `with_decoder_gradient`; its own if None.
     """
 
     def __init__(
@@ -45,11 +50,13 @@ class LatentSampler(AffineSampler):
         *,
         guidance_scale: float = 1.0,
         image_size: tuple[int, int] | None = None,
+        decoder_gradient: DecoderGradient | None = None,
     ) -> None:
         """Check that the image size fits the networks."""
         self.parts = parts
         self.schedule = schedule
         self.guidance_scale = guidance_scale
+        self.decoder_gradient = decoder_gradient
         config = parts.unet.config
         factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         native = config.sample_size if isinstance(config.sample_size, list | tuple) else [config.sample_size] * 2
@@ -128,32 +135,13 @@ class LatentSampler(AffineSampler):
 
     def decode(self, z: Latent) -> Tensor:
         """Decode latents to pictures in [0, 1]."""
-        return decode_latents(self.parts.vae, z)
+        return decode_latents(self.parts.vae, z, self.decoder_gradient)
 
-
-def decode_latents(vae: Any, z: Tensor) -> Tensor:
-    """Undo a base's scaling of its latents and decode them.
-
-        image = clip(decoder(z std / scaling_factor + mean) / 2 + 1/2, 0, 1)
-
-    Arguments:
-        vae: An autoencoder whose configuration has `scaling_factor`, and either `shift_factor` (the mean), or
-            `latents_mean` and `latents_std` for each channel, or neither.
-        z: Latents, (B, C, h, w).
-
-    Returns:
-        Pictures, (B, 3, H, W) in [0, 1].
-    """
-    config = vae.config
-    z = z.to(vae.dtype)
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and std is not None:
-        mean, std = (torch.tensor(values, dtype=z.dtype, device=z.device).view(1, -1, 1, 1) for values in (mean, std))
-        z = z * std / config.scaling_factor + mean
-    else:
-        z = z / config.scaling_factor + (config.get("shift_factor") or 0.0)
-    picture: Tensor = vae.decode(z).sample
-    return (picture / 2 + 0.5).clamp(0, 1)
+    @contextmanager
+    def checkpointing(self, least: bool) -> Iterator[None]:
+        """Checkpoint the blocks of denoiser and decoder; unless `least`, convolutions of the decoder run once."""
+        with checkpointed(self.parts.unet), checkpointed(self.parts.vae.decoder, keep_convolutions=not least):
+            yield
 
 
 def guidance_embedding(scale: float, width: int) -> Tensor:

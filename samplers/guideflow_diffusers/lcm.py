@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.schedule import Schedule
 from guideflow_diffusers.factory import SD15, SDXL, make_sampler, own_lora
 from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.parts import LatentSampler
 from guideflow_diffusers.steps import CONSISTENCY_STEPS, choose_control, consistency_grid
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import LatentSampler
 
 SIGMA_DATA = 0.5
 TIME_SCALE = 10.0
@@ -71,6 +74,7 @@ def lcm(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "unit",
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
@@ -87,6 +91,7 @@ def lcm(
         image_size: (height, width) in pixels or one number; the denoiser's own by default.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" or "unit" (see `lcm_schedule`).
         lora: LoRA to merge into the denoiser. Without it, SD 1.5 and SDXL get their LCM-LoRA; any other checkpoint is
             taken to be an LCM already.
@@ -109,6 +114,7 @@ def lcm(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         base=base,
         variant=variant,
         lora=own_lora(lora, checkpoint, LORAS, num_steps),
@@ -116,7 +122,11 @@ def lcm(
     )
     full = bool(sampler.parts.unet.config.get("time_cond_proj_dim"))
     if guidance_scale is None and full:
-        return LatentSampler(
-            sampler.parts, sampler.schedule, guidance_scale=FULL_GUIDANCE, image_size=sampler.image_size
+        return type(sampler)(
+            sampler.parts,
+            sampler.schedule,
+            guidance_scale=FULL_GUIDANCE,
+            image_size=sampler.image_size,
+            decoder_gradient=sampler.decoder_gradient,
         )
     return sampler

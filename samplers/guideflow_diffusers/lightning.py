@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
 from guideflow.schedule import Schedule
 from guideflow_diffusers.factory import SDXL, make_sampler, own_lora
 from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.parts import LatentSampler
 from guideflow_diffusers.steps import TRAIN_STEPS, choose_control
 from guideflow_diffusers.turbo import turbo_schedule
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import LatentSampler
 
 STEPS = (1, 2, 4, 8)
 LORAS = {SDXL: {k: f"ByteDance/SDXL-Lightning:sdxl_lightning_{k}step_lora.safetensors" for k in STEPS[1:]}}
@@ -64,6 +67,7 @@ def sdxl_lightning(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "unit",
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
@@ -79,6 +83,7 @@ def sdxl_lightning(
         image_size: (height, width) in pixels or one number; 1024 is what the network was trained on.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" or "unit" (see `lightning_schedule`).
         lora: LoRA to merge into the denoiser. Without it, the default checkpoint gets the one of that number of steps;
             any other checkpoint is taken to be distilled already.
@@ -103,6 +108,7 @@ def sdxl_lightning(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         base=base,
         variant=variant,
         lora=own_lora(lora, checkpoint, LORAS, num_steps),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
 from guideflow.schedule import Schedule
 from guideflow_diffusers.factory import SD15, SDXL, make_sampler, own_lora
 from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.parts import LatentSampler
 from guideflow_diffusers.steps import (
     consistency_grid,
     noise_prediction_schedule,
     require_word,
     trailing_grid,
 )
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import LatentSampler
 
 LORAS = {
     model: {k: f"wangfuyun/PCM_Weights:{name}/pcm_{name}_smallcfg_{k}step_converted.safetensors" for k in (2, 4, 8, 16)}
@@ -65,6 +68,7 @@ def pcm(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "unit",
     grid: str = "ddim",
     eta: float = 0.0,
@@ -82,6 +86,7 @@ def pcm(
         image_size: (height, width) in pixels or one number; 512 is what the network was trained on.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" or "unit" (see `pcm_schedule`).
         grid: "ddim" or "tcd" (see `pcm_schedule`).
         eta: Share of fresh noise, in [0, 1].
@@ -106,6 +111,7 @@ def pcm(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         base=base,
         variant=variant,
         lora=own_lora(lora, checkpoint, LORAS, num_steps),
@@ -121,6 +127,7 @@ def pcm_sdxl(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "unit",
     grid: str = "ddim",
     eta: float = 0.0,
@@ -138,6 +145,7 @@ def pcm_sdxl(
         image_size: (height, width) in pixels or one number; 1024 is what the network was trained on.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" or "unit" (see `pcm_schedule`).
         grid: "ddim" or "tcd" (see `pcm_schedule`).
         eta: Share of fresh noise, in [0, 1].
@@ -161,6 +169,7 @@ def pcm_sdxl(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         control=control,
         grid=grid,
         eta=eta,

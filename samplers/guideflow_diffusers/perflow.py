@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
 from guideflow.schedule import Schedule
 from guideflow_diffusers.factory import make_sampler
 from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.parts import LatentSampler
 from guideflow_diffusers.steps import TRAIN_STEPS, choose_control, require_word
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import LatentSampler
 
 OFFICIAL_CONTROL = 0.95796674
 SD15 = "hansyan/perflow-sd15-dreamshaper"
@@ -118,6 +121,7 @@ def perflow(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "sampler",
     windows: int = 4,
     base: str | Path | None = None,
@@ -137,6 +141,7 @@ def perflow(
         image_size: (height, width) in pixels or one number; 512 is what the network was trained on.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler", "unit" or "official" (see `perflow_schedule`).
         windows: Number of time windows the network was trained with.
         base: Checkpoint to take everything from but the denoiser.
@@ -158,6 +163,7 @@ def perflow(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         base=base,
         variant=variant,
         delta=delta,
@@ -172,6 +178,7 @@ def perflow_sd21(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "sampler",
     windows: int = 4,
     variant: str | None = None,
@@ -186,6 +193,7 @@ def perflow_sd21(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; prefer "bfloat16" to "float16", in which
             the attention of SD 2.1 overflows.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" and "unit" are both 1; "official" for the constant of RectifID's script.
         windows: Number of time windows the network was trained with.
         variant: Which files of a Hub repository to take.
@@ -205,6 +213,7 @@ def perflow_sd21(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         variant=variant,
     )
 
@@ -217,6 +226,7 @@ def perflow_sdxl(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "unit",
     windows: int = 4,
     variant: str | None = None,
@@ -231,6 +241,7 @@ def perflow_sdxl(
         image_size: (height, width) in pixels or one number; 1024 is what the network was trained on.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler", "unit" or "official" (see `perflow_schedule`).
         windows: Number of time windows the network was trained with.
         variant: Which files of a Hub repository to take; "v0-fix" for the authors' own, which have no others.
@@ -252,5 +263,6 @@ def perflow_sdxl(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         variant=variant,
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.schedule import Schedule
 from guideflow_diffusers.factory import SD15, make_sampler
-from guideflow_diffusers.parts import LatentSampler
 from guideflow_diffusers.perflow import OFFICIAL_CONTROL
 from guideflow_diffusers.steps import TRAIN_STEPS, choose_control, require_steps
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import LatentSampler
 
 CHECKPOINT = "XCLiu/2_rectified_flow_from_sd_1_5"
 
@@ -54,6 +57,7 @@ def rectified_flow(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "sampler",
     style: str | Path | None = None,
     style_base: str | Path = SD15,
@@ -71,6 +75,7 @@ def rectified_flow(
         image_size: (height, width) in pixels or one number; 512 is what the network was trained on.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" and "unit" are both 1; "official" for the constant of RectifID's script.
         style: Checkpoint of a fine-tuned SD 1.5 to merge.
         style_base: What `style` was fine-tuned from.
@@ -91,6 +96,7 @@ def rectified_flow(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         base=style,
         variant=variant,
         delta=None if style is None else (style, style_base),

@@ -9,13 +9,14 @@ from typing import Final
 from guideflow.weights import Download, Footprint
 
 _MILLION: Final = 1e6
-# denoiser, text encoders, autoencoder; kept by one evaluation and by one decoding; image. In millions of numbers.
+# denoiser, text encoders, autoencoder; kept by one evaluation and by one decoding; image; the same checkpointed, the
+# decoder as in "windowed" and as in "checkpointed". In millions of numbers.
 _SIZES: Final = {
-    "SD 1.5": (859.5, 123.1, 83.7, 386.8, 1491.1, "512x512"),
-    "SD 2.1": (865.9, 340.4, 83.7, 815.8, 3355.0, "768x768"),
-    "SD 2.1 at 512x512": (865.9, 340.4, 83.7, 363.7, 1491.1, "512x512"),
-    "SDXL": (2567.5, 817.7, 83.7, 2664.4, 5964.4, "1024x1024"),
-    "SDXL at 512x512": (2567.5, 817.7, 83.7, 675.7, 1491.1, "512x512"),
+    "SD 1.5": (859.5, 123.1, 83.7, 386.8, 1491.1, "512x512", 64.6, 526.4, 373.3),
+    "SD 2.1": (865.9, 340.4, 83.7, 815.8, 3355.0, "768x768", 145.3, 1184.4, 839.9),
+    "SD 2.1 at 512x512": (865.9, 340.4, 83.7, 363.7, 1491.1, "512x512", 64.6, 526.4, 373.3),
+    "SDXL": (2567.5, 817.7, 83.7, 2664.4, 5964.4, "1024x1024", 253.0, 2105.6, 1493.2),
+    "SDXL at 512x512": (2567.5, 817.7, 83.7, 675.7, 1491.1, "512x512", 63.2, 526.4, 373.3),
 }
 _ENCODERS: Final = {
     "SD 1.5": ("text_encoder",),
@@ -35,7 +36,7 @@ def footprint(base: str, *, steps: int, evaluations: int = 1) -> Footprint:
     Returns:
         The footprint, for one image of the base's own size.
     """
-    denoiser, text, vae, step, decode, image = _SIZES[base]
+    denoiser, text, vae, step, decode, image, small_step, windowed_decode, small_decode = _SIZES[base]
     return Footprint(
         weights=(denoiser + text) * _MILLION,
         step=step * _MILLION,
@@ -44,6 +45,9 @@ def footprint(base: str, *, steps: int, evaluations: int = 1) -> Footprint:
         fixed=vae * _MILLION,
         decode=decode * _MILLION,
         image=image,
+        windowed_decode=windowed_decode * _MILLION,
+        checkpointed_step=small_step * _MILLION,
+        checkpointed_decode=small_decode * _MILLION,
     )
 
 

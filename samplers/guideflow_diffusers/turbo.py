@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guideflow.schedule import Schedule
 from guideflow_diffusers.factory import make_sampler
 from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.parts import LatentSampler
 from guideflow_diffusers.steps import (
     TRAIN_STEPS,
     noise_prediction_schedule,
@@ -17,6 +17,9 @@ from guideflow_diffusers.steps import (
     require_word,
     trailing_grid,
 )
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.parts import LatentSampler
 
 SGM_GRID = (999, 899, 799, 699)
 SD_TURBO = "stabilityai/sd-turbo"
@@ -76,6 +79,7 @@ def sd_turbo(
     image_size: tuple[int, int] | int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "unit",
     method: str = "euler",
     variant: str | None = None,
@@ -90,6 +94,7 @@ def sd_turbo(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; prefer "bfloat16" to "float16", in which
             the attention of SD 2.1 overflows.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" or "unit" (see `turbo_schedule`).
         method: "euler" (deterministic), "ancestral" or "sgm" (see `turbo_schedule`).
         variant: Which files of a Hub repository to take.
@@ -109,6 +114,7 @@ def sd_turbo(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         variant=variant,
     )
 
@@ -121,6 +127,7 @@ def sdxl_turbo(
     image_size: tuple[int, int] | int | None = 512,
     dtype: str = "float32",
     device: str = "cpu",
+    decoder_gradient: str | Path = "full",
     control: str = "unit",
     method: str = "ancestral",
     variant: str | None = None,
@@ -134,6 +141,7 @@ def sdxl_turbo(
         image_size: (height, width) in pixels or one number; 512 is what the network was trained on.
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
         device: Where it runs.
+        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
         control: "sampler" or "unit" (see `turbo_schedule`).
         method: "ancestral" (as published), "euler" (deterministic) or "sgm" (see `turbo_schedule`).
         variant: Which files of a Hub repository to take.
@@ -153,5 +161,6 @@ def sdxl_turbo(
         image_size=image_size,
         dtype=dtype,
         device=device,
+        decoder_gradient=decoder_gradient,
         variant=variant,
     )

@@ -1,0 +1,224 @@
+"""Decoders: latents to pictures, and cheaper gradients for the same pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from guideflow.errors import InvalidArgument
+from guideflow.registry import require
+from guideflow_diffusers.hub import locate, missing
+from guideflow_diffusers.quiet import without_progress_bars
+
+if TYPE_CHECKING:
+    from guideflow_diffusers.latent import LatentSampler
+
+
+def decode_latents(vae: Any, z: Tensor, gradient: DecoderGradient | None = None) -> Tensor:
+    """Undo a base's scaling of its latents and decode them.
+
+        image = clip(decoder(z std / scaling_factor + mean) / 2 + 1/2, 0, 1)
+
+    Arguments:
+        vae: An autoencoder whose configuration has `scaling_factor`, and either `shift_factor` (the mean), or
+            `latents_mean` and `latents_std` for each channel, or neither.
+        z: Latents, (B, C, h, w).
+        gradient: Stands in for the decoder's gradient; None for its own. The picture is the decoder's either way.
+
+    Returns:
+        Pictures, (B, 3, H, W) in [0, 1].
+    """
+    picture: Tensor = unscale_and_decode(vae, z) if gradient is None else _Borrowed.apply(z, vae, gradient)
+    return (picture / 2 + 0.5).clamp(0, 1)
+
+
+def unscale_and_decode(vae: Any, z: Tensor) -> Tensor:
+    """Return the decoder's own output, about [-1, 1]; arguments as `decode_latents`."""
+    config = vae.config
+    z = z.to(vae.dtype)
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(values, dtype=z.dtype, device=z.device).view(1, -1, 1, 1) for values in (mean, std))
+        z = z * std / config.scaling_factor + mean
+    else:
+        z = z / config.scaling_factor + (config.get("shift_factor") or 0.0)
+    picture: Tensor = vae.decode(z).sample
+    return picture
+
+
+class DecoderGradient(ABC):
+    """A stand-in for the gradient of a decoder."""
+
+    @abstractmethod
+    def pull_back(self, vae: Any, z: Tensor, gradient: Tensor) -> Tensor:
+        """Return the gradient at the latents for one at the decoder's output, (B, 3, H, W)."""
+
+
+@final
+@dataclass(frozen=True)
+class TiledGradient(DecoderGradient):
+    """The gradient of decoding overlapping tiles and blending them linearly, one tile after another.
+
+        dL/dz = sum_i J_i^T (w_i dL/dx),    sum_i w_i = 1 at every pixel
+
+    with J_i the Jacobian of decoding tile i alone and w_i its weight, which falls to the tile's inner edges. Keeps what
+    one tile keeps. Not exact: a tile does not see the rest of the picture, which normalisation and attention in the
+    decoder do.
+
+    Arguments:
+        tile: Side of a tile, in latent pixels.
+        overlap: What neighbours share at least.
+    """
+
+    tile: int = 40
+    overlap: int = 8
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if not 0 <= self.overlap < self.tile:
+            raise InvalidArgument(
+                f"Got tile = {self.tile} and overlap = {self.overlap}. Expected 0 <= overlap < tile, such as 40 and 8."
+            )
+
+    def pull_back(self, vae: Any, z: Tensor, gradient: Tensor) -> Tensor:
+        """Sum the gradients of all tiles."""
+        found = torch.zeros_like(z)
+        factor = gradient.shape[-1] // z.shape[-1]
+        for top, height, rows in self.tiles(z.shape[-2], factor):
+            for left, width, columns in self.tiles(z.shape[-1], factor):
+                tile = (..., slice(top, top + height), slice(left, left + width))
+                pixels = (
+                    ...,
+                    slice(top * factor, (top + height) * factor),
+                    slice(left * factor, (left + width) * factor),
+                )
+                weight = (rows[:, None] * columns).to(gradient)
+                found[tile] += _vector_jacobian(partial(unscale_and_decode, vae), z[tile], weight * gradient[pixels])
+        return found
+
+    def tiles(self, size: int, factor: int) -> list[tuple[int, int, Tensor]]:
+        """Cut one side into tiles: the first latent pixel, the number of them and the weight of each pixel."""
+        length = min(self.tile, size)
+        count = 1 if length == size else -(-(size - self.overlap) // (self.tile - self.overlap))
+        starts = [round(i * (size - length) / max(count - 1, 1)) for i in range(count)]
+        # Pixel centres; the slope reaches its end where a tile does, so no pixel is without weight.
+        at = (torch.arange(size * factor, dtype=torch.float64) + 0.5) / factor
+        slope = max(self.overlap, 1)
+        raw = []
+        for start in starts:
+            rise = at - start if start > 0 else torch.full_like(at, slope)
+            fall = start + length - at if start + length < size else torch.full_like(at, slope)
+            raw.append(torch.minimum(rise, fall).clamp(0, slope))
+        total = torch.stack(raw).sum(0)
+        pieces = zip(starts, raw, strict=True)
+        return [(a, length, (w / total)[a * factor : (a + length) * factor]) for a, w in pieces]
+
+
+@final
+@dataclass(frozen=True)
+class TinyGradient(DecoderGradient):
+    """The gradient of a small decoder of the same latents, such as TAESD.
+
+    Arguments:
+        vae: diffusers' `AutoencoderTiny`, or any autoencoder that `decode_latents` takes.
+
+    Source: https://github.com/madebyollin/taesd, for the decoders; their gradient beneath the full decoder's picture is
+    a straight-through estimator (Bengio et al., 2013).
+    """
+
+    vae: Any
+
+    def pull_back(self, vae: Any, z: Tensor, gradient: Tensor) -> Tensor:
+        """Return the small decoder's gradient."""
+        return _vector_jacobian(partial(unscale_and_decode, self.vae), z, gradient)
+
+
+def with_decoder_gradient(sampler: LatentSampler, how: str | Path | DecoderGradient) -> LatentSampler:
+    """Take the gradient of a sampler's decoder in a cheaper way.
+
+    Pictures, and the loss that is reported for them, stay those of the full decoder, which is then evaluated without
+    gradient; what changes is the direction in which guidance goes.
+
+    Arguments:
+        sampler: Made of diffusers parts.
+        how: "full" for the decoder's own gradient, "tiled" for `TiledGradient()`, the folder or Hub id of an
+            `AutoencoderTiny` ("madebyollin/taesd" for SD 1.5 and 2.1, "madebyollin/taesdxl" for SDXL), or a
+            `DecoderGradient`.
+
+    Returns:
+        A sampler with the same parts, schedule and guidance scale.
+
+    Raises:
+        InvalidArgument: If the small decoder does not fit.
+        MissingWeights: If it is on the Hub and cannot be fetched.
+    """
+    from guideflow_diffusers.latent import LatentSampler  # which needs this module
+
+    return LatentSampler(
+        sampler.parts,
+        sampler.schedule,
+        guidance_scale=sampler.guidance_scale,
+        image_size=sampler.image_size,
+        decoder_gradient=load_decoder_gradient(how, sampler.parts.vae),
+    )
+
+
+def load_decoder_gradient(how: str | Path | DecoderGradient, vae: Any) -> DecoderGradient | None:
+    """Read what `with_decoder_gradient` takes, for the decoder it is to stand in for; None is its own gradient."""
+    if isinstance(how, DecoderGradient) or how == "full":
+        return how if isinstance(how, DecoderGradient) else None
+    if how == "tiled":
+        return TiledGradient()
+    folder = locate(how, option="decoder_gradient", components=())
+    if not (folder / "config.json").is_file():
+        raise InvalidArgument(
+            f"Got decoder_gradient = {str(how)!r}, a folder without config.json. Expected 'full', 'tiled', or the "
+            "folder or Hub id of an AutoencoderTiny, such as 'madebyollin/taesd'."
+        )
+    kind = require("diffusers", extra="diffusers").AutoencoderTiny
+    with without_progress_bars():
+        try:
+            tiny = kind.from_pretrained(folder, torch_dtype=vae.dtype)
+        except OSError as error:
+            raise missing(how, "decoder_gradient", ("*.json", "*.safetensors"), error) from error
+    if tiny.config.latent_channels != vae.config.latent_channels:
+        raise InvalidArgument(
+            f"The decoder {how} takes {tiny.config.latent_channels} latent channels and the sampler's has "
+            f"{vae.config.latent_channels}. Give one of the same base."
+        )
+    return TinyGradient(tiny.to(vae.device).eval().requires_grad_(False))
+
+
+class _Borrowed(torch.autograd.Function):
+    """The full decoder's picture with the gradient of a stand-in."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, vae: Any, gradient: DecoderGradient) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.vae, ctx.gradient = vae, gradient
+        return unscale_and_decode(vae, z)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (z,) = ctx.saved_tensors
+        return ctx.gradient.pull_back(ctx.vae, z, gradient), None, None
+
+
+def _vector_jacobian(decode: Any, z: Tensor, gradient: Tensor) -> Tensor:
+    start = z.detach().requires_grad_()
+    with torch.enable_grad():
+        picture = decode(start)
+    if picture.shape != gradient.shape:
+        raise InvalidArgument(
+            f"The small decoder turns latents {tuple(z.shape)} into {tuple(picture.shape)}, the full one into "
+            f"{tuple(gradient.shape)}. Give one of the same base."
+        )
+    return torch.autograd.grad(picture, start, gradient.to(picture.dtype))[0]

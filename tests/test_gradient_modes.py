@@ -1,0 +1,249 @@
+"""Gradient modes: the same numbers in each, `auto` and what it goes by, and what is kept on disk."""
+
+import json
+import math
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import guideflow as gf
+from guideflow.__main__ import main
+from guideflow.errors import InvalidArgument, OutOfMemory
+from guideflow.gradients import MODES
+from guideflow.loss import evaluate
+from guideflow.memory import _cgroup, alive_bytes, available_bytes, kept_bytes, ran_out
+from guideflow.toy import ToyMixture
+from problems import SOLVERS, Distance, linear, mixture, problem, run, target
+
+SAVING = MODES[1:]
+
+
+class Checkpointed(ToyMixture):
+    """The mixture, its steps and decoder checkpointed as a whole."""
+
+    depth = 0
+
+    @contextmanager
+    def checkpointing(self, least: bool) -> Any:
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+    def predict(self, z: Tensor, t: float, condition: Any) -> Tensor:
+        return self._again(super().predict, z, t, condition)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self._again(super().decode, z)
+
+    def _again(self, function: Any, *args: Any) -> Any:
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(function, *args, use_reentrant=False) if self.depth else function(*args)
+
+
+def stochastic(**options: Any) -> Checkpointed:
+    return Checkpointed(**{"num_steps": 3, "size": 6, "family": "ancestral", "dtype": "float64", **options})
+
+
+@pytest.mark.parametrize("mode", SAVING)
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
+def test_every_solver_goes_the_same_way_in_every_mode(solver: Any, mode: str) -> None:
+    sampler = stochastic()
+    wanted, found = (run(problem(sampler, gradient_mode=m), solver, 3) for m in ("full", mode))
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert torch.equal(ours.rollout.images, theirs.rollout.images)
+        torch.testing.assert_close(ours.rollout.gradients, theirs.rollout.gradients, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(ours.controls, theirs.controls, rtol=1e-10, atol=1e-12)
+    assert found[0].rollout.gradients.abs().max() > 0
+
+
+@pytest.mark.parametrize("mode", SAVING)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_closed_form_of_a_linear_flow(mode: str, steps: int) -> None:
+    sampler = linear(num_steps=steps)
+    task = problem(sampler, gradient_mode=mode)
+    rollout = task.rollout(task.z0, torch.zeros(steps, *task.z0.shape, dtype=torch.float64))
+    jacobian = torch.eye(6, dtype=torch.float64) + sampler.matrix / steps
+    g = 100 * 2 / 6 * (rollout.images - target(sampler))
+    for k in range(steps, -1, -1):
+        torch.testing.assert_close(rollout.gradients[k], g)
+        g = g @ jacobian
+    assert (task.evaluations.count, task.evaluations.rebuilt) == (steps, steps - 1)
+
+
+@pytest.mark.parametrize("mode", SAVING)
+def test_nan_stays_in_its_image_and_images_do_not_depend_on_each_other(mode: str) -> None:
+    sampler = stochastic()
+    aim = Distance(target(sampler))
+    spoilt = problem(sampler, lambda x: aim(x) * torch.tensor([1.0, torch.nan, 1.0]), (0, 1, 2), gradient_mode=mode)
+    alone = problem(sampler, aim, (2,), gradient_mode=mode)
+    bad = spoilt.rollout(spoilt.z0, torch.zeros(3, *spoilt.z0.shape, dtype=torch.float64)).gradients
+    one = alone.rollout(alone.z0, torch.zeros(3, *alone.z0.shape, dtype=torch.float64)).gradients
+    assert bool(bad[:, 1].flatten(1).isnan().any(1).all())
+    torch.testing.assert_close(bad[:, 2:], one, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", [*SAVING, "auto"])
+def test_scheduled_and_balanced_losses_and_samplers_without_gradient_inside(mode: str) -> None:
+    class Stuck(ToyMixture):
+        def predict(self, z: Tensor, t: float, condition: Any) -> Tensor:
+            return super().predict(z, t, condition).detach()
+
+    loss = gf.balanced(gf.as_loss(lambda x: x.square().mean((1, 2, 3)), "a"), lambda x: (1 - x).abs().mean((1, 2, 3)))
+    loss = loss + gf.schedule(lambda x: x.mean((1, 2, 3)), start=1)
+    sampler = Stuck(num_steps=3, size=6, dtype="float64")
+    states = [run(problem(sampler, loss, gradient_mode=m), gf.Anchored(), 2)[-1] for m in ("full", mode)]
+    torch.testing.assert_close(states[1].rollout.gradients, states[0].rollout.gradients, rtol=1e-10, atol=1e-10)
+
+
+def test_auto_takes_the_fastest_mode_within_the_limit() -> None:
+    sampler = stochastic(num_steps=4)
+    judged = problem(sampler)
+    z = leaf(judged.z0)
+    _, window = kept_bytes(lambda: sampler.step(0, z, judged.condition, judged.noise.steps[0]))
+    image, decoder = kept_bytes(lambda: sampler.decode(z))
+    image = leaf(image)
+    loss = alive_bytes(lambda: evaluate(judged.loss, image)[0])
+    with sampler.checkpointing(False):
+        small = loss + alive_bytes(lambda: sampler.decode(z))
+    whole = 4 * window + decoder + loss
+    assert 0 < loss and small + window < whole - 1
+    for limit, mode in [(whole, "full"), (whole - 1, "windowed"), (small + window - 1, "checkpointed"), (0, MODES[-1])]:
+        solution = gf.solve(
+            sampler,
+            judged.loss,
+            seed=[0, 1],
+            max_iterations=2,
+            gradients="auto",
+            memory_limit=float(limit),
+        )
+        assert solution.stats["gradient_mode"] == mode
+        assert solution.stats["network_evaluations"] == 12
+        # Once to measure, and all but the last window again in each of three rollouts.
+        assert solution.stats["rebuilt_evaluations"] == 4 + (0 if mode == "full" else 3 * 3)
+
+
+def test_auto_takes_everything_where_there_is_room() -> None:
+    solution = gf.solve(mixture(), Distance(target(mixture())), max_iterations=1, gradients="auto")
+    assert solution.stats["gradient_mode"] == "full"
+
+
+@pytest.mark.parametrize(("hunger", "mode"), [(0, "full"), (1, "windowed"), (2, "checkpointed")])
+def test_auto_goes_on_with_less_when_memory_runs_out(hunger: int, mode: str) -> None:
+    sampler = Hungry(hunger)
+    loss = Distance(target(sampler))
+    solution = gf.solve(sampler, loss, max_iterations=2, gradients="auto", memory_limit=1e12)
+    wanted = gf.solve(stochastic(), loss, max_iterations=2)
+    assert solution.stats["gradient_mode"] == mode
+    torch.testing.assert_close(solution.controls, wanted.controls, rtol=1e-10, atol=1e-12)
+
+
+def test_running_out_of_memory_says_what_to_type() -> None:
+    task = problem(Hungry(1), gradient_mode="full")
+    with pytest.raises(OutOfMemory, match="gradients='auto'"):
+        task.rollout(task.z0, torch.zeros(3, *task.z0.shape, dtype=torch.float64))
+    task = problem(Hungry(3), gradient_mode="auto", memory_limit=1e12)
+    with pytest.raises(OutOfMemory, match=r"'checkpointed' gradients.*fewer images"):
+        task.rollout(task.z0, torch.zeros(3, *task.z0.shape, dtype=torch.float64))
+    # Other errors pass as they are.
+    task = problem(linear(), lambda x: x @ torch.ones(5, dtype=torch.float64), gradient_mode="auto")
+    with pytest.raises(RuntimeError, match="size"):
+        task.rollout(task.z0, torch.zeros(3, *task.z0.shape, dtype=torch.float64))
+
+
+class Hungry(Checkpointed):
+    """Asks for more memory than there is in all modes before the given one, as the real network would."""
+
+    def __init__(self, hunger: int) -> None:
+        super().__init__(num_steps=3, size=6, family="ancestral", dtype="float64")
+        self.hunger = hunger
+
+    def predict(self, z: Tensor, t: float, condition: Any) -> Tensor:
+        several = z.grad_fn is not None
+        if (several, several or not self.depth, True)[self.hunger - 1] if self.hunger and z.requires_grad else False:
+            torch.empty(2**60, dtype=torch.uint8)
+        return super().predict(z, t, condition)
+
+
+def leaf(z: Tensor) -> Tensor:
+    return z.clone().requires_grad_()
+
+
+def test_what_a_graph_keeps_is_counted_once_and_without_what_was_there() -> None:
+    x, weight = torch.ones(1000, requires_grad=True, dtype=torch.float64), torch.ones(1000, 1000, dtype=torch.float64)
+    value, kept = kept_bytes(lambda: (x.exp().exp() @ weight).sin())  # two exps, the product; weight was there
+    assert kept == 3 * 8000 and not value.requires_grad
+    assert value[0].item() == pytest.approx(math.sin(1000 * math.exp(math.e)), abs=1e-6)
+    y = x.exp().detach().requires_grad_()
+    assert kept_bytes(lambda: (y * y.view(10, 100).flatten()).sum())[1] == 0
+    assert alive_bytes(lambda: x.exp().exp()) == 2 * 8000
+    assert alive_bytes(lambda: x.detach().exp().exp()) == 8000
+
+
+def test_what_is_available(tmp_path: Path) -> None:
+    assert 1e8 < available_bytes(torch.device("cpu")) < 1e14
+    names = ("memory.max", "memory.current", "inactive_file")
+    assert _cgroup(tmp_path, *names) == math.inf
+    (tmp_path / "memory.current").write_text("300\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _cgroup(tmp_path, *names) == math.inf
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert _cgroup(tmp_path, *names) == 700
+    (tmp_path / "memory.stat").write_text("anon 200\ninactive_file 100\n")
+    assert _cgroup(tmp_path, *names) == 800
+
+
+def test_errors_that_mean_no_memory() -> None:
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert ran_out(found.value) and ran_out(MemoryError()) and ran_out(torch.cuda.OutOfMemoryError("CUDA"))
+    assert not ran_out(RuntimeError("shapes differ")) and not ran_out(ValueError("out of memory"))
+
+
+def test_the_mode_is_saved_and_resumed_and_old_solutions_load(tmp_path: Path) -> None:
+    sampler = stochastic(dtype="float32")
+    loss = Distance(target(sampler).float())
+    options: dict[str, Any] = {"gradients": "windowed", "memory_limit": 5e9}
+    whole = gf.solve(sampler, loss, max_iterations=4, **options)
+    gf.solve(sampler, loss, max_iterations=2, **options).save(tmp_path)
+    resumed = gf.resume(tmp_path, max_iterations=4, sampler=sampler, loss=loss)
+    assert (resumed.settings.gradients, resumed.settings.memory_limit) == ("windowed", 5e9)
+    assert resumed.problem.gradient_mode == "windowed" and resumed.problem.memory_limit == 5e9
+    assert torch.equal(resumed.controls, whole.controls)
+    assert {k: v for k, v in resumed.stats.items() if k not in ("seconds", "peak_memory")} == {
+        k: v for k, v in whole.stats.items() if k not in ("seconds", "peak_memory")
+    }
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for name in ("gradients", "memory_limit"):
+        del manifest["settings"][name]
+    for name in ("rebuilt_evaluations", "gradient_mode"):
+        del manifest["stats"][name]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert gf.Solution.load(tmp_path).settings.gradients == "full"
+    old = gf.resume(tmp_path, max_iterations=4, sampler=sampler, loss=loss)
+    torch.testing.assert_close(old.controls, whole.controls)
+
+
+def test_what_is_no_mode_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"'half'.*'auto', 'full', 'windowed' or 'checkpointed'"):
+        gf.solve(linear(), Distance(target(linear())), gradients="half")
+    with pytest.raises(InvalidArgument, match="memory_limit = -1"):
+        problem(linear(), gradient_mode="auto", memory_limit=-1.0)
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "grey.py").write_text("def grey(x):\n    return (x - 0.5).square().mean((1, 2, 3))\n")
+    base = ["run", "--sampler", "toy-mixture:size=8", "--loss", f"{tmp_path / 'grey.py'}:grey", "--iterations", "1"]
+    assert main([*base, "--gradients", "windowed", "--out", str(tmp_path / "out")]) == 0
+    solution = gf.Solution.load(tmp_path / "out")
+    assert solution.settings.gradients == solution.stats["gradient_mode"] == "windowed"
+    assert main([*base, "--gradients", "some", "--out", str(tmp_path / "other")]) == 2
+    assert "Got 'some' for gradients" in capsys.readouterr().err
+    assert main(["run", "--resume", "--gradients", "full", "--out", str(tmp_path / "out")]) == 2
+    assert "--resume takes --gradients from the saved run" in capsys.readouterr().err
