@@ -211,9 +211,7 @@ def relative_costs(
     return (medians / medians[0]).tolist()
 
 
-def write_into_readme(marker: str, text: str) -> None:
-    """Replace what stands between `<!-- marker -->` and `<!-- end -->`."""
+def write_between(page: Path, marker: str, text: str) -> None:
+    """Replace what stands between `<!-- marker -->` and `<!-- end -->` on a page."""
     pattern = rf"(<!-- {marker} -->\n).*?(<!-- end -->)"
-    README.write_text(
-        re.sub(pattern, lambda match: match[1] + text + "\n" + match[2], README.read_text(), flags=re.DOTALL)
-    )
+    page.write_text(re.sub(pattern, lambda match: match[1] + text + "\n" + match[2], page.read_text(), flags=re.DOTALL))

@@ -25,6 +25,7 @@ from avatars import (
     real_pairs,
     real_pictures,
     relative_costs,
+    write_between,
 )
 
 import guideflow as gf
@@ -106,9 +107,7 @@ def table() -> None:
         "by `python benchmarks/families.py run`, `time` and `table`. Cost is the time of an iteration relative to "
         "that of anchored guidance on `avatars-perflow`."
     )
-    before, _, rest = PAGE.read_text().partition("<!-- families -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    PAGE.write_text(f"{before}<!-- families -->\n{caption}\n\n{text}\n<!-- end -->{after}")
+    write_between(PAGE, "families", f"{caption}\n\n{text}")
     draw(people)
 
 

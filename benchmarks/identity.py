@@ -18,6 +18,7 @@ import json
 import torch
 from avatars import (
     PEOPLE,
+    README,
     RESULTS,
     cached,
     cases,
@@ -28,7 +29,7 @@ from avatars import (
     real_pictures,
     relative_costs,
     train_real_or_guided,
-    write_into_readme,
+    write_between,
 )
 
 import guideflow as gf
@@ -148,7 +149,7 @@ def table() -> None:
     (RESULTS / "identity.md").write_text(text)
     print(text)
     caption = CAPTION.format(people=rows["cases"] // 4, date=rows["date"])
-    write_into_readme("results", f"{caption}\n\n{text}")
+    write_between(README, "results", f"{caption}\n\n{text}")
     best = {name: entry["best"] for name, entry in json.loads((RESULTS / "search.json").read_text()).items()}
     results = [cached(SAMPLER, name, options, "run") for name, options in best.items()]
     references, *_ = cases("run")

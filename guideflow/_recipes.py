@@ -1,12 +1,12 @@
 """How the parts of a solve are written down and loaded again."""
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from guideflow import registry
+from guideflow._file_names import is_file
 from guideflow.compose import Balanced
 from guideflow.errors import CannotResume, GuideflowError
-from guideflow.from_file import is_file
 from guideflow.loss import Term, WeightedSum
 from guideflow.sampler import Sampler
 from guideflow.solvers import AbstractSolver
@@ -79,12 +79,21 @@ def _loss_recipe(loss: Loss) -> dict[str, Any] | None:
 
 
 def _solver_recipe(solver: AbstractSolver[Any]) -> dict[str, Any] | None:
-    made = registry.recipe(solver)
-    if made is not None or not type(solver).__module__.startswith("guideflow.solvers.") or not is_dataclass(solver):
-        return made
-    return {"name": solver.name, "options": asdict(solver)}
+    if not type(solver).__module__.startswith("guideflow.solvers.") or not is_dataclass(solver):
+        return registry.recipe(solver)
+    # In full, so that a saved run goes on alike although a default has changed since.
+    options = {item.name: getattr(solver, item.name) for item in fields(solver)}
+    for name, value in options.items():
+        if isinstance(value, AbstractSolver):
+            options[name] = _solver_recipe(value)
+            if options[name] is None:
+                return None
+    return {"name": solver.name, "options": options}
 
 
 def rebuild_solver(recipe: dict[str, Any] | None) -> AbstractSolver[Any] | None:
-    """Load a solver again, if it has a recipe."""
-    return None if recipe is None else registry.load_solver(recipe["name"], **recipe["options"])
+    """Load a solver again, with what it wraps, if it has a recipe."""
+    if recipe is None:
+        return None
+    nested = {k: rebuild_solver(v) if isinstance(v, dict) else v for k, v in recipe["options"].items()}
+    return registry.load_solver(recipe["name"], **nested)

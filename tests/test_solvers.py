@@ -15,6 +15,12 @@ every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.k
 families = pytest.mark.parametrize("family", ["ddim", "ancestral", "flow"])
 
 
+def without_scale(solver: Any) -> Any:
+    if isinstance(solver, gf.Wrapper):
+        return replace(solver, solver=without_scale(solver.solver))
+    return replace(solver, scale=0.0)
+
+
 @every_solver
 @families
 def test_batch_equals_single_solves(solver: Any, family: str) -> None:
@@ -33,7 +39,7 @@ def test_batch_equals_single_solves(solver: Any, family: str) -> None:
 @every_solver
 @families
 def test_scale_zero_is_the_unguided_image_bit_for_bit(solver: Any, family: str) -> None:
-    off = replace(solver, scale=0.0)
+    off = without_scale(solver)
     if isinstance(off, gf.NoiseDescent):
         off = replace(off, chi=0.0)
     task = problem(mixture(family=family, dtype="float32", deviation=0.1), seeds=(1, 2))
@@ -121,6 +127,26 @@ def test_flowgrad_follows_its_equation() -> None:
         g = old.rollout.gradients[1:]
         expected = 0.75 * old.controls - s * g / g.norm(dim=2, keepdim=True).clamp(min=1)
         torch.testing.assert_close(new.controls, expected)
+
+
+def test_flowgrad_moves_the_noise_on_its_shell_if_asked_to() -> None:
+    task = problem(linear(), loss_scale=3.0)
+    first, second, third = run(task, gf.FlowGrad(scale=5.0, decay=0.25, noise=0.5), 2)
+    s = 5.0 * 6**0.5 / 128
+    for old, new in ((first, second), (second, third)):
+        g = old.rollout.gradients[0]
+        wanted = old.z0 - 0.5 * (s * g / g.norm(dim=1, keepdim=True).clamp(min=1) + 0.25 * (old.z0 - task.z0))
+        wanted = wanted * task.z0.norm(dim=1, keepdim=True) / wanted.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(new.z0, wanted)
+    assert bool((third.z0 != first.z0).any())
+    assert torch.equal(run(task, gf.FlowGrad(scale=5.0, decay=0.25), 2)[-1].z0, task.z0)
+
+
+def test_auto_moves_the_noise_of_samplers_of_one_step_only() -> None:
+    for num_steps in (1, 3):
+        task = problem(linear(num_steps=num_steps))
+        state = run(task, gf.Auto(), 3)[-1]
+        assert bool((state.z0 != task.z0).any()) == (num_steps == 1)
 
 
 def test_noise_descent_is_torch_sgd_on_the_regularised_loss() -> None:

@@ -1,7 +1,7 @@
 """What all solvers share: the state, the scale of a step and the clipping of gradients."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, TypeVar
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guideflow._batched import nested, tensor
+from guideflow._batched import mapping, nested, tensor
 from guideflow.errors import IncompatibleSolver, InvalidArgument
 from guideflow.problem import Problem, Rollout
 from guideflow.sampler import Sampler
@@ -25,12 +25,14 @@ class State:
         z0: first state of the sampler.
         controls: u_1..u_K, (K, B, ...).
         rollout: rollout of exactly this z0 and these controls.
+        memory: what a `ControlSolver` and its wrappers remember from one step to the next, by name, (B, ...) each.
     """
 
     iteration: int
     z0: Latent = field(metadata=tensor(0))
     controls: Latents = field(metadata=tensor(1))
     rollout: Rollout = field(metadata=nested(Rollout))
+    memory: Mapping[str, Tensor] = field(default_factory=dict, metadata=mapping(0), kw_only=True)
 
 
 S = TypeVar("S", bound=State)

@@ -6,21 +6,19 @@ from typing import ClassVar, Literal, final
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers._base import (
-    AbstractSolver,
     State,
-    advance,
     gradients,
     per_window,
     require_range,
-    start,
     step_size,
 )
 from guideflow.solvers._base import unit_clip as N
+from guideflow.solvers.control import ControlSolver, Move
 
 
 @final
 @dataclass(frozen=True)
-class Anchored(AbstractSolver[State]):
+class Anchored(ControlSolver):
     """Anchored guidance: keep the trajectory close to what the sampler would do from each new starting point.
 
         u_k <- u_k - s c_k N(g_{k-1}),    k = 1..K,   z_0 fixed           (anchor="moving")
@@ -53,14 +51,9 @@ class Anchored(AbstractSolver[State]):
         if self.anchor not in ("moving", "fixed"):
             raise InvalidArgument(f"Anchored got anchor = {self.anchor!r}. Expected 'moving' or 'fixed'.")
 
-    def init(self, problem: Problem) -> State:
-        """Return the unguided state."""
-        return start(problem)
-
-    def step(self, problem: Problem, state: State) -> State:
+    def move(self, problem: Problem, state: State) -> Move:
         """Move every control against the gradient at the start of its window."""
         s = step_size(self.scale, state.z0)
         c = per_window(problem.sampler.control, state.controls)
         g = gradients(state)[:-1]
-        u = state.controls - s * c * N(g) if self.anchor == "moving" else -s * c * g
-        return advance(problem, state, u)
+        return Move.of_controls(-s * c * N(g) if self.anchor == "moving" else -s * c * g - state.controls)
