@@ -1,49 +1,97 @@
 """Steer a frozen few-step image sampler with the gradient of any loss on its final image.
 
-Importing guideflow is light: plugins, samplers of real networks and drawing libraries load when first used.
+Importing guideflow is light: everything, torch included, loads when first used.
 """
 
-from guideflow import callbacks as callbacks
-from guideflow import errors as errors
-from guideflow.compose import Balanced as Balanced
-from guideflow.compose import balanced as balanced
-from guideflow.errors import GuideflowError as GuideflowError
-from guideflow.hookspecs import hookimpl as hookimpl
-from guideflow.loss import AbstractLoss as AbstractLoss
-from guideflow.loss import WeightedSum as WeightedSum
-from guideflow.loss import as_loss as as_loss
-from guideflow.loss import check_image as check_image
-from guideflow.problem import Noise as Noise
-from guideflow.problem import Problem as Problem
-from guideflow.problem import Rollout as Rollout
-from guideflow.problem import draw_noise as draw_noise
-from guideflow.registry import Entry as Entry
-from guideflow.registry import load_loss as load_loss
-from guideflow.registry import load_sampler as load_sampler
-from guideflow.registry import load_solver as load_solver
-from guideflow.registry import plugins as plugins
-from guideflow.registry import recipe as recipe
-from guideflow.registry import require as require
-from guideflow.sampler import AffineSampler as AffineSampler
-from guideflow.sampler import Sampler as Sampler
-from guideflow.schedule import Schedule as Schedule
-from guideflow.solution import Result as Result
-from guideflow.solution import Settings as Settings
-from guideflow.solution import Solution as Solution
-from guideflow.solve import iterate as iterate
-from guideflow.solve import resume as resume
-from guideflow.solve import solve as solve
-from guideflow.solvers import AbstractSolver as AbstractSolver
-from guideflow.solvers import Anchored as Anchored
-from guideflow.solvers import FlowGrad as FlowGrad
-from guideflow.solvers import NoiseDescent as NoiseDescent
-from guideflow.solvers import State as State
-from guideflow.solvers import Unanchored as Unanchored
-from guideflow.timing import Timing as Timing
-from guideflow.types import Image as Image
-from guideflow.types import Latent as Latent
-from guideflow.types import Loss as Loss
-from guideflow.types import PerImage as PerImage
+from typing import TYPE_CHECKING
 
-# Last, because it hides the module of the same name, which holds `Schedule`.
-from guideflow.compose import schedule as schedule  # isort: skip
+from guideflow._lazy import lazy
+
+if TYPE_CHECKING:
+    from guideflow import callbacks as callbacks
+    from guideflow import errors as errors
+    from guideflow.compose import Balanced as Balanced
+    from guideflow.compose import balanced as balanced
+    from guideflow.errors import GuideflowError as GuideflowError
+    from guideflow.hookspecs import hookimpl as hookimpl
+    from guideflow.loss import AbstractLoss as AbstractLoss
+    from guideflow.loss import WeightedSum as WeightedSum
+    from guideflow.loss import as_loss as as_loss
+    from guideflow.loss import check_image as check_image
+    from guideflow.problem import Noise as Noise
+    from guideflow.problem import Problem as Problem
+    from guideflow.problem import Rollout as Rollout
+    from guideflow.problem import draw_noise as draw_noise
+    from guideflow.registry import Entry as Entry
+    from guideflow.registry import load_loss as load_loss
+    from guideflow.registry import load_sampler as load_sampler
+    from guideflow.registry import load_solver as load_solver
+    from guideflow.registry import plugins as plugins
+    from guideflow.registry import recipe as recipe
+    from guideflow.registry import require as require
+    from guideflow.sampler import AffineSampler as AffineSampler
+    from guideflow.sampler import Sampler as Sampler
+    from guideflow.schedule import Schedule as Schedule
+    from guideflow.solution import Result as Result
+    from guideflow.solution import Settings as Settings
+    from guideflow.solution import Solution as Solution
+    from guideflow.solve import iterate as iterate
+    from guideflow.solve import resume as resume
+    from guideflow.solve import solve as solve
+    from guideflow.solvers import AbstractSolver as AbstractSolver
+    from guideflow.solvers import Anchored as Anchored
+    from guideflow.solvers import Annealed as Annealed
+    from guideflow.solvers import Auto as Auto
+    from guideflow.solvers import ControlSolver as ControlSolver
+    from guideflow.solvers import FlowGrad as FlowGrad
+    from guideflow.solvers import Momentum as Momentum
+    from guideflow.solvers import Move as Move
+    from guideflow.solvers import NoiseDescent as NoiseDescent
+    from guideflow.solvers import Polyak as Polyak
+    from guideflow.solvers import State as State
+    from guideflow.solvers import TrustRegion as TrustRegion
+    from guideflow.solvers import Unanchored as Unanchored
+    from guideflow.solvers import Wrapper as Wrapper
+    from guideflow.timing import Timing as Timing
+    from guideflow.types import Image as Image
+    from guideflow.types import Latent as Latent
+    from guideflow.types import Loss as Loss
+    from guideflow.types import PerImage as PerImage
+
+    # Last, because it hides the module of the same name, which holds `Schedule`.
+    from guideflow.compose import schedule as schedule  # isort: skip
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "compose": ("Balanced", "balanced", "schedule"),
+        "errors": ("GuideflowError",),
+        "hookspecs": ("hookimpl",),
+        "loss": ("AbstractLoss", "WeightedSum", "as_loss", "check_image"),
+        "problem": ("Noise", "Problem", "Rollout", "draw_noise"),
+        "registry": ("Entry", "load_loss", "load_sampler", "load_solver", "plugins", "recipe", "require"),
+        "sampler": ("AffineSampler", "Sampler"),
+        "schedule": ("Schedule",),
+        "solution": ("Result", "Settings", "Solution"),
+        "solve": ("iterate", "resume", "solve"),
+        "solvers": (
+            "AbstractSolver",
+            "Anchored",
+            "Annealed",
+            "Auto",
+            "ControlSolver",
+            "FlowGrad",
+            "Momentum",
+            "Move",
+            "NoiseDescent",
+            "Polyak",
+            "State",
+            "TrustRegion",
+            "Unanchored",
+            "Wrapper",
+        ),
+        "timing": ("Timing",),
+        "types": ("Image", "Latent", "Loss", "PerImage"),
+    },
+    submodules=("callbacks", "errors", "images", "loss", "problem", "registry", "sampler", "solution", "solvers"),
+)

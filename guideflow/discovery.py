@@ -12,13 +12,15 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from pkgutil import resolve_name
+from types import ModuleType
+from typing import Any, Final, cast
 
 import pluggy
 
 from guideflow import hookspecs
-from guideflow.errors import BrokenPlugin, DuplicatePlugin, MissingExtra, UnknownPlugin
-from guideflow.from_file import factory_from_file, is_file
+from guideflow._file_names import is_file
+from guideflow.errors import BrokenPlugin, DuplicatePlugin, GuideflowError, MissingExtra, UnknownPlugin
 from guideflow.weights import Download, Footprint
 
 HOOKS: Final = {"sampler": "guideflow_samplers", "loss": "guideflow_losses", "solver": "guideflow_solvers"}
@@ -47,7 +49,8 @@ class Entry:
     """What a hook says about one name; for a plain factory, the summary is the first line of its docstring.
 
     Arguments:
-        factory: Called with the user's options by keyword.
+        factory: Called with the user's options by keyword; or where it is, `"module:name"`, to be imported only when it
+            is called for, so that listings need not import what a factory is made of.
         summary: One line for listings.
         extra: The extra of guideflow it needs, as in `pip install 'guideflow[extra]'`.
         licence: The licence of the weights it loads.
@@ -58,7 +61,7 @@ class Entry:
         footprint: The memory it needs by default.
     """
 
-    factory: Callable[..., Any]
+    factory: Callable[..., Any] | str
     summary: str
     extra: str | None = None
     licence: str | None = None
@@ -67,6 +70,24 @@ class Entry:
     steps: str | None = None
     downloads: tuple[Download, ...] | None = None
     footprint: Footprint | None = None
+
+    def resolve(self) -> Callable[..., Any]:
+        """Return the factory, imported if need be.
+
+        Raises:
+            BrokenPlugin: If it cannot be imported, or is not there.
+        """
+        if not isinstance(self.factory, str):
+            return self.factory
+        try:
+            found = resolve_name(self.factory)
+        except GuideflowError:
+            raise
+        except Exception as error:
+            raise BrokenPlugin(f"The factory {self.factory!r} cannot be imported. {_reason(error)}.") from error
+        if not callable(found):
+            raise BrokenPlugin(f"The factory {self.factory!r} is {found!r}. Expected a class or a function.")
+        return cast("Callable[..., Any]", found)
 
     @property
     def weights(self) -> str:
@@ -86,6 +107,16 @@ class Offer:
     name: str
     entry: Entry
     plugin: Plugin
+
+
+class _Manager(pluggy.PluginManager):
+    """Looks for hooks among what a module has by now, not among what it would import on demand."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Return the options of a hook, None of anything else."""
+        if isinstance(plugin, ModuleType) and name not in vars(plugin):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
 
 
 @dataclass
@@ -109,7 +140,7 @@ def refresh() -> None:
 def _get_state() -> _State:
     global _state
     if _state is None:
-        manager = pluggy.PluginManager("guideflow")
+        manager = _Manager("guideflow")
         manager.add_hookspecs(hookspecs)
         found: dict[Plugin, EntryPoint] = {}
         for point in entry_points(group="guideflow"):
@@ -180,6 +211,8 @@ def find(kind: str, name: str) -> Offer:
         MissingExtra: If the plugin of that name needs a package that is not installed.
     """
     if kind == "loss" and is_file(name):
+        from guideflow.from_file import factory_from_file  # needs torch
+
         factory, path = factory_from_file(name)
         return Offer(kind, name, Entry(factory, _summary(factory)), Plugin(name, path, path, ""))
     everyone = list(plugins())

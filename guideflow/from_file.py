@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,24 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
+from guideflow._file_names import FILE_NAME
 from guideflow.errors import BrokenPlugin, UnknownPlugin
 from guideflow.loss import AbstractLoss
-
-_NAME = re.compile(r"((?:[A-Za-z]:[\\/])?[^:=]+\.py)(?::([A-Za-z_]\w*))?")
-
-
-def split_name(text: str) -> tuple[str, str]:
-    """Split what was typed into a name and its options: `NAME:options` or `path/to/file.py:Name:options`."""
-    found = re.fullmatch(f"({_NAME.pattern})(?::(.*))?", text, re.DOTALL)
-    if found:
-        return found[1], found[4] or ""
-    name, _, options = text.partition(":")
-    return name.strip(), options
-
-
-def is_file(name: str) -> bool:
-    """Tell whether a name means something in a file, rather than an installed plugin."""
-    return _NAME.fullmatch(name) is not None
 
 
 def factory_from_file(name: str) -> tuple[Callable[..., Any], str]:
@@ -50,7 +34,7 @@ def factory_from_file(name: str) -> tuple[Callable[..., Any], str]:
         UnknownPlugin: if there is no such file or name.
         BrokenPlugin: if the file cannot be imported.
     """
-    found = _NAME.fullmatch(name)
+    found = FILE_NAME.fullmatch(name)
     assert found is not None
     path = Path(found[1]).expanduser()
     if not path.is_file():

@@ -111,7 +111,7 @@ def load_solver(name: str, /, **options: Any) -> AbstractSolver[Any]:
 
 
 def _load(kind: str, name: str, given: dict[str, Any]) -> Any:
-    factory = find(kind, name).entry.factory
+    factory = find(kind, name).entry.resolve()
     _check(kind, name, factory, given)
     made = factory(**given)
     _remember(made, name, given)

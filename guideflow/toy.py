@@ -2,15 +2,14 @@
 
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument
-from guideflow.hookspecs import hookimpl
 from guideflow.sampler import AffineSampler
 from guideflow.schedule import Schedule
 
@@ -241,9 +240,3 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype:
 def _require_steps(num_steps: int) -> None:
     if not (isinstance(num_steps, int) and 1 <= num_steps <= 1000):
         raise InvalidArgument(f"A toy sampler got num_steps = {num_steps!r}. Expected an integer from 1 to 1000.")
-
-
-@hookimpl
-def guideflow_samplers() -> Mapping[str, Callable[..., Any]]:
-    """Offer the toy samplers."""
-    return {"toy-linear": ToyLinear, "toy-mixture": ToyMixture}

@@ -92,7 +92,7 @@ def test_run_saves_what_solution_save_writes_and_says_where(home, capsys):
     assert main(arguments) == 0
     captured = capsys.readouterr()
     assert "guided-00.png to guided-01.png" in captured.out and "max iterations" in captured.out
-    assert "red disc" in captured.out and "--resume --out here --iterations 53" in captured.out
+    assert "red disc" in captured.out and "--resume --out here --iterations 23" in captured.out
     assert "loss" in captured.err, "the progress bar shows the loss"
     solution = gf.Solution.load("here")
     assert solution.seeds == (4, 5) and solution.prompts == ("red disc", "green")
@@ -289,15 +289,6 @@ def test_info_shows_everything_about_a_name(home, capsys):
         assert text in out, out
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["info", "toy-mixture"]])
-def test_listing_imports_nothing_heavy(arguments):
-    heavy = {"diffusers", "transformers", "torchvision", "matplotlib", "accelerate", "PIL", "scipy"}
-    code = f"import sys\nfrom guideflow.__main__ import main\nmain({arguments!r})\n"
-    code += f"print('heavy:', *sorted(set(sys.modules) & {heavy!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1].strip() == "heavy:"
-
-
 def test_help_and_version(capsys):
     for arguments in (["--help"], ["run", "--help"], []):
         assert main(arguments) == 0
@@ -335,4 +326,5 @@ def test_options_must_begin_with_a_key():
 
 def test_the_manifest_is_plain_json(home):
     assert main([*RUN, "--out", "here"]) == 0
-    assert json.loads(Path("here/manifest.json").read_text())["recipes"]["solver"]["name"] == "anchored"
+    solver = json.loads(Path("here/manifest.json").read_text())["recipes"]["solver"]
+    assert solver == {"name": "auto", "options": {"scale": 1.0, "iterations": 20}}

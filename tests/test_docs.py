@@ -85,7 +85,8 @@ def documented(thing, name):
 def public(module):
     """Public names of a module with what they are, modules left out."""
     names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
-    return {name: vars(module)[name] for name in names if not inspect.ismodule(vars(module)[name])}
+    found = {name: getattr(module, name) for name in names}
+    return {name: thing for name, thing in found.items() if not inspect.ismodule(thing)}
 
 
 @pytest.mark.parametrize("name", sorted(public(gf)))

@@ -145,7 +145,7 @@ def guideflow_losses():
 def test_a_name_of_another_kind_is_pointed_out():
     with pytest.raises(UnknownPlugin, match="There is a solver of that name: use load_solver"):
         gf.load_loss("anchored")
-    with pytest.raises(UnknownPlugin, match="Known names: anchored, flowgrad, noise-descent, unanchored"):
+    with pytest.raises(UnknownPlugin, match="Known names: anchored, annealed, auto, flowgrad, momentum"):
         gf.load_solver("nothing-like-it")
 
 
@@ -200,6 +200,52 @@ def test_require_names_the_command_only_for_what_is_missing(install):
     with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere") as caught:
         gf.require("plugin_inner", extra="style")
     assert not isinstance(caught.value, MissingExtra)
+
+
+LAZY = """
+import guideflow as gf
+
+def __getattr__(name):
+    raise AssertionError(f"{name} was asked for")
+
+def __dir__():
+    return [*globals(), "Heavy"]
+
+@gf.hookimpl
+def guideflow_losses():
+    return {"dark": gf.Entry("FACTORY", "Darkens")}
+"""
+
+
+def test_a_factory_may_be_named_and_is_imported_only_when_it_is_called_for(install, tmp_path):
+    (tmp_path / "plugin_heavy.py").write_text(losses("darkest"))
+    install("dark = plugin_dark", LAZY.replace("FACTORY", "plugin_heavy:Dark"))
+    assert [offer.entry.summary for offer in registry.offers("loss") if offer.name == "dark"] == ["Darkens"]
+    assert "plugin_heavy" not in sys.modules
+    assert gf.load_loss("dark", weight=3.0).weight == 3.0
+    with pytest.raises(InvalidArgument, match=r"has no option 'wight'. Did you mean 'weight'"):
+        gf.load_loss("dark", wight=3.0)
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [
+        ("no_such_module_anywhere:Dark", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+        ("math:Dark", "AttributeError: module 'math' has no attribute 'Dark'"),
+        ("math:pi", "is 3.14.*Expected a class or a function"),
+        ("not a name", "ValueError"),
+    ],
+)
+def test_a_named_factory_that_is_not_there_says_why(install, factory, reason):
+    install("dark = plugin_dark", LAZY.replace("FACTORY", factory))
+    with pytest.raises(BrokenPlugin, match=f"{factory}.*{reason}"):
+        gf.load_loss("dark")
+
+
+def test_every_named_factory_of_guideflow_can_be_imported():
+    for kind in registry.HOOKS:
+        for offer in registry.offers(kind):
+            assert callable(offer.entry.resolve())
 
 
 def test_every_kind_has_its_hook():

@@ -14,7 +14,7 @@ from guideflow.registry import require
 
 PROMPT = "a smiling person with a yellow t-shirt, purple background"
 SEEDS = (0, 1, 2, 3)
-ITERATIONS = 50
+ITERATIONS = 20
 PEOPLE = ("ada", "ben", "gus")
 
 _INK, _BLUE = "#30343b", "#2f6db5"
@@ -32,7 +32,7 @@ def demo(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False)
     seeds = ", ".join(map(str, SEEDS))
-    console.print(f"[bold]{PROMPT}[/bold]\nseeds {seeds}, guided to {', '.join(PEOPLE)} by anchored guidance\n")
+    console.print(f"[bold]{PROMPT}[/bold]\nseeds {seeds}, guided to {', '.join(PEOPLE)}\n")
     sampler = gf.load_sampler("avatars-perflow")
     solutions = {}
     for name in PEOPLE:

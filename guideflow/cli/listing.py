@@ -99,7 +99,8 @@ def _show(console: Console, offer: registry.Offer) -> None:
         facts.add_row("install", escape(f"pip install 'guideflow[{entry.extra}]'"))
     _add_weights(facts, entry)
     console.print(facts)
-    options = registry.options(entry.factory)
+    factory = entry.resolve()
+    options = registry.options(factory)
     if options is None:
         console.print("  options: not told by its signature\n")
         return
@@ -108,7 +109,7 @@ def _show(console: Console, offer: registry.Offer) -> None:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold", max_width=30)
     table.add_column()
-    texts = _described(entry.factory)
+    texts = _described(factory)
     for option in options:
         default = "required" if option.default is None else option.default
         table.add_row(

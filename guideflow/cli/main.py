@@ -61,11 +61,12 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("
 def run_command(
     sampler: options.SamplerOption = None,
     loss: options.LossOption = None,
-    solver: options.SolverOption = "anchored",
+    solver: options.SolverOption = "auto",
     prompt: options.PromptOption = None,
     negative_prompt: options.NegativePromptOption = None,
     seed: options.SeedOption = None,
     iterations: options.IterationsOption = None,
+    gradients: options.GradientsOption = None,
     out: options.OutOption = Path("out"),
     resume: options.ResumeOption = False,
 ) -> int:
@@ -77,8 +78,8 @@ def run_command(
     from guideflow.cli.run import resume_saved, solve_new
 
     if not resume:
-        return solve_new(sampler, loss or [], solver, prompt, negative_prompt, seed, iterations, out)
-    given = {"--sampler": sampler, "--loss": loss, "--prompt": prompt, "--seed": seed}
+        return solve_new(sampler, loss or [], solver, prompt, negative_prompt, seed, iterations, out, gradients)
+    given = {"--sampler": sampler, "--loss": loss, "--prompt": prompt, "--seed": seed, "--gradients": gradients}
     return resume_saved(out, iterations, [name for name, value in given.items() if value], loss or [])
 
 

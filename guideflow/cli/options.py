@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from guideflow import registry
+from guideflow._file_names import is_file, split_name
 from guideflow.errors import GuideflowError, InvalidArgument
-from guideflow.from_file import is_file, split_name
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}
@@ -35,7 +35,14 @@ SeedOption = Annotated[
     typer.Option(help="Repeat for several images.", metavar="INTEGER", show_default="0", min=0, max=2**63 - 1),
 ]
 IterationsOption = Annotated[
-    int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="50", min=0)
+    int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="20", min=0)
+]
+GradientsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="full (fastest), windowed, checkpointed (least memory) or auto (what fits); the pictures are the same.",
+        show_default="full",
+    ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder to save to.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --out.")]
@@ -56,7 +63,7 @@ def load(kind: str, text: str) -> Any:
         GuideflowError: As `load_sampler`, `load_loss` and `load_solver` do.
     """
     name, rest = split_name(text)
-    factory = registry.find(kind, name).entry.factory
+    factory = registry.find(kind, name).entry.resolve()
     given = parse_options(rest, factory)
     loader = {"sampler": registry.load_sampler, "loss": registry.load_loss, "solver": registry.load_solver}[kind]
     try:

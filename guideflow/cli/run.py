@@ -21,6 +21,7 @@ def solve_new(
     seeds: list[int] | None,
     iterations: int | None,
     out: Path,
+    gradients: str | None = None,
 ) -> int:
     """Solve anew, save and show. Arguments are as typed; the exit code is returned."""
     import guideflow as gf
@@ -40,7 +41,8 @@ def solve_new(
         negative_prompt=negative_prompts,
         seed=seeds or 0,
         solver=made_solver,
-        max_iterations=50 if iterations is None else iterations,
+        max_iterations=20 if iterations is None else iterations,
+        gradients=gradients or "full",
         callback=gf.callbacks.ProgressBar(),
     )
     return _finish(solution, out)
@@ -115,7 +117,7 @@ def show(solution: Solution, out: Path) -> None:
     saved = f"{pictures[0]} to {pictures[-1].name}" if len(pictures) > 1 else str(pictures[0] if pictures else out)
     console.print(f"Saved {saved}, with history.csv and manifest.json.", highlight=False, soft_wrap=True)
     if any(result.can_go_on for result in solution.result):
-        more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else 50)
+        more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else 20)
         console.print(
             f"Go on with: guideflow run --resume --out {shlex.quote(str(out))} --iterations {more}",
             highlight=False,

@@ -214,7 +214,9 @@ def check_loads_by_name(subject: Subject) -> None:
 
     Troubleshooting: write `NAME = "module"` under `[project.entry-points.guideflow]` and install the package again.
     """
-    require(callable(registry.find("loss", str(subject.name)).entry.factory), "what the hook returned is not callable")
+    require(
+        callable(registry.find("loss", str(subject.name)).entry.resolve()), "what the hook returned is not callable"
+    )
 
 
 def check_light_import(subject: Subject) -> None:

@@ -6,13 +6,19 @@ The networks are those of open_clip: published ones by name, local checkpoints, 
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from guideflow._lazy import lazy
 from guideflow.hookspecs import hookimpl
 from guideflow.registry import Entry
 from guideflow.weights import Download
-from guideflow_clip.loss import Clip as Clip
-from guideflow_clip.models import LoadedClip as LoadedClip
-from guideflow_clip.models import load_clip as load_clip
+
+if TYPE_CHECKING:
+    from guideflow_clip.loss import Clip as Clip
+    from guideflow_clip.models import LoadedClip as LoadedClip
+    from guideflow_clip.models import load_clip as load_clip
+
+__getattr__, __dir__ = lazy(__name__, {"loss": ("Clip",), "models": ("LoadedClip", "load_clip")})
 
 
 @hookimpl
@@ -20,7 +26,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     """The loss of this package."""
     return {
         "clip": Entry(
-            Clip,
+            "guideflow_clip.loss:Clip",
             summary="Distance to a text or to reference pictures, as CLIP sees them",
             extra="clip",
             licence="MIT code; the weights as published (OpenAI's: for research)",

@@ -8,16 +8,30 @@ small detector and landmarks. `backend="arcface"` reads insightface's packs from
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from guideflow._lazy import lazy
 from guideflow.hookspecs import hookimpl
 from guideflow.registry import Entry
-from guideflow_identity.faces import FaceBackend as FaceBackend
-from guideflow_identity.faces import Faces as Faces
-from guideflow_identity.loss import Identity as Identity
-from guideflow_identity.loss import Missing as Missing
-from guideflow_identity.loss import Outcome as Outcome
-from guideflow_identity.prompt import fill_subject as fill_subject
-from guideflow_identity.references import NoFaceFound as NoFaceFound
+
+if TYPE_CHECKING:
+    from guideflow_identity.faces import FaceBackend as FaceBackend
+    from guideflow_identity.faces import Faces as Faces
+    from guideflow_identity.loss import Identity as Identity
+    from guideflow_identity.loss import Missing as Missing
+    from guideflow_identity.loss import Outcome as Outcome
+    from guideflow_identity.prompt import fill_subject as fill_subject
+    from guideflow_identity.references import NoFaceFound as NoFaceFound
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "faces": ("FaceBackend", "Faces"),
+        "loss": ("Identity", "Missing", "Outcome"),
+        "prompt": ("fill_subject",),
+        "references": ("NoFaceFound",),
+    },
+)
 
 
 def example() -> Path:
@@ -30,7 +44,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     """The loss of this package."""
     return {
         "identity": Entry(
-            Identity,
+            "guideflow_identity.loss:Identity",
             summary="Distance to the people in reference photographs; weights included",
             extra="face",
             licence="public domain and MIT (dlib); non-commercial research only (arcface, your own files)",

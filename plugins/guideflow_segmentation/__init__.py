@@ -7,13 +7,22 @@ segmentation_models_pytorch or transformers from a folder or the Hub, or a modul
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from guideflow._lazy import lazy
 from guideflow.hookspecs import hookimpl
 from guideflow.registry import Entry
-from guideflow_segmentation.layout import read_layout as read_layout
-from guideflow_segmentation.loaded import Segmenter as Segmenter
-from guideflow_segmentation.loss import Segmentation as Segmentation
-from guideflow_segmentation.networks import load_segmenter as load_segmenter
+
+if TYPE_CHECKING:
+    from guideflow_segmentation.layout import read_layout as read_layout
+    from guideflow_segmentation.loaded import Segmenter as Segmenter
+    from guideflow_segmentation.loss import Segmentation as Segmentation
+    from guideflow_segmentation.networks import load_segmenter as load_segmenter
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {"layout": ("read_layout",), "loaded": ("Segmenter",), "loss": ("Segmentation",), "networks": ("load_segmenter",)},
+)
 
 
 @hookimpl
@@ -21,7 +30,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     """The loss of this package."""
     return {
         "segmentation": Entry(
-            Segmentation,
+            "guideflow_segmentation.loss:Segmentation",
             summary="Cross-entropy to a drawn layout, or to the layout of a reference picture",
             extra="segmentation",
             licence="BSD (torchvision's default); that of the checkpoint otherwise, often research only",

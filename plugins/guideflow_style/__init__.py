@@ -7,14 +7,20 @@ et al.; or `cosine` and `gram` on features of your own network.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from guideflow._lazy import lazy
 from guideflow.hookspecs import hookimpl
 from guideflow.registry import Entry
 from guideflow.weights import Download
-from guideflow_style.features import ClipTokens as ClipTokens
-from guideflow_style.features import VggFeatures as VggFeatures
-from guideflow_style.loss import Style as Style
-from guideflow_style.loss import gram as gram
+
+if TYPE_CHECKING:
+    from guideflow_style.features import ClipTokens as ClipTokens
+    from guideflow_style.features import VggFeatures as VggFeatures
+    from guideflow_style.loss import Style as Style
+    from guideflow_style.loss import gram as gram
+
+__getattr__, __dir__ = lazy(__name__, {"features": ("ClipTokens", "VggFeatures"), "loss": ("Style", "gram")})
 
 
 @hookimpl
@@ -22,7 +28,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     """The loss of this package."""
     return {
         "style": Entry(
-            Style,
+            "guideflow_style.loss:Style",
             summary="Distance to the style of reference pictures: CLIP embedding, CLIP Gram, VGG Gram",
             extra="style",
             licence="MIT code; the weights as published (OpenAI's: for research; VGG: CC BY 4.0)",

@@ -7,17 +7,25 @@ reference. Both are Apache-2.0.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from guideflow._lazy import lazy
 from guideflow.hookspecs import hookimpl
 from guideflow.registry import Entry
 from guideflow.weights import Download
-from guideflow_subject.detector import Detector as Detector
-from guideflow_subject.detector import OwlViT as OwlViT
-from guideflow_subject.loss import DETECTOR as DETECTOR
-from guideflow_subject.loss import NETWORK as NETWORK
-from guideflow_subject.loss import Outcome as Outcome
-from guideflow_subject.loss import Subject as Subject
-from guideflow_subject.sights import NoSubjectFound as NoSubjectFound
+from guideflow_subject.published import DETECTOR as DETECTOR
+from guideflow_subject.published import NETWORK as NETWORK
+
+if TYPE_CHECKING:
+    from guideflow_subject.detector import Detector as Detector
+    from guideflow_subject.detector import OwlViT as OwlViT
+    from guideflow_subject.loss import Outcome as Outcome
+    from guideflow_subject.loss import Subject as Subject
+    from guideflow_subject.sights import NoSubjectFound as NoSubjectFound
+
+__getattr__, __dir__ = lazy(
+    __name__, {"detector": ("Detector", "OwlViT"), "loss": ("Outcome", "Subject"), "sights": ("NoSubjectFound",)}
+)
 
 
 @hookimpl
@@ -25,7 +33,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     """The loss of this package."""
     return {
         "subject": Entry(
-            Subject,
+            "guideflow_subject.loss:Subject",
             summary="Distance to an animal or a thing in reference photographs",
             extra="subject",
             licence="Apache-2.0 (DINOv2, OWL-ViT)",

@@ -17,14 +17,9 @@ from guideflow.types import PerImage
 from guideflow_subject.detector import Detector, OwlViT
 from guideflow_subject.features import Features
 from guideflow_subject.loading import load
+from guideflow_subject.published import DETECTOR, NETWORK
 from guideflow_subject.references import Known, References, group, meet, texts
 from guideflow_subject.sights import Lookout
-
-NETWORK = "facebook/dinov2-base"
-"""The features that are compared, by default."""
-
-DETECTOR = "google/owlvit-base-patch32"
-"""What finds the subjects, by default."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 
 import guideflow as gf
 import tiny
-from guideflow_diffusers import factory
+from guideflow_diffusers import parts
 
 
 @pytest.fixture(scope="session")
@@ -27,5 +27,5 @@ def load_family(tiny_folders):
         return gf.load_sampler(family.name, **(given | {"dtype": family.dtype} | family.options | options))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(factory, "load_parts", functools.cache(factory.load_parts))
+        patch.setattr(parts, "load_parts", functools.cache(parts.load_parts))
         yield load

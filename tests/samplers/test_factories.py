@@ -9,7 +9,7 @@ import tiny
 from family_table import MAIN, draw, encode, relative, run
 from guideflow.errors import InvalidArgument
 from guideflow.testing import check_sampler
-from guideflow_diffusers import factory
+from guideflow_diffusers import parts
 from guideflow_diffusers.factory import SD15, SDXL
 
 every_name = pytest.mark.parametrize("name", MAIN)
@@ -97,7 +97,7 @@ def asked(monkeypatch):
         assert (given.pop("dtype"), given.pop("device")) == (options.get("dtype", "float32"), "cpu")
         return given
 
-    monkeypatch.setattr(factory, "load_parts", refuse)
+    monkeypatch.setattr(parts, "load_parts", refuse)
     return asked
 
 
