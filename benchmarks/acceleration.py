@@ -221,7 +221,7 @@ class Kernel:
 def verdict(key: str, row: dict) -> str:
     """Whether a difference is worse, better, or neither can be said."""
     low, high = (row["low"], row["high"]) if MEASURES[key] else (-row["high"], -row["low"])
-    return "better" if low > 0 else "worse" if high < 0 else "as good"
+    return "better" if low > 0 else "worse" if high < 0 else "level"
 
 
 def table() -> None:

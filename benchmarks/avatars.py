@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 import guideflow as gf
 from guideflow_avatars import judges
@@ -21,7 +20,7 @@ CACHE = HERE / "cache"
 README = HERE.parent / "README.md"
 sys.path.insert(0, str(HERE.parent / "tools" / "avatars"))
 
-ITERATIONS = 50
+ITERATIONS = {"auto": 20}  # of a solver; others take 50
 BATCH = 32
 PEOPLE = {"run": 32, "search": 4, "families": 6}
 FIRST = {"run": 0, "search": 32, "families": 0}  # nobody is searched on and judged on
@@ -75,7 +74,7 @@ def solve(sampler_name: str, name: str, options: dict, part: str) -> dict[str, T
             prompt=prompts[rows],
             seed=seeds[rows],
             solver=gf.load_solver(name, **options),
-            max_iterations=ITERATIONS,
+            max_iterations=ITERATIONS.get(name, 50),
             keep="last",
         )
         images.append(solution.images)
@@ -126,33 +125,6 @@ def real_pictures() -> tuple[Tensor, Tensor]:
     vae = gf.load_sampler("avatars-perflow").parts.vae
     decoded = [vae.decode(vae.encode(x * 2 - 1).latent_dist.mode()).sample for x in renders.split(250)]
     return renders, (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
-
-
-def train_real_or_guided(real: Tensor, guided: Tensor) -> torch.nn.Module:
-    """Classifier whose output is positive for real pictures; both classes are drawn equally often."""
-    from transformers import ResNetConfig, ResNetForImageClassification
-
-    from recognisers import augment
-
-    torch.manual_seed(0)
-    config = ResNetConfig(
-        embedding_size=32, hidden_sizes=[32, 64, 96, 128], depths=[1] * 4, layer_type="basic", num_labels=1
-    )
-    network = ResNetForImageClassification(config)
-    steps = 300
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    generator = torch.Generator().manual_seed(0)
-    label = torch.cat([torch.ones(32), torch.zeros(32)])
-    for _ in range(steps):
-        x = torch.cat([p[torch.randint(len(p), (32,), generator=generator)] for p in (real, guided)])
-        output = network(augment(x, generator, colour=False) * 2 - 1).logits[:, 0]
-        loss = F.binary_cross_entropy_with_logits(output, label)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return network.eval()
 
 
 def judge(images: Tensor, unguided: Tensor, part: str) -> dict[str, float]:

@@ -3,7 +3,7 @@
     python benchmarks/cheaper_gradients.py            # 2 people x 4 prompts, 20 iterations; writes the table
     python benchmarks/cheaper_gradients.py --quick    # the same code with 2 images and 2 iterations, nothing written
 
-Each way is a switch here and nothing else in guideflow. Ways take turns, so that the machine's load meets all alike.
+Ways take turns, so that the machine's load meets all alike.
 The denoiser is guided by prompt (scale 2) in the rows that need it, and compared with its own full gradient.
 """
 
@@ -53,22 +53,6 @@ class Around(gf.AffineSampler):
         return self.inner.decode(z)
 
 
-def no_network(inner: LatentSampler, k: int, z: Tensor, condition: Any) -> Tensor:
-    """The network is a constant for the gradient: only the affine part of each step, and the decoder, pass it on."""
-    with torch.no_grad():
-        return inner.predict(z, inner.schedule.times[k], condition)
-
-
-def last_windows(count: int) -> Callable[[LatentSampler, int, Tensor, Any], Tensor]:
-    """The gradient of the last windows' network only."""
-
-    def change(inner: LatentSampler, k: int, z: Tensor, condition: Any) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and k >= inner.num_steps - count):
-            return inner.predict(z, inner.schedule.times[k], condition)
-
-    return change
-
-
 def conditional_branch(inner: LatentSampler, k: int, z: Tensor, condition: Any) -> Tensor:
     """The gradient through the evaluation with the prompt; the one without is a constant."""
     t, scale = inner.schedule.times[k], inner.guidance_scale
@@ -115,9 +99,9 @@ def compiled() -> gf.Sampler:
 PLAIN, GUIDED = "full gradient", "full gradient, guided by prompt"
 WAYS = [
     Way(PLAIN, lambda: gf.load_sampler("avatars-perflow"), PLAIN),
-    Way("last 2 windows", lambda: Around(gf.load_sampler("avatars-perflow"), last_windows(2)), PLAIN),
-    Way("last window", lambda: Around(gf.load_sampler("avatars-perflow"), last_windows(1)), PLAIN),
-    Way("no network", lambda: Around(gf.load_sampler("avatars-perflow"), no_network), PLAIN),
+    Way("last 2 windows", lambda: gf.Detached(gf.load_sampler("avatars-perflow"), windows=2), PLAIN),
+    Way("last window", lambda: gf.Detached(gf.load_sampler("avatars-perflow"), windows=1), PLAIN),
+    Way("no network", lambda: gf.Detached(gf.load_sampler("avatars-perflow")), PLAIN),
     Way("bfloat16 network", lambda: gf.load_sampler("avatars-perflow", dtype="bfloat16"), PLAIN),
     Way("channels last", channels_last, PLAIN),
     Way("torch.compile", compiled, PLAIN),
@@ -143,7 +127,9 @@ def run(way: Way, loss: gf.AbstractLoss, prompts: list[str], seeds: list[int], i
     if way.sampler is None:
         return
     start = time.perf_counter()
-    solution = gf.solve(way.sampler, loss, prompt=prompts, seed=seeds, max_iterations=iterations, keep="last")
+    solution = gf.solve(
+        way.sampler, loss, prompt=prompts, seed=seeds, solver="auto", max_iterations=iterations, keep="last"
+    )
     way.seconds.append(time.perf_counter() - start)
     way.images = [solution.images, solution.unguided]
 
@@ -186,7 +172,7 @@ def table(found: dict[str, Any]) -> str:
     """The report for people."""
     rows = {row["way"]: row for row in found["rows"]}
     lines = [
-        f"{found['images']} pictures, {found['iterations']} iterations of anchored guidance on `avatars-perflow`; time "
+        f"{found['images']} pictures, {found['iterations']} iterations of `auto` on `avatars-perflow`; time "
         f"and memory relative to the full gradient. Measured on a {found['threads']}-core CPU, {found['date']}, by "
         "`python benchmarks/cheaper_gradients.py`.",
         "",

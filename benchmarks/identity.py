@@ -1,6 +1,7 @@
 """Compares solvers at the main job: 32 held-out people x 4 held-out prompts in the avatars world.
 
     python tools/avatars/render.py --train 0        # held-out renders, once
+    python benchmarks/realism.py solve              # what the judge of naturalness learns from, once; and then train
     python benchmarks/identity.py search            # best setting of each solver, on other people
     python benchmarks/identity.py run               # the comparison; goes on where it was interrupted
     python benchmarks/identity.py time              # what an iteration costs, with nothing else running
@@ -28,22 +29,23 @@ from avatars import (
     real_pairs,
     real_pictures,
     relative_costs,
-    train_real_or_guided,
     write_between,
 )
+from realism import naturalness
 
 import guideflow as gf
 
 CAPTION = """## Results
 
 {people} people whom no network was trained on, times 4 prompts that no generator was trained on, in the avatars world;
-50 iterations; each solver at the best setting of a small search on four other people. Measured on a 2-core CPU, {date},
-by `python benchmarks/identity.py search`, `run --people {people}`, `time` and `table`.
+50 iterations, but 20 for `auto`; each other solver at the best setting of a small search on four other people.
+Measured on a 2-core CPU, {date}, by `python benchmarks/identity.py search`, `run --people {people}`, `time` and
+`table`.
 
 *Likeness* is the cosine to the reference; the judge is a network of another architecture, trained on other people, that
 no loss uses, and *of the way* says how far the solver gets from unguided to two real pictures of a person. *Prompt* is
 the share of background, clothes and colour that is as asked. *KID* to real renders and *taken for real* (the share
-that a classifier, trained on other solvers' pictures, does not tell from real ones) say how natural the pictures are.
+that a judge of patches does not tell from real ones, see `benchmarks/realism.py`) say how natural the pictures are.
 *Distance* is the root mean square change of the picture, *cost* the time of an iteration, that of anchored guidance
 being 1."""
 SAMPLER = "avatars-perflow"
@@ -79,12 +81,23 @@ def search() -> None:
     (RESULTS / "search.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
+def settings() -> dict[str, dict]:
+    """What was found, and the default, which is not searched here."""
+    found = json.loads((RESULTS / "search.json").read_text())
+    return {"auto": {}, **{name: entry["best"] for name, entry in found.items()}}
+
+
+def taken_for_real(images: torch.Tensor) -> float:
+    """Share of pictures that the judge of naturalness takes for real."""
+    return (naturalness(images) > 0).float().mean().item()
+
+
 def run() -> None:
     """The comparison, at the settings found."""
     path = RESULTS / "search.json"
     if not path.exists():
         raise SystemExit("No settings yet: type `python benchmarks/identity.py search` first.")
-    best = {name: entry["best"] for name, entry in json.loads(path.read_text()).items()}
+    best = settings()
     results = {name: cached(SAMPLER, name, options, "run") for name, options in best.items()}
     renders, decoded = real_pictures()
     real = features(renders)
@@ -92,20 +105,14 @@ def run() -> None:
     pictures = {"unguided": results["anchored"]["unguided"], **{name: r["images"] for name, r in results.items()}}
     rows = {}
     for name, images in pictures.items():
-        others = torch.cat([x for other, x in pictures.items() if other not in (name, "unguided")])
-        classifier = train_real_or_guided(decoded[::2], others)
-        with torch.no_grad():
-            taken_for_real = (classifier(images * 2 - 1).logits[:, 0] > 0).float().mean().item()
-            real_for_real = (classifier(decoded[1::2] * 2 - 1).logits[:, 0] > 0).float().mean().item()
         rows[name] = {
             "options": best.get(name, {}),
             **judge(images, pictures["unguided"], "run"),
             "kid": kernel_distance(features(images), real),
-            "taken_for_real": taken_for_real,
-            "real_for_real": real_for_real,
+            "taken_for_real": taken_for_real(images),
         }
         print(name, json.dumps(rows[name]), flush=True)
-    rows["two real pictures"] = real_pairs(identity)
+    rows["two real pictures"] = real_pairs(identity) | {"taken_for_real": taken_for_real(decoded)}
     rows |= {"cases": len(identity), "date": str(datetime.date.today())}
     (RESULTS / "identity.json").write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -114,7 +121,7 @@ def time() -> None:
     """Measure what an iteration of each solver costs; nothing else should run meanwhile."""
     path = RESULTS / "identity.json"
     rows = json.loads(path.read_text())
-    names = [name for name, row in rows.items() if isinstance(row, dict) and row.get("options")]
+    names = ["anchored", *(name for name in settings() if name != "anchored")]  # relative to the first
     costs = relative_costs([(SAMPLER, name, rows[name]["options"]) for name in names])
     for name, cost in zip(names, costs, strict=True):
         rows[name]["cost"] = cost
@@ -141,8 +148,9 @@ def table() -> None:
             f"{(row['judge'] - low) / (high - low):.0%}",
             f"{row['guidance']:.3f}",
         ]
+        cells += [f"{row['prompt']:.3f}", f"{row['kid']:.2f}"] if "prompt" in row else ["", ""]
+        cells += [f"{row['taken_for_real']:.0%}"]
         if "prompt" in row:
-            cells += [f"{row['prompt']:.3f}", f"{row['kid']:.2f}", f"{row['taken_for_real']:.0%}"]
             cells += [f"{row['distance']:.3f}", f"{row['cost']:.2f}" if "cost" in row else ""]
         lines.append("| " + " | ".join(cells + [""] * (10 - len(cells))) + " |")
     text = "\n".join(lines) + "\n"
@@ -150,12 +158,11 @@ def table() -> None:
     print(text)
     caption = CAPTION.format(people=rows["cases"] // 4, date=rows["date"])
     write_between(README, "results", f"{caption}\n\n{text}")
-    best = {name: entry["best"] for name, entry in json.loads((RESULTS / "search.json").read_text()).items()}
-    results = [cached(SAMPLER, name, options, "run") for name, options in best.items()]
+    results = [cached(SAMPLER, name, options, "run") for name, options in settings().items()]
     references, *_ = cases("run")
     columns = [references, results[0]["unguided"], *(r["images"] for r in results)]
     shown = torch.stack([column[:: max(1, len(column) // 12)][:12] for column in columns], 1).flatten(0, 1)
-    gf.images.save_image(RESULTS / "identity.png", gf.images.grid(shown, columns=len(columns) * 3), {})
+    gf.images.save_image(RESULTS / "identity.png", gf.images.grid(shown, columns=len(columns) * 2), {})
 
 
 def main() -> None:

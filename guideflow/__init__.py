@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from guideflow import errors as errors
     from guideflow.compose import Balanced as Balanced
     from guideflow.compose import balanced as balanced
+    from guideflow.detached import Detached as Detached
     from guideflow.errors import GuideflowError as GuideflowError
     from guideflow.hookspecs import hookimpl as hookimpl
     from guideflow.loss import AbstractLoss as AbstractLoss
@@ -65,6 +66,7 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "compose": ("Balanced", "balanced", "schedule"),
+        "detached": ("Detached",),
         "errors": ("GuideflowError",),
         "hookspecs": ("hookimpl",),
         "loss": ("AbstractLoss", "WeightedSum", "as_loss", "check_image"),

@@ -106,15 +106,23 @@ def windowed(chain: Chain, z0: Tensor) -> Trace:
             images = chain.decode(states[-1])
         verdict = chain.judge(images)
     gradients = chain.differentiate(verdict.loss, states[-2:])
-    for k in reversed(range(chain.length - 1)):
-        gradients.insert(0, _pull_back(chain, k, states[k], gradients[0]))
-    return Trace(states, end_points, verdict, gradients)
+    return Trace(states, end_points, verdict, _backwards(chain, states, gradients))
 
 
 def checkpointed(chain: Chain, z0: Tensor) -> Trace:
-    """Differentiate window by window with the networks checkpointed inside: least memory, and each twice evaluated."""
+    """Differentiate decoder and loss, then window by window, each by itself and checkpointed inside: least memory.
+
+    One more forward evaluation of every window, and another of most of the networks in the backward pass.
+    """
+    states, end_points = [z0], list[Tensor]()
     with chain.checkpointing(True):
-        return windowed(chain, z0)
+        with torch.no_grad():
+            chain.walk(states, end_points, chain.length)
+        states[-1] = _leaf(states[-1])
+        with torch.enable_grad():
+            verdict = chain.judge(chain.decode(states[-1]))
+        gradients = chain.differentiate(verdict.loss, states[-1:])
+        return Trace(states, end_points, verdict, _backwards(chain, states, gradients))
 
 
 _METHODS: Final = {"full": full, "windowed": windowed, "checkpointed": checkpointed}
@@ -195,6 +203,13 @@ def require_mode(mode: str, limit: float | None) -> None:
         raise InvalidArgument(f"Got {mode!r} for gradients. Expected 'auto', 'full', 'windowed' or 'checkpointed'.")
     if limit is not None and not limit >= 0:
         raise InvalidArgument(f"Got memory_limit = {limit!r}. Expected bytes, as in 4e9, or None for what is free.")
+
+
+def _backwards(chain: Chain, states: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+    """Extend gradients g_j..g_K back to g_0..g_K, one window at a time."""
+    for k in reversed(range(len(states) - len(gradients))):
+        gradients.insert(0, _pull_back(chain, k, states[k], gradients[0]))
+    return gradients
 
 
 def _pull_back(chain: Chain, k: int, z: Tensor, gradient: Tensor) -> Tensor:

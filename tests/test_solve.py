@@ -24,12 +24,13 @@ class NanBelow:
 
 def test_nan_stops_one_image_at_its_last_good_iterate() -> None:
     sampler = linear()
-    clean = gf.solve(sampler, Distance(target(sampler)), seed=[0, 1, 2], max_iterations=12, keep="last")
+    options: dict[str, Any] = {"seed": [0, 1, 2], "max_iterations": 12, "keep": "last", "solver": "anchored"}
+    clean = gf.solve(sampler, Distance(target(sampler)), **options)
     losses = clean.history["loss"]
     victim = int(losses[6].argmin())
     floor = losses[6, victim].item() * (1 + 1e-9)
     assert int((losses < floor).any(0).sum()) == 1, "only one image must meet the nan"
-    spoilt = gf.solve(sampler, NanBelow(sampler, floor), seed=[0, 1, 2], max_iterations=12, keep="last")
+    spoilt = gf.solve(sampler, NanBelow(sampler, floor), **options)
     assert [result.name for result in spoilt.result] == [
         "NONFINITE" if i == victim else "MAX_ITERATIONS" for i in range(3)
     ]
