@@ -47,7 +47,8 @@ class Chain:
         judge: images to loss.
         differentiate: of a verdict's loss with respect to states, the last of which is z_K.
         checkpointing: the sampler's context manager of that name.
-        steps_taken: how often a step was evaluated.
+
+    `steps_taken` counts how often a step was evaluated.
     """
 
     length: int

@@ -18,13 +18,15 @@ SOLVERS = {
     "flowgrad": gf.FlowGrad(scale=2.0, decay=0.1),
     "flowgrad-noise": gf.FlowGrad(scale=2.0, decay=0.1, noise=0.5),
     "auto": gf.Auto(iterations=4),
+    "two-wrappers": gf.TrustRegion(gf.Momentum(gf.FlowGrad(noise=1.0), beta=0.5), start=2.0),
+}
+WRAPPERS = {
     "annealed": gf.Annealed(gf.FlowGrad(scale=2.0), start=2.0, end=0.5, iterations=4),
     "momentum": gf.Momentum(gf.Anchored(scale=1.0), beta=0.5),
     "polyak": gf.Polyak(gf.FlowGrad(), cap=4.0),
     "trust-region": gf.TrustRegion(gf.FlowGrad(), start=2.0),
-    "two-wrappers": gf.TrustRegion(gf.Momentum(gf.FlowGrad(noise=1.0), beta=0.5), start=2.0),
+    "two-wrappers": SOLVERS["two-wrappers"],
 }
-WRAPPERS = {name: solver for name, solver in SOLVERS.items() if isinstance(solver, gf.Wrapper)}
 
 
 class Distance(gf.AbstractLoss):

@@ -172,6 +172,15 @@ def test_an_image_that_leaves_the_numbers_disturbs_no_other() -> None:
     assert bool(torch.isfinite(broken.images).all())
 
 
+def test_a_move_of_the_controls_alone_says_how_to_be_one() -> None:
+    class Controls(gf.ControlSolver):
+        def move(self, problem: gf.Problem, state: gf.State) -> gf.Move:
+            return gf.Move(-state.rollout.gradients[1:])
+
+    with pytest.raises(InvalidArgument, match=r"Controls moved by \(3, 2, 6\)\. Expected \(4, 2, 6\).*of_controls"):
+        run(problem(linear()), Controls(), 1)
+
+
 def test_names_stand_for_rules() -> None:
     assert gf.load_solver("annealed", solver="anchored", start=3.0) == gf.Annealed(gf.Anchored(), start=3.0)
     assert gf.load_solver("momentum") == gf.Momentum(gf.FlowGrad())

@@ -63,6 +63,12 @@ class ControlSolver(AbstractSolver[State]):
     def step(self, problem: Problem, state: State) -> State:
         """Move, and roll the new controls out."""
         move = self.move(problem, state)
+        given, expected = tuple(move.change.shape), tuple(state.rollout.states.shape)
+        if given != expected:
+            raise InvalidArgument(
+                f"{type(self).__name__} moved by {given}. Expected {expected}, z_0 and every control; for controls "
+                "alone return `gf.Move.of_controls(change)`."
+            )
         controls = state.controls + move.change[1:]
         z0 = state.z0 + move.change[0]
         z0 = z0 * (norm(problem.z0[None])[0] / norm(z0[None])[0].clamp(min=torch.finfo(z0.dtype).tiny))

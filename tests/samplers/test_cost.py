@@ -37,8 +37,8 @@ def test_pictures_of_a_batch_differ_by_rounding_only():
     def loss(image):
         return (image - grey).square().flatten(1).mean(1)
 
-    prompts = ["a sad person with a red dress", "a person, blue background", PROMPT, ""]
-    together = gf.solve(sampler, loss, prompt=prompts, seed=range(4), max_iterations=2)
+    prompts = ["a sad person with a red dress", PROMPT, ""]
+    together = gf.solve(sampler, loss, prompt=prompts, seed=range(3), max_iterations=2)
     for i, prompt in enumerate(prompts):
         alone = gf.solve(sampler, loss, prompt=prompt, seed=i, max_iterations=2)
         assert (alone.images[0] - together.images[i]).abs().max() < 1e-9
