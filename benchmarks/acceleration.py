@@ -286,13 +286,15 @@ def draw_front(rows: list[dict]) -> None:
         for name, colour in zip(names, colours * 2, strict=False):
             mine = [row for row in rows if row["rule"] == name and row["iterations"] > 0]
             style = {
-                "color": colour,
+                "color": "black" if name == "auto" else colour,
                 "lw": 2.4 if name in RULES else 1.0,
                 "marker": "o",
                 "ms": 5 if name in RULES else 3,
             }
             panel.plot([row[key] for row in mine], [row["judge"] for row in mine], label=name, **style)
-            panel.annotate(str(mine[-1]["iterations"]), (mine[-1][key], mine[-1]["judge"]), fontsize=6, color=colour)
+            panel.annotate(
+                str(mine[-1]["iterations"]), (mine[-1][key], mine[-1]["judge"]), fontsize=6, color=style["color"]
+            )
         panel.set(xlabel=f"{label}, {'more' if key == 'real' else 'less'} is more natural")
         panel.spines[["top", "right"]].set_visible(False)
     panels[1].invert_xaxis()
