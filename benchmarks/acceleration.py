@@ -21,6 +21,7 @@ import torch
 from accelerations import LBFGS, Anderson, Graded, Moments, NormCap
 from avatars import (
     CACHE,
+    FAMILIES,
     FIRST,
     HERE,
     PEOPLE,
@@ -39,7 +40,6 @@ from torch.nn import functional as F
 import guideflow as gf
 from guideflow_avatars import judges
 
-FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
 LONG, SHORT = 100, 20  # iterations
 AT = {LONG: (10, 20, 40, 100), SHORT: (5, 10, 20)}
 PEOPLE |= {"acceleration-search": 4, "acceleration-run": 8}

@@ -20,6 +20,7 @@ CACHE = HERE / "cache"
 README = HERE.parent / "README.md"
 sys.path.insert(0, str(HERE.parent / "tools" / "avatars"))
 
+FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
 ITERATIONS = {"auto": 20}  # of a solver; others take 50
 BATCH = 32
 PEOPLE = {"run": 32, "search": 4, "families": 6}

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from avatars import HERE, RESULTS, PairedIdentity, cases
+from avatars import HERE, RESULTS, PairedIdentity, cases, write_between
 from torch import Tensor
 
 import guideflow as gf
@@ -190,13 +190,6 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_into_page(marker: str, text: str) -> None:
-    """Replace what stands between `<!-- marker -->` and `<!-- end -->` on the page of the docs."""
-    before, _, rest = PAGE.read_text().partition(f"<!-- {marker} -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    PAGE.write_text(f"{before}<!-- {marker} -->\n{text}\n<!-- end -->{after}")
-
-
 def main() -> None:
     """Solve in turns, score, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -225,7 +218,7 @@ def main() -> None:
     if not options.quick:
         (RESULTS / "cheaper-gradients.json").write_text(json.dumps(found, indent=1) + "\n")
         (RESULTS / "cheaper-gradients.md").write_text(table(found))
-        write_into_page("cheaper", table(found))
+        write_between(PAGE, "cheaper", table(found))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import json
 
 import torch
 from avatars import (
+    FAMILIES,
     HERE,
     RESULTS,
     cached,
@@ -30,7 +31,6 @@ from avatars import (
 
 import guideflow as gf
 
-FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
 SOLVERS = ("anchored", "noise-descent", "unanchored", "flowgrad")
 PAGE = HERE.parent / "docs" / "tutorials" / "choose-a-sampler.md"
 PICTURE = RESULTS / "families.png"

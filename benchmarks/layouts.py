@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import torch
+from avatars import write_between
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -154,9 +155,7 @@ def table() -> None:
         f"iterations of `{solver['solver']}`, scale {solver['scale']:g}, on `{sampler}`; measured on a 2-core "
         f"CPU, {report['date']}, by `python benchmarks/layouts.py run` and `table`."
     )
-    before, _, rest = PAGE.read_text().partition("<!-- layouts -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    PAGE.write_text(f"{before}<!-- layouts -->\n{caption}\n\n{text}\n<!-- end -->{after}")
+    write_between(PAGE, "layouts", f"{caption}\n\n{text}")
 
 
 def main() -> None:

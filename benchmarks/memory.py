@@ -12,12 +12,10 @@ random weights, on which neither memory nor time depends. Results go to benchmar
 from __future__ import annotations
 
 import argparse
-import ctypes
 import datetime
 import gc
 import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -31,6 +29,8 @@ if os.environ.get("MALLOC_MMAP_THRESHOLD_") is None and sys.platform == "linux":
     os.execv(sys.executable, [sys.executable, *sys.argv])
 
 import torch
+from avatars import write_between
+from resident import resident, resident_before
 from sd15_iteration import build
 
 import guideflow as gf
@@ -43,12 +43,6 @@ PAGE = Path(__file__).parent.parent / "docs" / "tutorials" / "memory-and-speed.m
 GOALS = {"windowed": (0.40, 1.40), "checkpointed": (0.25, None)}
 
 
-def resident(field: str) -> int:
-    """Bytes of resident memory: "VmRSS" now, "VmHWM" at most since the last reset."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024
-
-
 def peak_above(device: torch.device, call: Callable[[], gf.Rollout]) -> tuple[gf.Rollout, int, float]:
     """What a call returns, bytes at its peak above what was there before, and its seconds."""
     gc.collect()
@@ -57,9 +51,7 @@ def peak_above(device: torch.device, call: Callable[[], gf.Rollout]) -> tuple[gf
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     else:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = resident("VmRSS")
+        before = resident_before()
     start = time.perf_counter()
     result = call()
     if device.type == "cuda":
@@ -114,13 +106,6 @@ def table(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_into_page(marker: str, text: str) -> None:
-    """Replace what stands between `<!-- marker -->` and `<!-- end -->` on the page of the docs."""
-    before, _, rest = PAGE.read_text().partition(f"<!-- {marker} -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    PAGE.write_text(f"{before}<!-- {marker} -->\n{text}\n<!-- end -->{after}")
-
-
 def main() -> None:
     """Build, compare, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,7 +141,7 @@ def main() -> None:
         (RESULTS / "memory.json").write_text(json.dumps(report, indent=1) + "\n")
         (RESULTS / "memory.md").write_text(table(report))
         if not cuda:
-            write_into_page("memory", table(report))
+            write_between(PAGE, "memory", table(report))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable
 
 import torch
-from avatars import CACHE, FIRST, PEOPLE, PairedIdentity, cases
+from avatars import CACHE, FAMILIES, FIRST, PEOPLE, PairedIdentity, cases
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +24,6 @@ import guideflow as gf
 
 PART = "realism"
 PEOPLE[PART], FIRST[PART] = 60, 100
-FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
 SOLVERS: tuple[Callable[[], gf.AbstractSolver], ...] = (
     lambda: gf.Anchored(scale=4.0),
     lambda: gf.FlowGrad(),

@@ -16,14 +16,11 @@ large network has random weights, on which neither depends. Results go to benchm
 from __future__ import annotations
 
 import argparse
-import ctypes
 import datetime
 import gc
 import json
 import os
-import re
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +29,7 @@ from pathlib import Path
 import torch
 from avatars import write_between
 from loops import LOOPS, Task
+from resident import resident, resident_before
 from sd15_iteration import build
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -90,28 +88,11 @@ def measure(device: torch.device, call: Callable[[], Tensor]) -> tuple[float, fl
         torch.cuda.synchronize(device)
         used = time.process_time() - used
         return start.elapsed_time(end) / 1e3, used, torch.cuda.max_memory_allocated(device) - before, result
-    before = _resident_before()
+    before = resident_before()
     begin = time.perf_counter()
     result = call()
     taken, used = time.perf_counter() - begin, time.process_time() - used
-    return taken, used, max(_resident("VmHWM") - before, 0), result
-
-
-def _resident_before() -> int:
-    """Give free memory back to the system and forget the last peak; 0 where the system does not tell."""
-    if sys.platform != "linux":
-        return 0
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return _resident("VmRSS")
-
-
-def _resident(field: str) -> int:
-    if sys.platform != "linux":
-        return 0
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
+    return taken, used, max(resident("VmHWM") - before, 0), result
 
 
 class Counter:

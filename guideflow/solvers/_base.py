@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 import torch
@@ -83,11 +83,6 @@ def start(problem: Problem) -> State:
     return State(iteration=0, z0=z0, controls=controls, rollout=problem.rollout(z0, controls))
 
 
-def advance(problem: Problem, state: State, controls: Tensor) -> State:
-    """Return the next state, with new controls."""
-    return replace(state, iteration=state.iteration + 1, controls=controls, rollout=problem.rollout(state.z0, controls))
-
-
 def gradients(state: State) -> Tensor:
     """Return g_0..g_K of a state."""
     found = state.rollout.gradients
@@ -128,4 +123,13 @@ def require_range(solver: object, name: str, low: float, high: float = float("in
         raise InvalidArgument(
             f"{type(solver).__name__} got {name} = {value!r}. Expected a number {bound}, "
             f"for example `{type(solver).__name__}({name}={type(solver).__dataclass_fields__[name].default!r})`."  # type: ignore[attr-defined]
+        )
+
+
+def require_count(solver: object, name: str) -> None:
+    """Refuse a hyper-parameter that is not a whole number of at least 1."""
+    value = getattr(solver, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidArgument(
+            f"{type(solver).__name__} got {name} = {value!r}. Expected a whole number of at least 1, such as 20."
         )

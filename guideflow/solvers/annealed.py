@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
-from guideflow.solvers._base import State, require_range
+from guideflow.solvers._base import State, require_count, require_range
 from guideflow.solvers.control import Move, Wrapper
 
 
@@ -39,10 +38,7 @@ class Annealed(Wrapper):
         super().__post_init__()
         for name in ("start", "end"):
             require_range(self, name, 0)
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
-            raise InvalidArgument(
-                f"Annealed got iterations = {self.iterations!r}. Expected a whole number of at least 1, such as 20."
-            )
+        require_count(self, "iterations")
 
     def move(self, problem: Problem, state: State) -> Move:
         """Scale the move by where the solve stands."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from guideflow.problem import Problem
-from guideflow.solvers._base import State, require_range
+from guideflow.solvers._base import State, require_count, require_range
 from guideflow.solvers.annealed import Annealed
 from guideflow.solvers.control import ControlSolver, Move
 from guideflow.solvers.flowgrad import FlowGrad
@@ -34,7 +34,7 @@ class Auto(ControlSolver):
     def __post_init__(self) -> None:
         """Validate the hyper-parameters."""
         require_range(self, "scale", 0)
-        self.parts(1)
+        require_count(self, "iterations")
 
     def parts(self, num_steps: int) -> Annealed:
         """Return what is done for a sampler of so many steps."""
