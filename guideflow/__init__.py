@@ -10,11 +10,11 @@ from guideflow._lazy import lazy
 if TYPE_CHECKING:
     from guideflow import callbacks as callbacks
     from guideflow import errors as errors
+    from guideflow._require import require as require
     from guideflow.compose import Balanced as Balanced
     from guideflow.compose import balanced as balanced
     from guideflow.detached import Detached as Detached
     from guideflow.errors import GuideflowError as GuideflowError
-    from guideflow.hookspecs import hookimpl as hookimpl
     from guideflow.loss import AbstractLoss as AbstractLoss
     from guideflow.loss import WeightedSum as WeightedSum
     from guideflow.loss import as_loss as as_loss
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from guideflow.problem import Rollout as Rollout
     from guideflow.problem import draw_noise as draw_noise
     from guideflow.registry import Entry as Entry
+    from guideflow.registry import hookimpl as hookimpl
     from guideflow.registry import load_loss as load_loss
     from guideflow.registry import load_sampler as load_sampler
     from guideflow.registry import load_solver as load_solver
     from guideflow.registry import plugins as plugins
     from guideflow.registry import recipe as recipe
-    from guideflow.registry import require as require
     from guideflow.sampler import AffineSampler as AffineSampler
     from guideflow.sampler import Sampler as Sampler
     from guideflow.schedule import Schedule as Schedule
@@ -65,13 +65,13 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "_require": ("require",),
         "compose": ("Balanced", "balanced", "schedule"),
         "detached": ("Detached",),
         "errors": ("GuideflowError",),
-        "hookspecs": ("hookimpl",),
         "loss": ("AbstractLoss", "WeightedSum", "as_loss", "check_image"),
         "problem": ("Noise", "Problem", "Rollout", "draw_noise"),
-        "registry": ("Entry", "load_loss", "load_sampler", "load_solver", "plugins", "recipe", "require"),
+        "registry": ("Entry", "hookimpl", "load_loss", "load_sampler", "load_solver", "plugins", "recipe"),
         "sampler": ("AffineSampler", "Sampler"),
         "schedule": ("Schedule",),
         "solution": ("Result", "Settings", "Solution"),

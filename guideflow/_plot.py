@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from guideflow.registry import require
+from guideflow._require import require
 
 if TYPE_CHECKING:
     from guideflow.solution import Solution

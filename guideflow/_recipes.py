@@ -4,10 +4,10 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from guideflow import registry
-from guideflow._file_names import is_file
 from guideflow.compose import Balanced
 from guideflow.errors import CannotResume, GuideflowError
 from guideflow.loss import Term, WeightedSum
+from guideflow.registry import is_file
 from guideflow.sampler import Sampler
 from guideflow.solvers import AbstractSolver
 from guideflow.timing import Timing

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
-from guideflow.registry import require
 from guideflow.solvers import State
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from guideflow.registry import require
+from guideflow._require import require
 
 POLICIES = ("last", "center", "skip", "raise")
 """What can be done about a subject that is not found."""

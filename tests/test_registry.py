@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import guideflow as gf
-from guideflow import hookspecs, registry
+from guideflow import registry
 from guideflow.errors import BrokenPlugin, DuplicatePlugin, InvalidArgument, MissingExtra, UnknownPlugin
+from guideflow.registry import hooks, loading
 from guideflow.testing import fake_distribution
 
 LOSS = """
@@ -187,9 +188,9 @@ def test_a_recipe_tells_how_an_object_was_loaded(install):
 def test_a_recipe_lives_no_longer_than_its_object():
     solver = gf.load_solver("anchored")
     key = id(solver)
-    assert key in registry._recipes
+    assert key in loading._recipes
     del solver
-    assert key not in registry._recipes
+    assert key not in loading._recipes
 
 
 def test_require_names_the_command_only_for_what_is_missing(install):
@@ -249,7 +250,7 @@ def test_every_named_factory_of_guideflow_can_be_imported():
 
 
 def test_every_kind_has_its_hook():
-    assert set(registry.HOOKS.values()) == {name for name in vars(hookspecs) if name.startswith("guideflow_")}
+    assert set(registry.HOOKS.values()) == {name for name in vars(hooks) if name.startswith("guideflow_")}
 
 
 @pytest.mark.parametrize("kind", ["sampler", "loss", "solver"])
@@ -276,4 +277,4 @@ def test_objects_that_cannot_be_watched_have_no_recipe(install):
         "slot = plugin_slot",
         "import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses():\n    return {'slot': int}\n",
     )
-    assert gf.recipe(registry._load("loss", "slot", {})) is None
+    assert gf.recipe(loading._load("loss", "slot", {})) is None

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import guideflow as gf
-from guideflow import discovery
+from guideflow import registry
 from guideflow.__main__ import main
-from guideflow.weights import Download, Footprint, hub_cache
+from guideflow.registry.weights import Download, Footprint, hub_cache
 
 FILES = ("unet/diffusion_pytorch_model*.safetensors", "vae/*.safetensors")
 
@@ -112,8 +112,8 @@ def sampler(monkeypatch, cache):
         downloads=(Download("a/b", FILES, 4.27e9),),
         footprint=Footprint(weights=1e9, step=1e8, steps=4, image="512x512"),
     )
-    plugin = discovery.Plugin("drawer", "drawer", "drawers", "1.0")
-    offer = discovery.Offer("sampler", "drawer", entry, plugin)
+    plugin = registry.Plugin("drawer", "drawer", "drawers", "1.0")
+    offer = registry.Offer("sampler", "drawer", entry, plugin)
     monkeypatch.setattr("guideflow.registry.offers", lambda kind: (offer,) if kind == "sampler" else ())
     return entry
 

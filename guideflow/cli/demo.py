@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 import guideflow as gf
-from guideflow.registry import require
+from guideflow._require import require
 
 PROMPT = "a smiling person with a yellow t-shirt, purple background"
 SEEDS = (0, 1, 2, 3)

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from guideflow import registry
-from guideflow._file_names import is_file, split_name
 from guideflow.errors import GuideflowError, InvalidArgument
+from guideflow.registry import is_file, split_name
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from guideflow._lazy import lazy
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
-from guideflow.weights import Download
+from guideflow.registry import Entry, hookimpl
+from guideflow.registry.weights import Download
 
 if TYPE_CHECKING:
     from guideflow_clip.loss import Clip as Clip

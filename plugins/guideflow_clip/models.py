@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.registry import require
 from guideflow.vision import Preparation
 
 PUBLISHED = "openai"

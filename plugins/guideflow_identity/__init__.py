@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guideflow._lazy import lazy
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
+from guideflow.registry import Entry, hookimpl
 
 if TYPE_CHECKING:
     from guideflow_identity.faces import FaceBackend as FaceBackend

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingExtra
-from guideflow.registry import require
 from guideflow_identity.onnx_operators import OPERATORS, Attributes
 
 

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from guideflow._lazy import lazy
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
+from guideflow.registry import Entry, hookimpl
 
 if TYPE_CHECKING:
     from guideflow_segmentation.layout import read_layout as read_layout

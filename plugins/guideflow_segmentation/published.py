@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.registry import require
 from guideflow.vision import Preparation
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 

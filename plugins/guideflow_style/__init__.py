@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from guideflow._lazy import lazy
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
-from guideflow.weights import Download
+from guideflow.registry import Entry, hookimpl
+from guideflow.registry.weights import Download
 
 if TYPE_CHECKING:
     from guideflow_style.features import ClipTokens as ClipTokens

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from guideflow._require import require
 from guideflow.errors import MissingWeights
-from guideflow.registry import require
 
 
 def load(kind: str, where: str, option: str) -> nn.Module:

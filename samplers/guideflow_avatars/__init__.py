@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from guideflow._lazy import lazy
 from guideflow.errors import InvalidArgument
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
+from guideflow.registry import Entry, hookimpl
 from guideflow_avatars.samplers import BASE as BASE
 from guideflow_avatars.samplers import avatars_instaflow as avatars_instaflow
 from guideflow_avatars.samplers import avatars_pcm as avatars_pcm

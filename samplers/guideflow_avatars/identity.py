@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._require import require
 from guideflow.errors import InvalidImage
 from guideflow.images import read_image
 from guideflow.loss import AbstractLoss, check_image
-from guideflow.registry import require
 from guideflow.types import PerImage
 from guideflow_diffusers.quiet import without_progress_bars
 

@@ -8,9 +8,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
-from guideflow.weights import Download
+from guideflow.registry import Entry, hookimpl
+from guideflow.registry.weights import Download
 from guideflow_diffusers import hyper_sd, instaflow, lcm, lightning, pcm, perflow, rectified_flow, turbo
 from guideflow_diffusers.factory import SD15, SDXL
 from guideflow_diffusers.hyper_sd import hyper_sd_schedule as hyper_sd_schedule

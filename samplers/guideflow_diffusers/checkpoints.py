@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.registry import require
 from guideflow_diffusers.hub import locate
 from guideflow_diffusers.lora import Weights, check_fit
 

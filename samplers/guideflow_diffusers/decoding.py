@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.registry import require
 from guideflow_diffusers.hub import locate, missing
 from guideflow_diffusers.quiet import without_progress_bars
 

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.registry import require
 
 COMPONENTS: Final = ("unet", "transformer", "vae", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 """The folders of a diffusers checkpoint that guidance needs; never the safety checker or the scheduler."""

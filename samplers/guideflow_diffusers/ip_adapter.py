@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument
 from guideflow.images import read_image, to_pil
-from guideflow.registry import require
 from guideflow_diffusers.hub import locate
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import Parts

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.registry import require
 
 _MATRIX = re.compile(r"(?P<name>.+?)[._]lora(?:_linear_layer)?[._](?P<side>down|up|A|B)(?:\.default)?\.weight")
 _ALPHA = re.compile(r"(?P<name>.+?)\.alpha")

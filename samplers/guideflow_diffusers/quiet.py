@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from guideflow.registry import require
+from guideflow._require import require
 
 
 @contextmanager

@@ -6,7 +6,7 @@ evaluates networks of the published configurations on tensors that have a shape 
 
 from typing import Final
 
-from guideflow.weights import Download, Footprint
+from guideflow.registry.weights import Download, Footprint
 
 _MILLION: Final = 1e6
 # denoiser, text encoders, autoencoder; kept by one evaluation and by one decoding; image; the same checkpointed, the

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from guideflow.discovery import Entry
-from guideflow.hookspecs import hookimpl
+from guideflow.registry.entries import Entry
+from guideflow.registry.hooks import hookimpl
 
 
 @hookimpl

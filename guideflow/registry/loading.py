@@ -1,49 +1,27 @@
 """Load samplers, losses and solvers by name, from any installed package that offers them.
 
-How a name is found is described in `guideflow.discovery`; this module calls the factory that was found, checks the
-options against its signature first, and remembers how each object was made.
+Calls the factory that `guideflow.registry.discovery` finds, after checking the options against its signature, and
+remembers how each object was made.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import json
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike, fspath
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from guideflow.discovery import HOOKS, Entry, Offer, Plugin, broken, find, offers, plugins, refresh, unknown
-from guideflow.errors import InvalidArgument, MissingExtra
+from guideflow.errors import InvalidArgument
+from guideflow.registry.discovery import find
 
 if TYPE_CHECKING:
     from guideflow.sampler import Sampler
     from guideflow.solvers import AbstractSolver
     from guideflow.types import Loss
-
-__all__ = [
-    "HOOKS",
-    "Entry",
-    "Offer",
-    "Option",
-    "Plugin",
-    "broken",
-    "find",
-    "load_loss",
-    "load_sampler",
-    "load_solver",
-    "offers",
-    "options",
-    "plugins",
-    "recipe",
-    "refresh",
-    "require",
-    "unknown",
-]
 
 _recipes: dict[int, tuple[weakref.ref[Any], dict[str, Any]]] = {}
 
@@ -206,26 +184,3 @@ def recipe(made: object) -> dict[str, Any] | None:
     """
     reference, how = _recipes.get(id(made), (None, None))
     return how if reference is not None and reference() is made else None
-
-
-def require(module: str, /, *, extra: str) -> ModuleType:
-    """Import a package that is slow to import or may not be installed.
-
-    Arguments:
-        module: Its import name.
-        extra: The extra of guideflow that installs it.
-
-    Returns:
-        The module.
-
-    Raises:
-        MissingExtra: If it is not installed. The message names the command that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
-            raise
-        package = module.partition(".")[0]
-        cure = f"pip install 'guideflow[{extra}]'"
-        raise MissingExtra(f"{package} is needed here and is not installed. Install it with: {cure}") from error

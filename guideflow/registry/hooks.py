@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from guideflow.discovery import Entry
+    from guideflow.registry.entries import Entry
 
 hookspec = pluggy.HookspecMarker("guideflow")
 hookimpl = pluggy.HookimplMarker("guideflow")

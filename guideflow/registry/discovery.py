@@ -12,101 +12,17 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from pkgutil import resolve_name
 from types import ModuleType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pluggy
 
-from guideflow import hookspecs
-from guideflow._file_names import is_file
-from guideflow.errors import BrokenPlugin, DuplicatePlugin, GuideflowError, MissingExtra, UnknownPlugin
-from guideflow.weights import Download, Footprint
+from guideflow.errors import BrokenPlugin, DuplicatePlugin, MissingExtra, UnknownPlugin
+from guideflow.registry import hooks
+from guideflow.registry.entries import Entry, Offer, Plugin, is_file, reason
 
 HOOKS: Final = {"sampler": "guideflow_samplers", "loss": "guideflow_losses", "solver": "guideflow_solvers"}
 """The kinds of thing that are loaded by name, and the hook that provides each."""
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """An installed plugin, as its metadata tell: nothing is imported to make this.
-
-    Arguments:
-        name: The name of the entry point, by convention the name users type.
-        module: The module it points to.
-        distribution: The installed package that declares it.
-        version: The version of that package.
-    """
-
-    name: str
-    module: str
-    distribution: str
-    version: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a hook says about one name; for a plain factory, the summary is the first line of its docstring.
-
-    Arguments:
-        factory: Called with the user's options by keyword; or where it is, `"module:name"`, to be imported only when it
-            is called for, so that listings need not import what a factory is made of.
-        summary: One line for listings.
-        extra: The extra of guideflow it needs, as in `pip install 'guideflow[extra]'`.
-        licence: The licence of the weights it loads.
-        needs: What it asks for to work: `"face"` (in the picture), `"prompt"`, `"affine sampler"`, ...
-        base: The model family a sampler builds on, such as "SD 1.5".
-        steps: The numbers of steps it can take, such as "1 to 4".
-        downloads: What its defaults fetch; `()` if its weights are included, None if it does not say.
-        footprint: The memory it needs by default.
-    """
-
-    factory: Callable[..., Any] | str
-    summary: str
-    extra: str | None = None
-    licence: str | None = None
-    needs: tuple[str, ...] = ()
-    base: str | None = None
-    steps: str | None = None
-    downloads: tuple[Download, ...] | None = None
-    footprint: Footprint | None = None
-
-    def resolve(self) -> Callable[..., Any]:
-        """Return the factory, imported if need be.
-
-        Raises:
-            BrokenPlugin: If it cannot be imported, or is not there.
-        """
-        if not isinstance(self.factory, str):
-            return self.factory
-        try:
-            found = resolve_name(self.factory)
-        except GuideflowError:
-            raise
-        except Exception as error:
-            raise BrokenPlugin(f"The factory {self.factory!r} cannot be imported. {_reason(error)}.") from error
-        if not callable(found):
-            raise BrokenPlugin(f"The factory {self.factory!r} is {found!r}. Expected a class or a function.")
-        return cast("Callable[..., Any]", found)
-
-    @property
-    def weights(self) -> str:
-        """Where its weights are: "weights present", "weights to download", "weights included", or empty if unsaid."""
-        if self.downloads is None:
-            return ""
-        if not self.downloads:
-            return "weights included"
-        return "weights present" if all(part.present() for part in self.downloads) else "weights to download"
-
-
-@dataclass(frozen=True)
-class Offer:
-    """One name with the plugin that provides it."""
-
-    kind: str
-    name: str
-    entry: Entry
-    plugin: Plugin
 
 
 class _Manager(pluggy.PluginManager):
@@ -141,7 +57,7 @@ def _get_state() -> _State:
     global _state
     if _state is None:
         manager = _Manager("guideflow")
-        manager.add_hookspecs(hookspecs)
+        manager.add_hookspecs(hooks)
         found: dict[Plugin, EntryPoint] = {}
         for point in entry_points(group="guideflow"):
             name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
@@ -211,7 +127,7 @@ def find(kind: str, name: str) -> Offer:
         MissingExtra: If the plugin of that name needs a package that is not installed.
     """
     if kind == "loss" and is_file(name):
-        from guideflow.from_file import factory_from_file  # needs torch
+        from guideflow.registry.files import factory_from_file  # needs torch
 
         factory, path = factory_from_file(name)
         return Offer(kind, name, Entry(factory, _summary(factory)), Plugin(name, path, path, ""))
@@ -249,15 +165,11 @@ def broken() -> Mapping[Plugin, str]:
     Returns:
         One reason on one line for each plugin whose import or hook raised.
     """
-    return {plugin: _reason(error) for plugin, error in _get_state().broken.items()}
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return {plugin: reason(error) for plugin, error in _get_state().broken.items()}
 
 
 def _failure(plugin: Plugin, error: Exception) -> str:
-    return f"The plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) failed with {_reason(error)}."
+    return f"The plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) failed with {reason(error)}."
 
 
 def _duplicate(kind: str, name: str, offers: list[Offer]) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
-from guideflow._file_names import FILE_NAME
 from guideflow.errors import BrokenPlugin, UnknownPlugin
 from guideflow.loss import AbstractLoss
+from guideflow.registry.entries import FILE_NAME
 
 
 def factory_from_file(name: str) -> tuple[Callable[..., Any], str]:
