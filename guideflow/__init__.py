@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from guideflow.registry import load_sampler as load_sampler
     from guideflow.registry import load_solver as load_solver
     from guideflow.registry import plugins as plugins
-    from guideflow.registry import recipe as recipe
     from guideflow.sampler import AffineSampler as AffineSampler
     from guideflow.sampler import Sampler as Sampler
     from guideflow.schedule import Schedule as Schedule
@@ -71,7 +70,7 @@ __getattr__, __dir__ = lazy(
         "errors": ("GuideflowError",),
         "loss": ("AbstractLoss", "WeightedSum", "as_loss", "check_image"),
         "problem": ("Noise", "Problem", "Rollout", "draw_noise"),
-        "registry": ("Entry", "hookimpl", "load_loss", "load_sampler", "load_solver", "plugins", "recipe"),
+        "registry": ("Entry", "hookimpl", "load_loss", "load_sampler", "load_solver", "plugins"),
         "sampler": ("AffineSampler", "Sampler"),
         "schedule": ("Schedule",),
         "solution": ("Result", "Settings", "Solution"),

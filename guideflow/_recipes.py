@@ -1,13 +1,12 @@
 """How the parts of a solve are written down and loaded again."""
 
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
 from guideflow import registry
 from guideflow.compose import Balanced
 from guideflow.errors import CannotResume, GuideflowError
 from guideflow.loss import Term, WeightedSum
-from guideflow.registry import is_file
 from guideflow.sampler import Sampler
 from guideflow.solvers import AbstractSolver
 from guideflow.timing import Timing
@@ -16,7 +15,7 @@ from guideflow.types import Loss
 
 def recipes(sampler: Sampler, loss: Loss, solver: AbstractSolver[Any]) -> dict[str, Any]:
     """Return how to load each part again, None for what was made by hand."""
-    return {"sampler": registry.recipe(sampler), "loss": _loss_recipe(loss), "solver": _solver_recipe(solver)}
+    return {"sampler": registry.config(sampler), "loss": _loss_recipe(loss), "solver": registry.config(solver)}
 
 
 def load_part(kind: str, recipe: Any) -> Any:
@@ -28,7 +27,7 @@ def load_part(kind: str, recipe: Any) -> Any:
             return WeightedSum(tuple(_load_term(term) for term in recipe["terms"]), recipe["name"])
         if "balanced" in recipe:
             return Balanced(load_part(kind, recipe["balanced"]), recipe["limit"], recipe["name"])
-        if is_file(recipe["name"]):
+        if registry.is_file(recipe["name"]):
             # A saved run may come from anybody: what it names as a file must not be run on its word.
             raise CannotResume(
                 f"The {kind} was read from the file {recipe['name']}, which a saved run cannot make guideflow execute. "
@@ -59,7 +58,7 @@ def names_a_file(recipe: Any) -> bool:
     if not isinstance(recipe, dict):
         return False
     inner = [recipe.get("balanced"), *(term.get("loss") for term in recipe.get("terms", ()))]
-    return is_file(str(recipe.get("name", ""))) or any(map(names_a_file, inner))
+    return registry.is_file(str(recipe.get("name", ""))) or any(map(names_a_file, inner))
 
 
 def _loss_recipe(loss: Loss) -> dict[str, Any] | None:
@@ -67,7 +66,7 @@ def _loss_recipe(loss: Loss) -> dict[str, Any] | None:
         inner = _loss_recipe(loss.sum)
         return None if inner is None else {"balanced": inner, "limit": loss.limit, "name": loss.name}
     if not isinstance(loss, WeightedSum):
-        return registry.recipe(loss)
+        return registry.config(loss)
     terms = []
     for term in loss.terms:
         timings = [asdict(timing) for timing in term.timings]
@@ -76,19 +75,6 @@ def _loss_recipe(loss: Loss) -> dict[str, Any] | None:
             | ({"timings": timings} if timings else {})
         )
     return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
-
-
-def _solver_recipe(solver: AbstractSolver[Any]) -> dict[str, Any] | None:
-    if not type(solver).__module__.startswith("guideflow.solvers.") or not is_dataclass(solver):
-        return registry.recipe(solver)
-    # In full, so that a saved run goes on alike although a default has changed since.
-    options = {item.name: getattr(solver, item.name) for item in fields(solver)}
-    for name, value in options.items():
-        if isinstance(value, AbstractSolver):
-            options[name] = _solver_recipe(value)
-            if options[name] is None:
-                return None
-    return {"name": solver.name, "options": options}
 
 
 def rebuild_solver(recipe: dict[str, Any] | None) -> AbstractSolver[Any] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 from guideflow.errors import InvalidArgument, MissingExtra
@@ -63,3 +64,9 @@ def count(name: str, given: object, low: int = 1, high: int | None = None) -> No
     if isinstance(given, bool) or not isinstance(given, int) or given < low or (high is not None and given > high):
         within = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise InvalidArgument(f"Got {name}={given!r}. Expected a whole number {within}.")
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return a question with the near matches of what was typed, to end a message with; empty if there are none."""
+    near = difflib.get_close_matches(given, list(known), n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

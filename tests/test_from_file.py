@@ -69,7 +69,7 @@ def test_names_and_options_are_told_apart(text, name, options):
 def test_a_class_is_made_with_the_options(file):
     loss = gf.load_loss(f"{file}:Grey", shade="light", gain=2.0)
     torch.testing.assert_close(loss(IMAGE), 2 * (IMAGE - 0.9).square().flatten(1).mean(1))
-    assert gf.recipe(loss) == {"name": f"{file}:Grey", "options": {"shade": "light", "gain": 2.0}}
+    assert gf.registry.config(loss) == {"name": f"{file}:Grey", "options": {"shade": "light", "gain": 2.0}}
     with pytest.raises(InvalidArgument, match=r"has no option 'shad'\. Did you mean 'shade'"):
         gf.load_loss(f"{file}:Grey", shad="light")
 
@@ -96,7 +96,7 @@ def test_a_file_is_imported_once_and_again_when_it_changes(file):
 def test_what_is_missing_is_named(file):
     with pytest.raises(UnknownPlugin, match=r"There is no file nowhere\.py"):
         gf.load_loss("nowhere.py:Grey")
-    with pytest.raises(UnknownPlugin, match=r"no loss Gray in .*Did you mean Grey\? It defines: Grey, redness, both"):
+    with pytest.raises(UnknownPlugin, match=r"no loss Gray in .*Did you mean 'Grey'\? It defines: Grey, redness, both"):
         gf.load_loss(f"{file}:Gray")
     with pytest.raises(UnknownPlugin, match=r"say which loss in it, as in my losses/mine\.py:Grey"):
         gf.load_loss(file)

@@ -44,7 +44,7 @@ def _table(title: str, offers: tuple[registry.Offer, ...]) -> Table:
     table.add_column()
     for offer in offers:
         facts = _facts(offer.entry)
-        table.add_row(offer.name, escape(offer.entry.summary) + (f"\n[dim]{escape(facts)}[/]" if facts else ""))
+        table.add_row(escape(offer.name), escape(offer.entry.summary) + (f"\n[dim]{escape(facts)}[/]" if facts else ""))
     if not offers:
         table.add_row("none installed", "")
     return table

@@ -63,18 +63,17 @@ def load(kind: str, text: str) -> Any:
         GuideflowError: As `load_sampler`, `load_loss` and `load_solver` do.
     """
     name, rest = split_name(text)
-    factory = registry.find(kind, name).entry.resolve()
-    given = parse_options(rest, factory)
+    given = parse_options(rest, registry.factory(kind, name))
     loader = {"sampler": registry.load_sampler, "loss": registry.load_loss, "solver": registry.load_solver}[kind]
     try:
         return loader(name, **given)
     except GuideflowError:
         raise
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # what a plugin may raise is not ours to know
         shown = ", ".join(f"{key}={value!r}" for key, value in given.items())
         hint = "" if is_file(name) else f" See `guideflow info {name}`."
         raise InvalidArgument(
-            f"The {kind} {name!r} cannot be made with {shown or 'no options'}: {error}.{hint}"
+            f"The {kind} {name!r} cannot be made with {shown or 'no options'}: {error or type(error).__name__}.{hint}"
         ) from error
 
 
@@ -103,6 +102,9 @@ def _weighted(text: str) -> Any:
 def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
     """Read key=value,key=value. A part without = belongs to the value before it, so paths may hold commas.
 
+    A solver inside a solver is written by its name: `momentum:solver=anchored`, and with options in brackets where
+    there are several, `momentum:solver=(anchored:scale=2,gain=unit),beta=0.8`.
+
     Arguments:
         text: What follows NAME: as typed.
         factory: Tells by its annotations which values stay text.
@@ -115,7 +117,8 @@ def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
     """
     parts: list[str] = []
     for part in text.split(",") if text else []:
-        if re.match(r"\s*[A-Za-z_]\w*\s*=", part):
+        inside = bool(parts) and "=(" in parts[-1] and parts[-1].count("(") > parts[-1].count(")")
+        if not inside and re.match(r"\s*[A-Za-z_]\w*\s*=", part):
             parts.append(part)
         elif parts:
             parts[-1] += f",{part}"
@@ -127,17 +130,19 @@ def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def parse_value(text: str, type: str = "") -> Any:
-    """Read a number, true, false, none, a JSON list, or else text.
+    """Read a number, true, false, none, a JSON list, the name of a solver, or else text.
 
     Arguments:
         text: As typed.
-        type: The option's annotation; a number stays text where text is expected.
+        type: The option's annotation: a number stays text where text is expected, a name is loaded where a solver is.
 
     Returns:
         The value.
     """
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
+    if re.search(r"Solver\b", type):
+        return load("solver", text.removeprefix("(").removesuffix(")") if text.startswith("(") else text)
     if re.search(r"\b(str|Path|PathLike)\b", type) and not re.search(r"\b(int|float)\b", type):
         return text
     for number in (int, float):

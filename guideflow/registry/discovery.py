@@ -1,109 +1,99 @@
-"""Find what installed packages offer, by name, without importing more than is asked for.
+"""Find what installed packages offer, by name.
 
-A plugin is a module named by an entry point of the group `guideflow`. Entry points are read as metadata on first use;
-a module is imported only when a name is asked for: first the entry points called like the name, then, only if they do
-not provide it, all others. Each import is guarded, so one broken plugin never harms another.
+A plugin is a module named by an entry point of the group `guideflow`. All of them are imported when a name is first
+asked for: they are light by contract, and what is not stands behind `Entry("module:Factory")`. Each is guarded, so
+one broken plugin never harms another.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pluggy
 
-from guideflow.errors import BrokenPlugin, DuplicatePlugin, MissingExtra, UnknownPlugin
+from guideflow._require import did_you_mean
+from guideflow.errors import BrokenPlugin, DuplicatePlugin, InvalidArgument, UnknownPlugin
 from guideflow.registry import hooks
-from guideflow.registry.entries import Entry, Offer, Plugin, is_file, reason
+from guideflow.registry.entries import Entry, Offer, Plugin, reason
 
 HOOKS: Final = {"sampler": "guideflow_samplers", "loss": "guideflow_losses", "solver": "guideflow_solvers"}
 """The kinds of thing that are loaded by name, and the hook that provides each."""
 
 
-class _Manager(pluggy.PluginManager):
-    """Looks for hooks among what a module has by now, not among what it would import on demand."""
+@dataclass(frozen=True)
+class _Found:
+    """What all plugins offer, and why those that failed did."""
 
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        """Return the options of a hook, None of anything else."""
-        if isinstance(plugin, ModuleType) and name not in vars(plugin):
-            return None
-        return super().parse_hookimpl_opts(plugin, name)
-
-
-@dataclass
-class _State:
-    """The cached registry: entry points once read, modules once imported, the reasons of those that failed."""
-
-    manager: pluggy.PluginManager
-    plugins: dict[Plugin, EntryPoint]
-    broken: dict[Plugin, Exception] = field(default_factory=dict)
-
-
-_state: _State | None = None
+    offers: tuple[Offer, ...]
+    broken: Mapping[Plugin, BaseException]
 
 
 def refresh() -> None:
     """Forget what is cached, so that packages installed since then are seen."""
-    global _state
-    _state = None
+    _points.cache_clear()
+    _found.cache_clear()
 
 
-def _get_state() -> _State:
-    global _state
-    if _state is None:
-        manager = _Manager("guideflow")
-        manager.add_hookspecs(hooks)
-        found: dict[Plugin, EntryPoint] = {}
-        for point in entry_points(group="guideflow"):
-            name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
-            found.setdefault(Plugin(point.name, point.value, name, version), point)
-        _state = _State(manager, found)
-    return _state
+@cache
+def _points() -> Mapping[Plugin, EntryPoint]:
+    points: dict[Plugin, EntryPoint] = {}
+    for point in entry_points(group="guideflow"):
+        name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
+        points.setdefault(Plugin(point.name, point.value, name, version), point)
+    return dict(sorted(points.items(), key=lambda item: (item[0].name, item[0].distribution)))
 
 
 def plugins() -> tuple[Plugin, ...]:
     """List the installed plugins from their metadata, importing none.
 
     Returns:
-        One entry per entry point of the group `guideflow`, by name.
+        One for each entry point of the group `guideflow`, by name.
     """
-    return tuple(sorted(_get_state().plugins, key=lambda p: (p.name, p.distribution)))
+    return tuple(_points())
 
 
-def _import(plugin: Plugin) -> None:
-    """Import a plugin's module and register its hooks, or remember why that failed."""
-    state = _get_state()
-    if state.manager.has_plugin(plugin.module) or plugin in state.broken:
-        return
-    try:
-        state.manager.register(state.plugins[plugin].load(), name=plugin.module)
-    except Exception as error:
-        state.broken[plugin] = error
-
-
-def _offers(kind: str, chosen: list[Plugin]) -> list[Offer]:
-    """Everything of one kind that the chosen plugins provide. A module shared by several entry points counts once."""
-    state = _get_state()
-    for plugin in chosen:
-        _import(plugin)
-    by_module = {plugin.module: plugin for plugin in reversed(chosen) if plugin not in state.broken}
-    offers = []
-    for implementation in getattr(state.manager.hook, HOOKS[kind]).get_hookimpls():
-        if implementation.plugin_name not in by_module:
+@cache
+def _found() -> _Found:
+    offers: list[Offer] = []
+    broken: dict[Plugin, BaseException] = {}
+    modules: set[str] = set()
+    for plugin, point in _points().items():
+        if plugin.module in modules:  # shared by several entry points
             continue
-        plugin = by_module[implementation.plugin_name]
+        modules.add(plugin.module)
         try:
-            for name, made in implementation.function().items():
-                entry = made if isinstance(made, Entry) else Entry(made, _summary(made))
-                offers.append(Offer(kind, name, entry, plugin))
-        except Exception as error:
-            state.broken[plugin] = error
-    return offers
+            offers += _ask(plugin, point.load())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a module may well call sys.exit
+            broken[plugin] = error
+    return _Found(tuple(sorted(offers, key=lambda offer: offer.name)), broken)
+
+
+def _ask(plugin: Plugin, module: object) -> list[Offer]:
+    manager = pluggy.PluginManager("guideflow")
+    manager.add_hookspecs(hooks)
+    # What the module has by now: pluggy would ask for all of its names, and import what loads on demand.
+    manager.register(SimpleNamespace(**vars(module)))
+    return [
+        Offer(kind, _name(name), made if isinstance(made, Entry) else Entry(made, _summary(made)), plugin)
+        for kind, hook in HOOKS.items()
+        for answer in getattr(manager.hook, hook)()
+        for name, made in answer.items()
+    ]
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
+        raise InvalidArgument(f"A hook returned the name {name!r}. Expected letters, digits, and . + - _ between them.")
+    return name
 
 
 def _summary(factory: Callable[..., Any]) -> str:
@@ -111,44 +101,36 @@ def _summary(factory: Callable[..., Any]) -> str:
 
 
 def find(kind: str, name: str) -> Offer:
-    """Find what provides a name, importing as little as possible.
+    """Find what provides a name.
 
     Arguments:
         kind: `"sampler"`, `"loss"` or `"solver"`.
-        name: The name users type; of a loss also `path/to/file.py:Name`, without any packaging.
+        name: The name users type.
 
     Returns:
         The entry with its plugin.
 
     Raises:
         UnknownPlugin: If no plugin provides the name.
-        BrokenPlugin: If the plugin of that name fails, and no other provides it.
+        BrokenPlugin: If none does, and the plugin that is called like it fails.
         DuplicatePlugin: If several do.
-        MissingExtra: If the plugin of that name needs a package that is not installed.
     """
-    if kind == "loss" and is_file(name):
-        from guideflow.registry.files import factory_from_file  # needs torch
-
-        factory, path = factory_from_file(name)
-        return Offer(kind, name, Entry(factory, _summary(factory)), Plugin(name, path, path, ""))
-    everyone = list(plugins())
-    namesakes = [plugin for plugin in everyone if plugin.name == name]
-    for chosen in (namesakes, everyone):
-        offers = [offer for offer in _offers(kind, chosen) if offer.name == name]
-        if len(offers) > 1:
-            raise DuplicatePlugin(_duplicate(kind, name, offers))
-        if offers:
-            return offers[0]
-    failed = {plugin: _get_state().broken[plugin] for plugin in namesakes if plugin in _get_state().broken}
-    for plugin, error in failed.items():
-        if isinstance(error, MissingExtra):
-            raise error
-        raise BrokenPlugin(f"The {kind} {name!r} cannot be loaded. {_failure(plugin, error)}") from error
-    raise UnknownPlugin(_unknown(kind, name))
+    found = [offer for offer in offers(kind) if offer.name == name]
+    if len(found) > 1:
+        who = " and ".join(f"{offer.plugin.distribution} ({offer.plugin.module})" for offer in found)
+        raise DuplicatePlugin(f"The {kind} {name!r} is provided by {who}. Uninstall one of them.")
+    if found:
+        return found[0]
+    for plugin, error in _found().broken.items():
+        if plugin.name == name:
+            raise BrokenPlugin(f"The {kind} {name!r} cannot be loaded. {_failure(plugin, error)}") from error
+    others = [f"There is a {o.kind} of that name: use load_{o.kind}." for o in _found().offers if o.name == name]
+    failures = [_failure(plugin, error) for plugin, error in _found().broken.items()]
+    raise UnknownPlugin(" ".join([unknown(kind, name, [o.name for o in offers(kind)]), *others, *failures]))
 
 
 def offers(kind: str) -> tuple[Offer, ...]:
-    """List everything of one kind, for listings. Imports every plugin's module, which are light by contract.
+    """List everything of one kind.
 
     Arguments:
         kind: `"sampler"`, `"loss"` or `"solver"`.
@@ -156,34 +138,20 @@ def offers(kind: str) -> tuple[Offer, ...]:
     Returns:
         What the plugins that can be imported provide, by name.
     """
-    return tuple(sorted(_offers(kind, list(plugins())), key=lambda offer: offer.name))
+    return tuple(offer for offer in _found().offers if offer.kind == kind)
 
 
 def broken() -> Mapping[Plugin, str]:
-    """Tell which plugins failed so far, and why.
+    """Tell which plugins failed, and why.
 
     Returns:
         One reason on one line for each plugin whose import or hook raised.
     """
-    return {plugin: reason(error) for plugin, error in _get_state().broken.items()}
+    return {plugin: reason(error) for plugin, error in _found().broken.items()}
 
 
-def _failure(plugin: Plugin, error: Exception) -> str:
+def _failure(plugin: Plugin, error: BaseException) -> str:
     return f"The plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) failed with {reason(error)}."
-
-
-def _duplicate(kind: str, name: str, offers: list[Offer]) -> str:
-    who = " and ".join(f"{offer.plugin.distribution} ({offer.plugin.module})" for offer in offers)
-    return f"The {kind} {name!r} is provided by {who}. Uninstall one of them."
-
-
-def _unknown(kind: str, name: str) -> str:
-    lines = [unknown(kind, name, [offer.name for offer in offers(kind)])]
-    for other in HOOKS:
-        if other != kind and any(offer.name == name for offer in offers(other)):
-            lines.append(f"There is a {other} of that name: use load_{other}.")
-    lines += [_failure(plugin, error) for plugin, error in sorted(_get_state().broken.items(), key=lambda i: i[0].name)]
-    return " ".join(lines)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -198,6 +166,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
         One line.
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"There is no {kind} named {name!r}.{guess} Known names: {', '.join(names) or 'none'}."
+    listing = ", ".join(names) or "none"
+    return f"There is no {kind} named {name!r}.{did_you_mean(name, names)} Known names: {listing}."

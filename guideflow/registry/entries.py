@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, cast
 
-from guideflow.errors import BrokenPlugin, GuideflowError
+from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.weights import Download, Footprint
 
 FILE_NAME = re.compile(r"((?:[A-Za-z]:[\\/])?[^:=]+\.py)(?::([A-Za-z_]\w*))?")
@@ -20,7 +20,7 @@ class Plugin:
     """An installed plugin, as its metadata tell: nothing is imported to make this.
 
     Arguments:
-        name: The name of the entry point, by convention the name users type.
+        name: The name of the entry point.
         module: The module it points to.
         distribution: The installed package that declares it.
         version: The version of that package.
@@ -58,6 +58,19 @@ class Entry:
     steps: str | None = None
     downloads: tuple[Download, ...] | None = None
     footprint: Footprint | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what listings could not show, so that it is the plugin that fails and not the listing."""
+        good = {
+            "factory": callable(self.factory) or isinstance(self.factory, str),
+            "summary": isinstance(self.summary, str),
+            "needs": _all(str, self.needs),
+            "downloads": self.downloads is None or _all(Download, self.downloads),
+            "footprint": isinstance(self.footprint, Footprint | None),
+        }
+        good |= {name: isinstance(getattr(self, name), str | None) for name in ("extra", "licence", "base", "steps")}
+        for name in (name for name, fits in good.items() if not fits):
+            raise InvalidArgument(f"An entry got {name}={getattr(self, name)!r}, which has another type.")
 
     def resolve(self) -> Callable[..., Any]:
         """Return the factory, imported if need be.
@@ -97,9 +110,9 @@ class Offer:
     plugin: Plugin
 
 
-def reason(error: BaseException) -> str:
-    """Write what went wrong on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def is_file(name: str) -> bool:
+    """Tell whether a name means something in a file, rather than an installed plugin."""
+    return FILE_NAME.fullmatch(name) is not None
 
 
 def split_name(text: str) -> tuple[str, str]:
@@ -111,6 +124,10 @@ def split_name(text: str) -> tuple[str, str]:
     return name.strip(), options
 
 
-def is_file(name: str) -> bool:
-    """Tell whether a name means something in a file, rather than an installed plugin."""
-    return FILE_NAME.fullmatch(name) is not None
+def reason(error: BaseException) -> str:
+    """Write what went wrong on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _all(kind: type, values: object) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, kind) for value in values)

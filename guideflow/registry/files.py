@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -15,20 +14,21 @@ from typing import Any
 
 from torch import Tensor
 
+from guideflow._require import did_you_mean
 from guideflow.errors import BrokenPlugin, UnknownPlugin
 from guideflow.loss import AbstractLoss
 from guideflow.registry.entries import FILE_NAME
 
 
-def factory_from_file(name: str) -> tuple[Callable[..., Any], str]:
+def factory_from_file(name: str) -> Callable[..., Any]:
     """Import a file and find what makes the loss.
 
     Arguments:
-        name: `path/to/file.py:Name`, where `Name` is a class, made with the options; a function from pictures to one
-            number per picture, whose further arguments are the options; or a loss that the file has made.
+        name: `path/to/file.py:Name`, where `Name` is a class, made with the options; a function from images to one
+            number per image, whose further arguments are the options; or a loss that the file has made.
 
     Returns:
-        What makes the loss from options, and the path of the file.
+        What makes the loss from options.
 
     Raises:
         UnknownPlugin: if there is no such file or name.
@@ -42,11 +42,11 @@ def factory_from_file(name: str) -> tuple[Callable[..., Any], str]:
     module = _import(path)
     thing = getattr(module, found[2] or "", None)
     if isinstance(thing, type):
-        return thing, str(path)
+        return thing
     if isinstance(thing, AbstractLoss):
-        return lambda: thing, str(path)
+        return lambda: thing
     if isinstance(thing, FunctionType):
-        return _maker(thing), str(path)
+        return _maker(thing)
     raise UnknownPlugin(_unknown(path, found[2], module))
 
 
@@ -54,7 +54,7 @@ class FunctionLoss(AbstractLoss):
     """A function from a file as a loss, with its options.
 
     Arguments:
-        function: from pictures, and the options by keyword, to one number per picture.
+        function: from images, and the options by keyword, to one number per picture.
         options: the options.
     """
 
@@ -118,6 +118,4 @@ def _unknown(path: Path, wanted: str | None, module: ModuleType) -> str:
     if not wanted:
         example = known[0] if known else "Name"
         return f"{path} is a file; say which loss in it, as in {path}:{example}. {listing}"
-    near = difflib.get_close_matches(wanted, known, n=1)
-    guess = f" Did you mean {near[0]}?" if near else ""
-    return f"There is no loss {wanted} in {path}.{guess} {listing}"
+    return f"There is no loss {wanted} in {path}.{did_you_mean(wanted, known)} {listing}"

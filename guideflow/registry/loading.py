@@ -1,29 +1,22 @@
-"""Load samplers, losses and solvers by name, from any installed package that offers them.
-
-Calls the factory that `guideflow.registry.discovery` finds, after checking the options against its signature, and
-remembers how each object was made.
-"""
+"""Load samplers, losses and solvers by name, with options that are checked against the factory's signature first."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import json
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, cast
 
+from guideflow._require import did_you_mean
 from guideflow.errors import InvalidArgument
+from guideflow.registry.configs import note
 from guideflow.registry.discovery import find
+from guideflow.registry.entries import is_file
 
 if TYPE_CHECKING:
     from guideflow.sampler import Sampler
     from guideflow.solvers import AbstractSolver
     from guideflow.types import Loss
-
-_recipes: dict[int, tuple[weakref.ref[Any], dict[str, Any]]] = {}
 
 
 def load_sampler(name: str, /, **options: Any) -> Sampler:
@@ -38,8 +31,8 @@ def load_sampler(name: str, /, **options: Any) -> Sampler:
 
     Raises:
         UnknownPlugin: If nothing installed provides the name.
-        BrokenPlugin: If the plugin of that name fails.
-        DuplicatePlugin: If two installed packages do.
+        BrokenPlugin: If what provides it fails.
+        DuplicatePlugin: If two installed packages provide it.
         MissingExtra: If it needs a package that is not installed.
         InvalidArgument: If its factory does not take an option, or needs one that was not given.
     """
@@ -51,7 +44,7 @@ def load_loss(name: str, /, **options: Any) -> Loss:
 
     Arguments:
         name: As `guideflow list losses` shows it, or `path/to/file.py:Name`: a class that is made with the options, a
-            function from pictures to one number per picture whose further arguments are the options, or a loss that
+            function from images to one number per image whose further arguments are the options, or a loss that
             the file has made.
         options: Passed on to its factory; `guideflow info NAME` shows them.
 
@@ -59,11 +52,7 @@ def load_loss(name: str, /, **options: Any) -> Loss:
         A callable that maps an image batch to one number per image.
 
     Raises:
-        UnknownPlugin: If nothing installed provides the name, or the file does not.
-        BrokenPlugin: If the plugin of that name, or the file, fails.
-        DuplicatePlugin: If two installed packages do.
-        MissingExtra: If it needs a package that is not installed.
-        InvalidArgument: If its factory does not take an option, or needs one that was not given.
+        GuideflowError: As `load_sampler`; `UnknownPlugin` and `BrokenPlugin` of a file as well.
     """
     return cast("Loss", _load("loss", name, options))
 
@@ -79,21 +68,32 @@ def load_solver(name: str, /, **options: Any) -> AbstractSolver[Any]:
         The solver.
 
     Raises:
-        UnknownPlugin: If nothing installed provides the name.
-        BrokenPlugin: If the plugin of that name fails.
-        DuplicatePlugin: If two installed packages do.
-        MissingExtra: If it needs a package that is not installed.
-        InvalidArgument: If its factory does not take an option, or needs one that was not given.
+        GuideflowError: As `load_sampler`.
     """
     return cast("AbstractSolver[Any]", _load("solver", name, options))
 
 
 def _load(kind: str, name: str, given: dict[str, Any]) -> Any:
-    factory = find(kind, name).entry.resolve()
-    _check(kind, name, factory, given)
-    made = factory(**given)
-    _remember(made, name, given)
-    return made
+    make = factory(kind, name)
+    _check(kind, name, make, given)
+    return note(make(**given), name, given)
+
+
+def factory(kind: str, name: str) -> Callable[..., Any]:
+    """Find what makes the object of a name.
+
+    Arguments:
+        kind: `"sampler"`, `"loss"` or `"solver"`.
+        name: As `load_sampler`, `load_loss` and `load_solver` take it.
+
+    Returns:
+        A class or function that takes the options by keyword.
+    """
+    if kind == "loss" and is_file(name):
+        from guideflow.registry.files import factory_from_file  # needs torch
+
+        return factory_from_file(name)
+    return find(kind, name).entry.resolve()
 
 
 @dataclass(frozen=True)
@@ -140,47 +140,13 @@ def _annotation(parameter: inspect.Parameter) -> str:
     return inspect.formatannotation(parameter.annotation).strip("'")
 
 
-def _check(kind: str, name: str, factory: Callable[..., Any], given: dict[str, Any]) -> None:
-    known = options(factory)
+def _check(kind: str, name: str, make: Callable[..., Any], given: dict[str, Any]) -> None:
+    known = options(make)
     if known is None:
         return
     names = [option.name for option in known]
     listing = f"Options of {name!r}: {', '.join(map(str, known)) or 'none'}."
     for key in sorted(given.keys() - set(names)):
-        near = difflib.get_close_matches(key, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InvalidArgument(f"The {kind} {name!r} has no option {key!r}.{hint} {listing}")
+        raise InvalidArgument(f"The {kind} {name!r} has no option {key!r}.{did_you_mean(key, names)} {listing}")
     if missing := [option.name for option in known if option.default is None and option.name not in given]:
         raise InvalidArgument(f"The {kind} {name!r} needs {' and '.join(map(repr, missing))}. {listing}")
-
-
-def _remember(made: Any, name: str, given: dict[str, Any]) -> None:
-    """Note how an object was made, for as long as it lives.
-
-    Kept by identity, because solvers that are equal may have been made differently, and tensors have no hash.
-    """
-    try:
-        plain = json.loads(json.dumps(given, default=_plain))
-        key = id(made)
-        _recipes[key] = (weakref.ref(made, lambda _: _recipes.pop(key, None)), {"name": name, "options": plain})
-    except TypeError:
-        return
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, PathLike):
-        return str(fspath(value))
-    raise TypeError(f"{type(value).__name__} cannot be written down")
-
-
-def recipe(made: object) -> dict[str, Any] | None:
-    """Tell how an object was loaded.
-
-    Arguments:
-        made: A sampler, loss or solver.
-
-    Returns:
-        `{"name": ..., "options": {...}}`, or `None` if it was not loaded by name or JSON cannot hold the options.
-    """
-    reference, how = _recipes.get(id(made), (None, None))
-    return how if reference is not None and reference() is made else None

@@ -233,7 +233,7 @@ def test_a_picture_file_is_a_reference(make, tmp_path):
     path = gf.images.save_image(tmp_path / "ann.png", face(**ANN))
     assert make(path)(face(**ANN)) < 0.02
     loss = gf.load_loss("identity", reference=[str(path), str(path)])
-    assert gf.recipe(loss)["options"]["reference"] == [str(path), str(path)]
+    assert gf.registry.config(loss)["options"]["reference"] == [str(path), str(path)]
     assert "2 people" in loss.describe()
 
 
