@@ -110,7 +110,7 @@ WAYS = [
 ]
 
 
-def prepare(way: Way, loss: gf.AbstractLoss, prompts: list[str]) -> None:
+def prepare(way: Way, loss: gf.Loss, prompts: list[str]) -> None:
     """Make the sampler and warm it up; what does not work here is told in the table."""
     try:
         way.sampler = way.make()
@@ -122,7 +122,7 @@ def prepare(way: Way, loss: gf.AbstractLoss, prompts: list[str]) -> None:
         torch._dynamo.reset()
 
 
-def run(way: Way, loss: gf.AbstractLoss, prompts: list[str], seeds: list[int], iterations: int) -> None:
+def run(way: Way, loss: gf.Loss, prompts: list[str], seeds: list[int], iterations: int) -> None:
     """Solve once; the seconds are those of the whole solve."""
     if way.sampler is None:
         return
@@ -134,7 +134,7 @@ def run(way: Way, loss: gf.AbstractLoss, prompts: list[str], seeds: list[int], i
     way.images = [solution.images, solution.unguided]
 
 
-def kept(way: Way, loss: gf.AbstractLoss, prompts: list[str]) -> int:
+def kept(way: Way, loss: gf.Loss, prompts: list[str]) -> int:
     """Bytes that one graph of all windows, decoder and loss keeps."""
     sampler = way.sampler
     noise, condition = gf.draw_noise(sampler, range(len(prompts))), sampler.condition(prompts)
@@ -149,7 +149,7 @@ def kept(way: Way, loss: gf.AbstractLoss, prompts: list[str]) -> int:
     return kept_bytes(graph)[1]
 
 
-def report(ways: list[Way], loss: gf.AbstractLoss, prompts: list[str], references: Tensor) -> list[dict[str, Any]]:
+def report(ways: list[Way], loss: gf.Loss, prompts: list[str], references: Tensor) -> list[dict[str, Any]]:
     """Score every way."""
     rows: list[dict[str, Any]] = []
     for way in ways:

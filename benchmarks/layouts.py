@@ -38,7 +38,7 @@ SETTING = {"solver": "anchored", "scale": 1.0}
 SEARCHED = [{"solver": solver, "scale": scale} for solver in ("anchored", "flowgrad") for scale in (0.5, 1.0, 2.0)]
 
 
-class PairedLayouts(gf.AbstractLoss):
+class PairedLayouts(gf.Loss):
     """`avatars-segmentation` with one layout per image."""
 
     name = "layout"

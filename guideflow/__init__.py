@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from guideflow import callbacks as callbacks
     from guideflow import errors as errors
     from guideflow._require import require as require
-    from guideflow.compose import Balanced as Balanced
-    from guideflow.compose import balanced as balanced
     from guideflow.detached import Detached as Detached
     from guideflow.errors import GuideflowError as GuideflowError
-    from guideflow.loss import AbstractLoss as AbstractLoss
-    from guideflow.loss import WeightedSum as WeightedSum
-    from guideflow.loss import as_loss as as_loss
-    from guideflow.loss import check_image as check_image
+    from guideflow.images import check_image as check_image
+    from guideflow.losses.balancing import Balanced as Balanced
+    from guideflow.losses.balancing import balanced as balanced
+    from guideflow.losses.base import Loss as Loss
+    from guideflow.losses.base import WeightedSum as WeightedSum
+    from guideflow.losses.base import as_loss as as_loss
+    from guideflow.losses.schedules import Timing as Timing
     from guideflow.problem import Noise as Noise
     from guideflow.problem import Problem as Problem
     from guideflow.problem import Rollout as Rollout
@@ -52,23 +53,23 @@ if TYPE_CHECKING:
     from guideflow.solvers import TrustRegion as TrustRegion
     from guideflow.solvers import Unanchored as Unanchored
     from guideflow.solvers import Wrapper as Wrapper
-    from guideflow.timing import Timing as Timing
     from guideflow.types import Image as Image
     from guideflow.types import Latent as Latent
-    from guideflow.types import Loss as Loss
     from guideflow.types import PerImage as PerImage
 
     # Last, because it hides the module of the same name, which holds `Schedule`.
-    from guideflow.compose import schedule as schedule  # isort: skip
+    from guideflow.losses.balancing import schedule as schedule  # isort: skip
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
         "_require": ("require",),
-        "compose": ("Balanced", "balanced", "schedule"),
+        "images": ("check_image",),
         "detached": ("Detached",),
         "errors": ("GuideflowError",),
-        "loss": ("AbstractLoss", "WeightedSum", "as_loss", "check_image"),
+        "losses.balancing": ("Balanced", "balanced", "schedule"),
+        "losses.base": ("Loss", "WeightedSum", "as_loss"),
+        "losses.schedules": ("Timing",),
         "problem": ("Noise", "Problem", "Rollout", "draw_noise"),
         "registry": ("Entry", "hookimpl", "load_loss", "load_sampler", "load_solver", "plugins"),
         "sampler": ("AffineSampler", "Sampler"),
@@ -91,8 +92,7 @@ __getattr__, __dir__ = lazy(
             "Unanchored",
             "Wrapper",
         ),
-        "timing": ("Timing",),
-        "types": ("Image", "Latent", "Loss", "PerImage"),
+        "types": ("Image", "Latent", "PerImage"),
     },
-    submodules=("callbacks", "errors", "images", "loss", "problem", "registry", "sampler", "solution", "solvers"),
+    submodules=("callbacks", "errors", "images", "losses", "problem", "registry", "sampler", "solution", "solvers"),
 )

@@ -4,16 +4,16 @@ from dataclasses import asdict
 from typing import Any
 
 from guideflow import registry
-from guideflow.compose import Balanced
 from guideflow.errors import CannotResume, GuideflowError
-from guideflow.loss import Term, WeightedSum
+from guideflow.losses.balancing import Balanced
+from guideflow.losses.base import Term, WeightedSum
+from guideflow.losses.schedules import Timing
 from guideflow.sampler import Sampler
 from guideflow.solvers import AbstractSolver
-from guideflow.timing import Timing
-from guideflow.types import Loss
+from guideflow.types import LossLike
 
 
-def recipes(sampler: Sampler, loss: Loss, solver: AbstractSolver[Any]) -> dict[str, Any]:
+def recipes(sampler: Sampler, loss: LossLike, solver: AbstractSolver[Any]) -> dict[str, Any]:
     """Return how to load each part again, None for what was made by hand."""
     return {"sampler": registry.config(sampler), "loss": _loss_recipe(loss), "solver": registry.config(solver)}
 
@@ -61,7 +61,7 @@ def names_a_file(recipe: Any) -> bool:
     return registry.is_file(str(recipe.get("name", ""))) or any(map(names_a_file, inner))
 
 
-def _loss_recipe(loss: Loss) -> dict[str, Any] | None:
+def _loss_recipe(loss: LossLike) -> dict[str, Any] | None:
     if isinstance(loss, Balanced):
         inner = _loss_recipe(loss.sum)
         return None if inner is None else {"balanced": inner, "limit": loss.limit, "name": loss.name}

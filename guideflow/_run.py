@@ -12,7 +12,7 @@ from torch import Tensor
 from guideflow._batched import select
 from guideflow.callbacks import Callbacks, Progress
 from guideflow.errors import NonFinite
-from guideflow.loss import AbstractLoss
+from guideflow.losses.base import Loss
 from guideflow.problem import Noise, Problem
 from guideflow.solution import Kept, Result, Settings, Solution
 from guideflow.solvers import AbstractSolver, State
@@ -114,7 +114,7 @@ class Run:
             return
         losses, best = self.state.rollout.loss.tolist(), self.best.iteration.tolist()
         # Before that a term may not have guided yet, so that its loss had no reason to improve.
-        settled = self.problem.loss.settled if isinstance(self.problem.loss, AbstractLoss) else 0
+        settled = self.problem.loss.settled if isinstance(self.problem.loss, Loss) else 0
         for i, result in enumerate(self.result):
             if result is not None:
                 continue
@@ -153,7 +153,7 @@ class Run:
             settings=self.settings,
             state=self.state,
             noise=_noise_tensors(noise),
-            references=tuple(loss.references()) if isinstance(loss, AbstractLoss) else (),
+            references=tuple(loss.references()) if isinstance(loss, Loss) else (),
             recipes=self.recipes,
             run=self.run,
             problem=self.problem,

@@ -25,7 +25,7 @@ from guideflow.problem import Noise, Problem
 from guideflow.sampler import Sampler
 from guideflow.solution import Kept, Result, Settings, Solution
 from guideflow.solvers import AbstractSolver, State
-from guideflow.types import Loss
+from guideflow.types import LossLike
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -114,7 +114,7 @@ def load(directory: str | os.PathLike[str]) -> Solution:
 def from_disk(
     solution: Solution | str | os.PathLike[str],
     sampler: Sampler | None,
-    loss: Loss | None,
+    loss: LossLike | None,
     solver: AbstractSolver[Any] | None,
 ) -> Solution:
     """Return a solution with problem and solver, from recipes where no object is given."""

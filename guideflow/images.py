@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.loss import check_image
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -30,6 +29,40 @@ MAX_BYTES: Final = 200 * 2**20
 
 # No format whose reader starts another program (EPS) or that is not a picture of its own.
 _FORMATS: Final = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+
+
+_RANGE_TOLERANCE: Final = 1e-3
+
+
+def check_image(image: Tensor, *, what: str = "image") -> None:
+    """Refuse anything but a batch of RGB pictures in [0, 1]; image losses call this on what they are given.
+
+    Raises:
+        InvalidImage: with the shape or range that was given and the cure.
+    """
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+        raise InvalidImage(f"Got {what} of type {kind}. Expected a float tensor; for 0..255 integers type `x / 255`.")
+    if image.dim() != 4:
+        raise InvalidImage(
+            f"Got {what} of shape {tuple(image.shape)}. Expected (batch, 3, height, width); "
+            "for a single picture type `image[None]`."
+        )
+    if image.shape[1] != 3:
+        cure = "image.permute(0, 3, 1, 2)" if image.shape[3] == 3 else "image[:, :3]"
+        cure = "image.expand(-1, 3, -1, -1)" if image.shape[1] == 1 else cure
+        raise InvalidImage(
+            f"Got {what} with {image.shape[1]} channels, shape {tuple(image.shape)}. Expected 3: type `{cure}`."
+        )
+    if not image.numel():
+        return
+    # What is not finite is not judged here. Both numbers are read at once, because each time waits for the device.
+    low, high = torch.stack(image.detach().float().nan_to_num(0.5, 0.5, 0.5).aminmax()).tolist()
+    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+        raise InvalidImage(
+            f"Got {what} in the range [{low:.3g}, {high:.3g}]. Expected [0, 1]; "
+            "for [-1, 1] type `image / 2 + 0.5`, for 0..255 type `image / 255`."
+        )
 
 
 def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None = None) -> Tensor:

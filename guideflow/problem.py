@@ -9,12 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guideflow._batched import mapping, tensor
-from guideflow._check import no_gradient
 from guideflow.errors import InvalidArgument
 from guideflow.gradients import Chain, Plan, Verdict, forward, require_mode
-from guideflow.loss import AbstractLoss, as_sum, evaluate, require_lasting
+from guideflow.losses.base import Loss, as_sum, evaluate, no_gradient, require_lasting
 from guideflow.sampler import Sampler
-from guideflow.types import Latent, Latents, Loss, PerImage, States
+from guideflow.types import Latent, Latents, LossLike, PerImage, States
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Problem:
     """
 
     sampler: Sampler
-    loss: Loss
+    loss: LossLike
     noise: Noise
     condition: Any
     loss_scale: float = 100.0
@@ -130,7 +129,7 @@ class Problem:
         `solve` and `iterate` give a solver the problem of the iterate it is about to roll out, so solvers need not
         know of schedules.
         """
-        loss = self.loss.at(iteration) if isinstance(self.loss, AbstractLoss) else self.loss
+        loss = self.loss.at(iteration) if isinstance(self.loss, Loss) else self.loss
         return self if loss is self.loss else replace(self, loss=loss)
 
     @property

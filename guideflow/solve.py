@@ -17,7 +17,7 @@ from guideflow.registry import load_solver
 from guideflow.sampler import Sampler
 from guideflow.solution import Settings, Solution
 from guideflow.solvers import AbstractSolver, State
-from guideflow.types import Loss
+from guideflow.types import LossLike
 
 S = TypeVar("S", bound=State)
 
@@ -36,7 +36,7 @@ def iterate(problem: Problem, solver: AbstractSolver[S], state: S | None = None)
 
 def solve(
     sampler: Sampler,
-    loss: Loss,
+    loss: LossLike,
     *,
     prompt: str | Sequence[str] = "",
     negative_prompt: str | Sequence[str] | None = None,
@@ -109,7 +109,7 @@ def resume(
     callback: Callback | Sequence[Callback] | None = None,
     time_limit: float | None = None,
     sampler: Sampler | None = None,
-    loss: Loss | None = None,
+    loss: LossLike | None = None,
     solver: AbstractSolver[Any] | None = None,
     throw: bool = False,
 ) -> Solution:

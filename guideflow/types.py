@@ -24,5 +24,5 @@ PerImage: TypeAlias = Float[Tensor, " batch"]
 Mask: TypeAlias = Bool[Tensor, " batch"]
 """One truth value per image."""
 
-Loss: TypeAlias = Callable[[Tensor], Tensor]
-"""Anything that maps a batch of images to one number per image; lower is better."""
+LossLike: TypeAlias = Callable[[Tensor], Tensor]
+"""Any callable that maps a batch of images to one number per image; lower is better."""

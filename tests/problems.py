@@ -29,7 +29,7 @@ WRAPPERS = {
 }
 
 
-class Distance(gf.AbstractLoss):
+class Distance(gf.Loss):
     """Mean squared distance to a picture."""
 
     name = "distance"

@@ -22,7 +22,7 @@ SOURCE = '''
 import guideflow as gf
 from guideflow import images
 
-class Match(gf.AbstractLoss):
+class Match(gf.Loss):
     """Distance to a reference picture.
 
     Arguments:

@@ -11,7 +11,7 @@ from torch import Tensor
 import guideflow as gf
 from guideflow import registry
 from guideflow.errors import InvalidArgument, InvalidLoss
-from guideflow.loss import evaluate
+from guideflow.losses.base import evaluate
 from guideflow.testing import fake_distribution
 from problems import SOLVERS, Distance, linear, problem, smoothness, target
 
@@ -120,7 +120,7 @@ def solve(loss: Any, iterations: int, **options: Any) -> gf.Solution:
 
 
 @pytest.fixture(name="pull")
-def _pull() -> gf.AbstractLoss:
+def _pull() -> gf.Loss:
     return Distance(target(linear())).named("pull")
 
 
@@ -199,7 +199,7 @@ def test_target_is_compared_with_the_loss_of_the_end(pull: Any) -> None:
 SOURCE = """
 import guideflow as gf
 
-class Grey(gf.AbstractLoss):
+class Grey(gf.Loss):
     def __init__(self, level=0.5):
         self.level = level
     def __call__(self, image):

@@ -17,7 +17,7 @@ import guideflow as gf
 from shades import LEVELS
 
 @dataclass
-class Grey(gf.AbstractLoss):
+class Grey(gf.Loss):
     """Distance to a grey."""
 
     shade: str = "dark"

@@ -14,7 +14,7 @@ import guideflow as gf
 from guideflow.__main__ import main
 from guideflow.errors import InvalidArgument, OutOfMemory
 from guideflow.gradients import MODES
-from guideflow.loss import evaluate
+from guideflow.losses.base import evaluate
 from guideflow.memory import _cgroup, alive_bytes, available_bytes, kept_bytes, ran_out
 from guideflow.toy import ToyMixture
 from problems import SOLVERS, Distance, linear, mixture, problem, run, target

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument, InvalidImage, InvalidLoss
-from guideflow.loss import evaluate, loss_name
+from guideflow.losses.base import evaluate, loss_name
 from problems import Distance, smoothness
 
 IMAGE = torch.rand(3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -37,7 +37,7 @@ def test_plain_callables_and_sum_work() -> None:
 
 
 def test_names() -> None:
-    class RoundEyes(gf.AbstractLoss):
+    class RoundEyes(gf.Loss):
         def __call__(self, image: Any) -> Any:
             return image.flatten(1).mean(1)
 

@@ -19,7 +19,7 @@ from guideflow.testing import fake_distribution
 LOSS = """
 import guideflow as gf
 
-class Dark(gf.AbstractLoss):
+class Dark(gf.Loss):
     '''Darkens the picture.
 
     More text that no listing shows.

@@ -40,7 +40,7 @@ def test_every_check_says_what_to_do(check):
 # Losses
 
 
-class Contrast(gf.AbstractLoss):
+class Contrast(gf.Loss):
     """Rewards horizontal contrast."""
 
     def __call__(self, image):
@@ -367,7 +367,7 @@ def test_an_expected_failure_needs_a_reason_and_must_fail():
         check_loss(Contrast, expected_failures={"frosen": "typo"})
 
 
-class OnePixel(gf.AbstractLoss):
+class OnePixel(gf.Loss):
     """All of its gradient is at one pixel, so that a step of any size but a small one leaves the pictures' range."""
 
     def __call__(self, image):

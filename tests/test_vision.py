@@ -6,7 +6,7 @@ from torch import nn
 
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import save_image
-from guideflow.vision import Preparation, freeze, one_of, precision, read_pictures, resize
+from guideflow.losses.vision import Preparation, freeze, one_of, precision, read_pictures, resize
 
 NOISE = torch.rand(2, 3, 12, 18, generator=torch.Generator().manual_seed(0))
 

@@ -90,7 +90,7 @@ def load_losses(texts: list[str]) -> Any:
 
 
 def _weighted(text: str) -> Any:
-    from guideflow.loss import as_sum
+    from guideflow.losses.base import as_sum
 
     weight = _WEIGHT.match(text)
     if weight is None and "*" in text.partition(":")[0]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from guideflow._require import did_you_mean
 from guideflow.errors import BrokenPlugin, UnknownPlugin
-from guideflow.loss import AbstractLoss
+from guideflow.losses.base import Loss
 from guideflow.registry.entries import FILE_NAME
 
 
@@ -43,14 +43,14 @@ def factory_from_file(name: str) -> Callable[..., Any]:
     thing = getattr(module, found[2] or "", None)
     if isinstance(thing, type):
         return thing
-    if isinstance(thing, AbstractLoss):
+    if isinstance(thing, Loss):
         return lambda: thing
     if isinstance(thing, FunctionType):
         return _maker(thing)
     raise UnknownPlugin(_unknown(path, found[2], module))
 
 
-class FunctionLoss(AbstractLoss):
+class FunctionLoss(Loss):
     """A function from a file as a loss, with its options.
 
     Arguments:
@@ -68,8 +68,8 @@ class FunctionLoss(AbstractLoss):
         return self._function(image, **self._options)
 
 
-def _maker(function: FunctionType) -> Callable[..., AbstractLoss]:
-    def make(**options: Any) -> AbstractLoss:
+def _maker(function: FunctionType) -> Callable[..., Loss]:
+    def make(**options: Any) -> Loss:
         return FunctionLoss(function, options)
 
     signature = inspect.signature(function)
@@ -112,7 +112,7 @@ def _unknown(path: Path, wanted: str | None, module: ModuleType) -> str:
         name
         for name, thing in vars(module).items()
         if not name.startswith("_")
-        and (isinstance(thing, AbstractLoss) or getattr(thing, "__module__", None) == module.__name__)
+        and (isinstance(thing, Loss) or getattr(thing, "__module__", None) == module.__name__)
     ]
     listing = f"It defines: {', '.join(known) or 'nothing that could be one'}."
     if not wanted:

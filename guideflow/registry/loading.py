@@ -16,7 +16,7 @@ from guideflow.registry.entries import is_file
 if TYPE_CHECKING:
     from guideflow.sampler import Sampler
     from guideflow.solvers import AbstractSolver
-    from guideflow.types import Loss
+    from guideflow.types import LossLike
 
 
 def load_sampler(name: str, /, **options: Any) -> Sampler:
@@ -39,7 +39,7 @@ def load_sampler(name: str, /, **options: Any) -> Sampler:
     return cast("Sampler", _load("sampler", name, options))
 
 
-def load_loss(name: str, /, **options: Any) -> Loss:
+def load_loss(name: str, /, **options: Any) -> LossLike:
     """Make the loss of a name.
 
     Arguments:
@@ -54,7 +54,7 @@ def load_loss(name: str, /, **options: Any) -> Loss:
     Raises:
         GuideflowError: As `load_sampler`; `UnknownPlugin` and `BrokenPlugin` of a file as well.
     """
-    return cast("Loss", _load("loss", name, options))
+    return cast("LossLike", _load("loss", name, options))
 
 
 def load_solver(name: str, /, **options: Any) -> AbstractSolver[Any]:

@@ -199,7 +199,7 @@ def check_frozen(subject: Subject) -> None:
 def check_refuses_bad_pictures(subject: Subject) -> None:
     """Pictures with one channel or with values beyond [0, 1] are refused with a ValueError.
 
-    Troubleshooting: begin with `guideflow.loss.check_image(image)`.
+    Troubleshooting: begin with `guideflow.images.check_image(image)`.
     """
     for what, bad in {"one channel": subject.images[:, :1], "values up to 255": subject.images * 255}.items():
         try:

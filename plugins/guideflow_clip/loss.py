@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractLoss, check_image
+from guideflow.images import check_image
+from guideflow.losses.base import Loss
+from guideflow.losses.vision import Pictures, freeze, one_of, precision, read_pictures
 from guideflow.types import PerImage
-from guideflow.vision import Pictures, freeze, one_of, precision, read_pictures
 from guideflow_clip.models import load_clip, preparation_of
 
 
-class Clip(AbstractLoss):
+class Clip(Loss):
     """Distance between a picture and a text, or a picture and reference pictures, as CLIP sees them.
 
         loss(x) = 1 - cos(E(x), t),    t = E_text(text)  or  E(reference)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.vision import Preparation
+from guideflow.losses.vision import Preparation
 
 PUBLISHED = "openai"
 """The weights that a built-in name stands for when no checkpoint is given."""

@@ -9,15 +9,15 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from guideflow import matching
 from guideflow.errors import InvalidArgument
+from guideflow.losses import detections
 from guideflow_identity.faces import Faces
 
 Region = tuple[float, float, float, float]
 """Left, top, right and bottom as fractions of the picture."""
 
-assign = partial(matching.assign, extra="face")
-"""Match faces and people; see `guideflow.matching.assign`."""
+assign = partial(detections.assign, extra="face")
+"""Match faces and people; see `guideflow.losses.detections.assign`."""
 
 _FORBIDDEN = 1e6
 

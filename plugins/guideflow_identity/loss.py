@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractLoss, check_image
-from guideflow.matching import CENTER, FOUND, LAST, POLICIES, SKIPPED, Memory
+from guideflow.images import check_image
+from guideflow.losses.base import Loss
+from guideflow.losses.detections import CENTER, FOUND, LAST, POLICIES, SKIPPED, Memory
 from guideflow.types import PerImage
 from guideflow_identity.arcface import ArcFaces
 from guideflow_identity.assign import Region, regions
@@ -37,7 +38,7 @@ class Outcome:
     score: Tensor
 
 
-class Identity(AbstractLoss):
+class Identity(Loss):
     """Distance between the faces in a picture and the people in reference photographs.
 
         loss(x) = mean over people r of  d(f(align(x, face r)), f(align(reference r)))   if a face was found for r,
@@ -164,7 +165,7 @@ class Identity(AbstractLoss):
         return torch.stack(each, dim=1)
 
 
-class Missing(AbstractLoss):
+class Missing(Loss):
     """Number of people of an `Identity` for whom no face was found, for each picture; no gradient, so only to log.
 
     Arguments:

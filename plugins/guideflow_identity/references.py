@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.images import read_image
-from guideflow.loss import check_image
+from guideflow.images import check_image, read_image
 from guideflow_identity.faces import FaceBackend
 
 Picture = str | Path | Tensor

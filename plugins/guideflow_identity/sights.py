@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guideflow.matching import CENTER, FOUND, LAST, SKIPPED, Memory
+from guideflow.losses.detections import CENTER, FOUND, LAST, SKIPPED, Memory
 from guideflow_identity.assign import Region, assign, assign_in_order, candidates, inside
 from guideflow_identity.faces import FaceBackend, Faces
 from guideflow_identity.missing import central, taken

@@ -12,7 +12,7 @@ from torch import nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.vision import Preparation
+from guideflow.losses.vision import Preparation
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
-from guideflow.vision import Preparation, precision
+from guideflow.losses.vision import Preparation, precision
 
 EXTRA: Final = "segmentation"
 

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractLoss, check_image
+from guideflow.images import check_image
+from guideflow.losses.base import Loss
+from guideflow.losses.vision import one_of, read_pictures, resize
 from guideflow.types import PerImage
-from guideflow.vision import one_of, read_pictures, resize
 from guideflow_segmentation.classes import Classes
 from guideflow_segmentation.layout import Colour, draw_layout, read_layout, resize_layout
 from guideflow_segmentation.networks import load_segmenter
 from guideflow_segmentation.target import Target
 
 
-class Segmentation(AbstractLoss):
+class Segmentation(Loss):
     """Cross-entropy between what a network sees where, and the layout that is wanted.
 
         loss(x) = sum over pixels p of  w[y_p] CE(net(x)_p, y_p)  /  sum over pixels p of  w[y_p]

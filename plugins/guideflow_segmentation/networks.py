@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from guideflow.errors import InvalidArgument
-from guideflow.vision import Preparation, freeze
+from guideflow.losses.vision import Preparation, freeze
 from guideflow_segmentation.folders import from_folder_or_hub
 from guideflow_segmentation.loaded import Segmenter
 from guideflow_segmentation.published import from_torchvision

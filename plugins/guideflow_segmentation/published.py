@@ -12,7 +12,7 @@ from torch import Tensor
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.vision import Preparation
+from guideflow.losses.vision import Preparation
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 
 DEFAULT: Final = "lraspp_mobilenet_v3_large"

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractLoss, check_image
+from guideflow.images import check_image
+from guideflow.losses.base import Loss
+from guideflow.losses.vision import Pictures, Preparation, freeze, one_of, precision, read_pictures
 from guideflow.types import PerImage
-from guideflow.vision import Pictures, Preparation, freeze, one_of, precision, read_pictures
 from guideflow_clip.models import load_clip, preparation_of
 from guideflow_style.features import VGG_LAYERS, ClipTokens, VggFeatures
 
@@ -21,7 +22,7 @@ BACKENDS = ("clip", "clip-gram", "vgg-gram", "cosine", "gram")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-class Style(AbstractLoss):
+class Style(Loss):
     """Distance between the style of a picture and the style of reference pictures.
 
         cosine:  loss(x) = 1 - cos(E(x), E(reference))

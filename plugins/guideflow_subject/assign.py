@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from guideflow import matching
+from guideflow.losses import detections
 
-assign = partial(matching.assign, extra="subject")
-"""Match boxes and subjects; see `guideflow.matching.assign`."""
+assign = partial(detections.assign, extra="subject")
+"""Match boxes and subjects; see `guideflow.losses.detections.assign`."""
 
 _SAME = 0.5
 """Overlap (intersection over union) from which two boxes are of one thing."""

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractLoss, check_image
-from guideflow.matching import FOUND, POLICIES
+from guideflow.images import check_image
+from guideflow.losses.base import Loss
+from guideflow.losses.detections import FOUND, POLICIES
 from guideflow.types import PerImage
 from guideflow_subject.detector import Detector, OwlViT
 from guideflow_subject.features import Features
@@ -39,7 +40,7 @@ class Outcome:
     score: Tensor
 
 
-class Subject(AbstractLoss):
+class Subject(Loss):
     """Distance between the subjects in a picture and those in reference pictures.
 
         loss(x) = mean over subjects s of  d(crop(x, box s), crop(reference s))      if s was found,

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.images import read_image
-from guideflow.loss import check_image
+from guideflow.images import check_image, read_image
 from guideflow_subject.detector import Detector
 from guideflow_subject.features import Features
 from guideflow_subject.sights import NoSubjectFound

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidImage
-from guideflow.matching import CENTER, FOUND, LAST, SKIPPED, Memory
+from guideflow.losses.detections import CENTER, FOUND, LAST, SKIPPED, Memory
 from guideflow_subject.assign import assign, candidates, overlap
 from guideflow_subject.detector import Detector
 
@@ -38,7 +38,7 @@ class Lookout:
         queries: What it looks for, (S, D).
         distances: From pictures, indices (M,) and boxes (M, 4) to distances (M, S).
         floor: Score under which nothing is a subject.
-        on_missing: One of `guideflow.matching.POLICIES`.
+        on_missing: One of `guideflow.losses.detections.POLICIES`.
         memory: Where subjects were last found.
     """
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from guideflow._require import require
 from guideflow.errors import InvalidImage
-from guideflow.images import read_image
-from guideflow.loss import AbstractLoss, check_image
+from guideflow.images import check_image, read_image
+from guideflow.losses.base import Loss
 from guideflow.types import PerImage
 from guideflow_diffusers.quiet import without_progress_bars
 
@@ -23,7 +23,7 @@ SIZE = 64
 Reference = str | Path | Tensor
 
 
-class AvatarsIdentity(AbstractLoss):
+class AvatarsIdentity(Loss):
     """Distance between the person in a picture and the person in one or several reference portraits.
 
         loss(x) = 1 - cos(f(x), r),    r = mean of f(reference) / norm(f(reference)) over the references

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
-from guideflow.vision import Pictures
+from guideflow.losses.vision import Pictures
 from guideflow_avatars.identity import SIZE, WEIGHTS
 from guideflow_style import Style
 

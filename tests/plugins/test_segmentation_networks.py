@@ -9,8 +9,8 @@ import transformers
 from safetensors.torch import save_file
 
 from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow.losses.vision import Preparation
 from guideflow.testing import check_loss
-from guideflow.vision import Preparation
 from guideflow_segmentation import Segmentation, load_segmenter
 from guideflow_segmentation.folders import preparation_from
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.images import read_image
-from guideflow.loss import check_image
+from guideflow.images import check_image, read_image
 
 Picture = str | Path | Tensor
 """Path of a picture, or a tensor (3, H, W) or (1, 3, H, W) in [0, 1]."""

@@ -7,15 +7,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from guideflow._check import no_gradient
 from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractGroup, WeightedSum, as_sum
-from guideflow.timing import Timing
-from guideflow.types import Loss
+from guideflow.losses.base import Group, WeightedSum, as_sum, no_gradient
+from guideflow.losses.schedules import Timing
+from guideflow.types import LossLike
 
 
 def schedule(
-    loss: Loss,
+    loss: LossLike,
     *,
     start: int = 0,
     end: int | None = None,
@@ -57,7 +56,7 @@ def schedule(
 
 @final
 @dataclass(frozen=True)
-class Balanced(AbstractGroup):
+class Balanced(Group):
     """A sum whose terms pull equally hard on every image; made by `balanced`.
 
         dL/dx = c sum_j w_j g_j / norm(g_j),    g_j = dL_j/dx,    c = sum_j |w_j| norm(g_j) / sum_j |w_j|
@@ -124,7 +123,7 @@ class Balanced(AbstractGroup):
         return self.sum.references()
 
 
-def balanced(*losses: Loss, limit: float = 1000.0) -> Balanced:
+def balanced(*losses: LossLike, limit: float = 1000.0) -> Balanced:
     """Add losses so that none drowns another: each term's gradient at the image is brought to the same norm.
 
         dL/dx = c sum_j w_j g_j / norm(g_j),    g_j = dL_j/dx,    c = sum_j |w_j| norm(g_j) / sum_j |w_j|

@@ -10,16 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guideflow._check import check_image as check_image
-from guideflow._check import checked_value
 from guideflow.errors import InvalidArgument, InvalidLoss
-from guideflow.timing import Timing
-from guideflow.types import Loss
+from guideflow.losses.schedules import Timing
+from guideflow.types import LossLike
 
 _COLUMNS = ("loss", "gradient_norm", "control_norm")  # that every history has
 
 
-class AbstractLoss(ABC):
+class Loss(ABC):
     """A loss that can be weighted, added and named: `2 * identity + style.named("waves")`.
 
     Deriving from this class is optional: any callable from an image batch to one number per image is a loss. Images
@@ -41,7 +39,7 @@ class AbstractLoss(ABC):
         """Return the reference pictures to show, each (3, height, width) in [0, 1]; by default none."""
         return ()
 
-    def at(self, iteration: int) -> "AbstractLoss":
+    def at(self, iteration: int) -> "Loss":
         """Return the loss that guides an iteration; itself, unless it is scheduled.
 
         Called on its own, a loss is what it comes to in the end. A solve is judged by that at every iteration: it is
@@ -54,7 +52,7 @@ class AbstractLoss(ABC):
         """First iteration from which `at` no longer changes anything."""
         return 0
 
-    def named(self, name: str) -> "AbstractLoss":
+    def named(self, name: str) -> "Loss":
         """Return this loss under another name."""
         return WeightedSum((Term(1.0, self, name),), name=name)
 
@@ -72,24 +70,24 @@ class AbstractLoss(ABC):
         """Turn a loss into a reward."""
         return as_sum(self).scaled(-1.0)
 
-    def __add__(self, other: Loss | int) -> "AbstractLoss":
+    def __add__(self, other: LossLike | int) -> "Loss":
         """Add another loss, or any callable that is one."""
         if isinstance(other, int) and other == 0:
             return self
         return WeightedSum((*as_sum(self).terms, *as_sum(other).terms))
 
-    def __radd__(self, other: Loss | int) -> "AbstractLoss":
+    def __radd__(self, other: LossLike | int) -> "Loss":
         """Add to a plain callable, or to the 0 that `sum` begins with."""
         if isinstance(other, int) and other == 0:
             return self
         return as_sum(other) + self
 
-    def __sub__(self, other: Loss) -> "AbstractLoss":
+    def __sub__(self, other: LossLike) -> "Loss":
         """Subtract another loss."""
         return self + as_sum(other).scaled(-1.0)
 
 
-class AbstractGroup(AbstractLoss):
+class Group(Loss):
     """A loss made of several, which are logged too."""
 
     @property
@@ -111,7 +109,7 @@ class Term:
     """One entry of a weighted sum; its weight at an iteration is `weight` times the product of its timings."""
 
     weight: float
-    loss: Loss
+    loss: LossLike
     name: str
     timings: tuple[Timing, ...] = ()
 
@@ -126,7 +124,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class WeightedSum(AbstractGroup):
+class WeightedSum(Group):
     """A weighted sum of losses; every term is logged, unweighted, under a unique name.
 
     A term of weight 0 is only logged: it is evaluated without gradient and cannot spoil the sum.
@@ -179,7 +177,7 @@ class WeightedSum(AbstractGroup):
 
     def at(self, iteration: int) -> "WeightedSum":
         """Return the sum with the weights of an iteration in its gradient."""
-        losses = [term.loss.at(iteration) if isinstance(term.loss, AbstractLoss) else term.loss for term in self.terms]
+        losses = [term.loss.at(iteration) if isinstance(term.loss, Loss) else term.loss for term in self.terms]
         terms = tuple(replace(term, loss=loss) for term, loss in zip(self.terms, losses, strict=True))
         same = all(one.loss is other.loss and not one.timings for one, other in zip(terms, self.terms, strict=True))
         return self if same else replace(self, terms=terms, iteration=iteration)
@@ -188,14 +186,13 @@ class WeightedSum(AbstractGroup):
     def lasting(self) -> bool:
         """Whether some term has a weight in the end."""
         return any(
-            term.weight_at(None) != 0 and (not isinstance(term.loss, AbstractGroup) or term.loss.lasting)
-            for term in self.terms
+            term.weight_at(None) != 0 and (not isinstance(term.loss, Group) or term.loss.lasting) for term in self.terms
         )
 
     @property
     def settled(self) -> int:
         """First iteration from which every weight is what it stays."""
-        inner = (term.loss.settled for term in self.terms if isinstance(term.loss, AbstractLoss))
+        inner = (term.loss.settled for term in self.terms if isinstance(term.loss, Loss))
         return max((0, *inner, *(time.settled for term in self.terms for time in term.timings)))
 
     def scaled(self, weight: float) -> "WeightedSum":
@@ -210,11 +207,11 @@ class WeightedSum(AbstractGroup):
 
     def references(self) -> Sequence[Tensor]:
         """Return the reference pictures of all terms."""
-        found = [ref for term in self.terms if isinstance(term.loss, AbstractLoss) for ref in term.loss.references()]
+        found = [ref for term in self.terms if isinstance(term.loss, Loss) for ref in term.loss.references()]
         return tuple(found)
 
 
-def loss_name(loss: Loss) -> str:
+def loss_name(loss: LossLike) -> str:
     """Return the name a loss has in logs: its own, or that of its function or class, in lower case."""
     name = getattr(loss, "name", "") or getattr(loss, "__name__", "") or type(loss).__name__
     if not isinstance(name, str) or name == "<lambda>":
@@ -234,12 +231,12 @@ def as_sum(loss: object) -> WeightedSum:
     return WeightedSum((Term(1.0, loss, loss_name(loss)),))
 
 
-def as_loss(loss: Loss, name: str = "") -> WeightedSum:
+def as_loss(loss: LossLike, name: str = "") -> WeightedSum:
     """Give any callable the algebra of losses: `0.5 * gf.as_loss(my_function)`."""
     return WeightedSum((Term(1.0, loss, name or loss_name(loss)),), name=name) if name else as_sum(loss)
 
 
-def evaluate(loss: Loss, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def evaluate(loss: LossLike, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of each image and the unweighted terms by name, or raise `InvalidLoss` with the cure."""
     return as_sum(loss).evaluate(image)
 
@@ -252,9 +249,9 @@ def _unique(name: str, taken: Collection[str]) -> str:
     return found
 
 
-def _checked(loss: Loss, name: str, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    value, inside = loss.evaluate(image) if isinstance(loss, AbstractGroup) else (loss(image), {})
-    return checked_value(value, name, image), inside
+def _checked(loss: LossLike, name: str, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    value, inside = loss.evaluate(image) if isinstance(loss, Group) else (loss(image), {})
+    return _checked_value(value, name, image), inside
 
 
 def require_lasting(loss: WeightedSum) -> None:
@@ -264,3 +261,39 @@ def require_lasting(loss: WeightedSum) -> None:
             f"Nothing is left of the loss '{loss.describe()}' in the end, so its iterates cannot be compared. Add a "
             "loss that stays, or keep a share of this one: `gf.schedule(loss, end=30, after=0.1)`."
         )
+
+
+def _checked_value(value: object, name: str, image: Tensor) -> Tensor:
+    """Return what a loss returned, in the dtype of the images, or refuse all but one differentiable number per image.
+
+    Raises:
+        InvalidLoss: with the name of the loss, what it returned and the cure.
+    """
+    batch = len(image)
+    if not isinstance(value, Tensor):
+        raise InvalidLoss(
+            f"Loss '{name}' returned a {type(value).__name__}. Expected a tensor of shape ({batch},): "
+            "one number per image."
+        )
+    if value.shape != (batch,):
+        cure = (
+            "Return one number per image, for example `.flatten(1).mean(1)` instead of `.mean()`."
+            if value.dim() == 0
+            else "Reduce every dimension but the first, for example with `.flatten(1).mean(1)`."
+        )
+        raise InvalidLoss(
+            f"Loss '{name}' returned shape {tuple(value.shape)} for {batch} images. Expected ({batch},). {cure}"
+        )
+    if not value.is_floating_point():
+        raise InvalidLoss(f"Loss '{name}' returned {value.dtype}. Expected a differentiable floating-point tensor.")
+    if torch.is_grad_enabled() and image.requires_grad and not value.requires_grad:
+        raise no_gradient(name)
+    return value.to(image.dtype)
+
+
+def no_gradient(name: str) -> InvalidLoss:
+    """Return the error for a loss that the images do not reach."""
+    return InvalidLoss(
+        f"Loss '{name}' has no gradient with respect to the images. Expected a differentiable loss: remove "
+        "`.detach()`, `.item()`, `.numpy()` and `torch.no_grad()` from it, or log it only, with `0 * loss`."
+    )
