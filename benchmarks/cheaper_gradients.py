@@ -24,7 +24,7 @@ from torch import Tensor
 
 import guideflow as gf
 from guideflow.memory import kept_bytes
-from guideflow.schedule import Schedule
+from guideflow.sampler import Row, Schedule
 from guideflow_avatars import judges
 from guideflow_diffusers.latent import LatentSampler
 
@@ -44,9 +44,9 @@ class Around(gf.AffineSampler):
         """As the inner sampler."""
         return self.inner.condition(prompts, negative_prompts)
 
-    def predict(self, z: Tensor, t: float, condition: Any) -> Tensor:
+    def predict(self, z: Tensor, row: Row, condition: Any) -> Tensor:
         """Change the inner sampler's answer."""
-        return self.change(self.inner, self.schedule.times.index(t), z, condition)
+        return self.change(self.inner, row.index, z, condition)
 
     def decode(self, z: Tensor) -> Tensor:
         """As the inner sampler."""

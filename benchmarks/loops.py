@@ -50,7 +50,7 @@ class Task:
         s = self.scale * controls[0][0].numel() ** 0.5 / 128
         return [
             u - s * c * g / torch.linalg.vector_norm(g, dim=(1, 2, 3), keepdim=True).clamp(min=1)
-            for u, c, g in zip(controls, self.sampler.control, gradients, strict=True)
+            for u, c, g in zip(controls, self.sampler.schedule.gain, gradients, strict=True)
         ]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from guideflow.images import check_image as check_image
     from guideflow.losses.balancing import Balanced as Balanced
     from guideflow.losses.balancing import balanced as balanced
+    from guideflow.losses.balancing import schedule as schedule
     from guideflow.losses.base import Loss as Loss
     from guideflow.losses.base import WeightedSum as WeightedSum
     from guideflow.losses.base import as_loss as as_loss
@@ -32,14 +33,13 @@ if TYPE_CHECKING:
     from guideflow.registry import plugins as plugins
     from guideflow.sampler import AffineSampler as AffineSampler
     from guideflow.sampler import Sampler as Sampler
-    from guideflow.schedule import Schedule as Schedule
+    from guideflow.sampler import Schedule as Schedule
     from guideflow.solution import Result as Result
     from guideflow.solution import Settings as Settings
     from guideflow.solution import Solution as Solution
     from guideflow.solve import iterate as iterate
     from guideflow.solve import resume as resume
     from guideflow.solve import solve as solve
-    from guideflow.solvers import AbstractSolver as AbstractSolver
     from guideflow.solvers import Anchored as Anchored
     from guideflow.solvers import Annealed as Annealed
     from guideflow.solvers import Auto as Auto
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from guideflow.solvers import Move as Move
     from guideflow.solvers import NoiseDescent as NoiseDescent
     from guideflow.solvers import Polyak as Polyak
+    from guideflow.solvers import Solver as Solver
     from guideflow.solvers import State as State
     from guideflow.solvers import TrustRegion as TrustRegion
     from guideflow.solvers import Unanchored as Unanchored
@@ -56,9 +57,6 @@ if TYPE_CHECKING:
     from guideflow.types import Image as Image
     from guideflow.types import Latent as Latent
     from guideflow.types import PerImage as PerImage
-
-    # Last, because it hides the module of the same name, which holds `Schedule`.
-    from guideflow.losses.balancing import schedule as schedule  # isort: skip
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -72,12 +70,11 @@ __getattr__, __dir__ = lazy(
         "losses.schedules": ("Timing",),
         "problem": ("Noise", "Problem", "Rollout", "draw_noise"),
         "registry": ("Entry", "hookimpl", "load_loss", "load_sampler", "load_solver", "plugins"),
-        "sampler": ("AffineSampler", "Sampler"),
-        "schedule": ("Schedule",),
+        "sampler": ("AffineSampler", "Sampler", "Schedule"),
         "solution": ("Result", "Settings", "Solution"),
         "solve": ("iterate", "resume", "solve"),
         "solvers": (
-            "AbstractSolver",
+            "Solver",
             "Anchored",
             "Annealed",
             "Auto",

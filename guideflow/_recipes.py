@@ -9,11 +9,11 @@ from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Term, WeightedSum
 from guideflow.losses.schedules import Timing
 from guideflow.sampler import Sampler
-from guideflow.solvers import AbstractSolver
+from guideflow.solvers import Solver
 from guideflow.types import LossLike
 
 
-def recipes(sampler: Sampler, loss: LossLike, solver: AbstractSolver[Any]) -> dict[str, Any]:
+def recipes(sampler: Sampler, loss: LossLike, solver: Solver[Any]) -> dict[str, Any]:
     """Return how to load each part again, None for what was made by hand."""
     return {"sampler": registry.config(sampler), "loss": _loss_recipe(loss), "solver": registry.config(solver)}
 
@@ -77,7 +77,7 @@ def _loss_recipe(loss: LossLike) -> dict[str, Any] | None:
     return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
 
 
-def rebuild_solver(recipe: dict[str, Any] | None) -> AbstractSolver[Any] | None:
+def rebuild_solver(recipe: dict[str, Any] | None) -> Solver[Any] | None:
     """Load a solver again, with what it wraps, if it has a recipe."""
     if recipe is None:
         return None

@@ -15,7 +15,7 @@ from guideflow.errors import NonFinite
 from guideflow.losses.base import Loss
 from guideflow.problem import Noise, Problem
 from guideflow.solution import Kept, Result, Settings, Solution
-from guideflow.solvers import AbstractSolver, State
+from guideflow.solvers import Solver, State
 
 
 class Clock:
@@ -41,7 +41,7 @@ class Run:
     """The changing part of a solve."""
 
     problem: Problem
-    solver: AbstractSolver[Any]
+    solver: Solver[Any]
     settings: Settings
     recipes: dict[str, Any]
     run: str = field(default_factory=lambda: uuid.uuid4().hex)

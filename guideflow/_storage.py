@@ -24,11 +24,11 @@ from guideflow.errors import CannotResume, FolderInUse
 from guideflow.problem import Noise, Problem
 from guideflow.sampler import Sampler
 from guideflow.solution import Kept, Result, Settings, Solution
-from guideflow.solvers import AbstractSolver, State
+from guideflow.solvers import Solver, State
 from guideflow.types import LossLike
 
 MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save(solution: Solution, directory: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -115,7 +115,7 @@ def from_disk(
     solution: Solution | str | os.PathLike[str],
     sampler: Sampler | None,
     loss: LossLike | None,
-    solver: AbstractSolver[Any] | None,
+    solver: Solver[Any] | None,
 ) -> Solution:
     """Return a solution with problem and solver, from recipes where no object is given."""
     tensors: Mapping[str, Tensor] | None = None
@@ -146,7 +146,9 @@ def from_disk(
     steps = tuple(solution.noise.get(f"steps.{k}") for k in range(sampler.num_steps))
     noise = Noise(solution.noise["initial"].to(device), tuple(n if n is None else n.to(device) for n in steps))
     settings = solution.settings
-    problem = Problem(sampler, loss, noise, condition, settings.loss_scale, settings.gradients, settings.memory_limit)
+    problem = Problem(
+        sampler, loss, noise, condition, settings.loss_scale, settings.gradient_mode, settings.memory_limit
+    )
     solver.check(problem)
     best = from_tensors(Kept, to_tensors(solution.best), "", device)
     unguided = solution.unguided.to(device)

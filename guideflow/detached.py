@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument
-from guideflow.sampler import AffineSampler, Sampler
+from guideflow.sampler import AffineSampler, Row, Sampler
 from guideflow.types import Latent
 
 
@@ -53,11 +53,11 @@ class Detached(AffineSampler):
         """Scale noise as the sampler does."""
         return self.sampler.prepare(noise)
 
-    def predict(self, z: Latent, t: float, condition: Any) -> Tensor:
+    def predict(self, z: Latent, row: Row, condition: Any) -> Tensor:
         """Evaluate the sampler's network, without gradient in all but the last windows."""
-        keeps = self.schedule.times.index(t) >= self.num_steps - self.windows
+        keeps = row.index >= self.num_steps - self.windows
         with torch.set_grad_enabled(torch.is_grad_enabled() and keeps):
-            return self.sampler.predict(z, t, condition)
+            return self.sampler.predict(z, row, condition)
 
     def decode(self, z: Latent) -> Tensor:
         """Decode as the sampler does, with gradient."""

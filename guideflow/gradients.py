@@ -201,7 +201,7 @@ def choose(chain: Chain, z0: Tensor, limit: float | None) -> str:
 def require_mode(mode: str, limit: float | None) -> None:
     """Refuse an unknown mode and a limit below 0."""
     if mode not in ("auto", *MODES):
-        raise InvalidArgument(f"Got {mode!r} for gradients. Expected 'auto', 'full', 'windowed' or 'checkpointed'.")
+        raise InvalidArgument(f"Got gradient_mode = {mode!r}. Expected 'auto', 'full', 'windowed' or 'checkpointed'.")
     if limit is not None and not limit >= 0:
         raise InvalidArgument(f"Got memory_limit = {limit!r}. Expected bytes, as in 4e9, or None for what is free.")
 
@@ -228,7 +228,7 @@ def _leaf(z: Tensor) -> Tensor:
 
 
 def _out_of_memory(mode: str, error: Exception) -> OutOfMemory:
-    cure = "Give gradients='auto', which takes" if mode != MODES[-1] else "Take"
+    cure = "Give gradient_mode='auto', which takes" if mode != MODES[-1] else "Take"
     less = " less memory and more time," if mode != MODES[-1] else ""
     return OutOfMemory(
         f"There is not enough memory for {mode!r} gradients: {str(error).splitlines()[0] if str(error) else error!r}. "

@@ -114,11 +114,6 @@ class Problem:
                 f"Got {self.sampler!r} as sampler. Expected a Sampler, for example `gf.load_sampler('toy-mixture')`."
             )
         require_lasting(as_sum(self.loss))
-        if len(self.sampler.control) != self.sampler.num_steps:
-            raise InvalidArgument(
-                f"The sampler has {len(self.sampler.control)} control factors and {self.sampler.num_steps} steps. "
-                "Expected one factor per step in `sampler.control`, for example `(1.0,) * num_steps`."
-            )
         if not 0 < self.loss_scale < float("inf"):
             raise InvalidArgument(f"Got loss_scale = {self.loss_scale}. Expected a finite number above 0, such as 100.")
         require_mode(self.gradient_mode, self.memory_limit)
@@ -154,12 +149,6 @@ class Problem:
         """
         rollout = self._trace(z0, lambda k, end_point: states[k] - end_point, gradients)
         return states - rollout.end_points, rollout
-
-    def predict(self, z: Latent, t: float) -> Tensor:
-        """Evaluate an affine sampler's network without gradient, counted."""
-        self.evaluations.count += 1
-        with torch.no_grad():
-            return self.sampler.predict(z, t, self.condition).to(z.dtype)  # type: ignore[attr-defined, no-any-return]
 
     def _trace(self, z0: Tensor, control: Callable[[int, Tensor], Tensor], gradients: bool) -> Rollout:
         sampler, noise = self.sampler, self.noise.steps

@@ -1,15 +1,21 @@
 """What guideflow asks of a generator: a few differentiable maps and a decoder."""
 
+from __future__ import annotations
+
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, final
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-import torch
-from torch import Tensor
+from guideflow.errors import InvalidArgument
 
-from guideflow.schedule import Schedule
-from guideflow.types import Latent
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from guideflow.types import Latent
 
 
 class Sampler(ABC):
@@ -27,7 +33,6 @@ class Sampler(ABC):
         image_size: (height, width) of what `decode` returns.
         device: where the states live.
         dtype: dtype of the network.
-        control: control factor c_k of each step, the relative step size of anchored guidance; (1, ..., 1) if in doubt.
     """
 
     num_steps: int
@@ -35,7 +40,6 @@ class Sampler(ABC):
     image_size: tuple[int, int]
     device: torch.device
     dtype: torch.dtype
-    control: tuple[float, ...]
 
     @property
     def stochastic(self) -> tuple[bool, ...]:
@@ -45,6 +49,8 @@ class Sampler(ABC):
     @property
     def state_dtype(self) -> torch.dtype:
         """Dtype of states and controls: float64 for a float64 sampler, float32 otherwise."""
+        import torch  # only here, so that a plugin can offer samplers without importing it
+
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     @abstractmethod
@@ -77,13 +83,103 @@ class Sampler(ABC):
         return nullcontext()
 
 
+class Row(NamedTuple):
+    """One step of a schedule.
+
+    Arguments:
+        index: number of the step, from 0.
+        time: time given to the network.
+        end_time: time at the end of the step, for networks that want to know where they go.
+        state: factor a_k of the state.
+        output: factor b_k of the network's output.
+        noise: factor d_k of the frozen noise.
+        gain: relative step size c_k of anchored guidance.
+    """
+
+    index: int
+    time: float
+    end_time: float
+    state: float
+    output: float
+    noise: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Coefficients of the affine steps of a sampler, one entry per step.
+
+        z_{k+1} = state[k] * z_k + output[k] * f(z_k, times[k]) + noise[k] * n_k,      z_0 = init_scale * n
+
+    All known few-step families (PeRFlow, rectified flow, InstaFlow, Turbo, PCM) are rows of such a table once states
+    are written in variance-preserving coordinates.
+
+    Arguments:
+        times: time given to the network at each step, in the network's own unit.
+        state: factor a_k of the state.
+        output: factor b_k of the network's output.
+        noise: factor d_k of the frozen noise; 0 where the step is deterministic.
+        gain: relative step size c_k that anchored guidance gives to each window; by default 1.
+        init_scale: standard deviation of the first state.
+    """
+
+    times: tuple[float, ...]
+    state: tuple[float, ...]
+    output: tuple[float, ...]
+    noise: tuple[float, ...] = ()
+    gain: tuple[float, ...] = ()
+    init_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Fill in the defaults and refuse a table that cannot be sampled from."""
+        num_steps = len(self.times)
+        if num_steps == 0:
+            raise InvalidArgument("Schedule got no times. Expected one entry per step, at least one.")
+        defaults = {"noise": (0.0,) * num_steps, "gain": (1.0,) * num_steps}
+        for column in ("times", "state", "output", "noise", "gain"):
+            values = tuple(float(value) for value in getattr(self, column)) or defaults.get(column, ())
+            if len(values) != num_steps:
+                raise InvalidArgument(
+                    f"Schedule got {len(values)} values for `{column}` and {num_steps} for `times`. "
+                    "Expected one value per step in every column."
+                )
+            if not all(map(math.isfinite, values)):
+                raise InvalidArgument(f"Schedule got `{column}` = {values}. Expected finite numbers only.")
+            object.__setattr__(self, column, values)
+        if not (math.isfinite(self.init_scale) and self.init_scale > 0):
+            raise InvalidArgument(f"Schedule got `init_scale` = {self.init_scale}. Expected a finite number above 0.")
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps."""
+        return len(self.times)
+
+    @property
+    def end_times(self) -> tuple[float, ...]:
+        """Time at the end of each step: the start of the next one, and 0 for the last."""
+        return (*self.times[1:], 0.0)
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return len(self.times)
+
+    def __getitem__(self, k: int) -> Row:
+        """Return the row of step k, from 0."""
+        k = range(len(self))[k]
+        return Row(k, self.times[k], self.end_times[k], self.state[k], self.output[k], self.noise[k], self.gain[k])
+
+    def __str__(self) -> str:
+        """Return the table, one line per column."""
+        return "\n".join(f"{field.name:>10}  {getattr(self, field.name)}" for field in fields(self))
+
+
 class AffineSampler(Sampler):
     """A sampler whose steps are affine in the state, the network's output and the frozen noise.
 
-        z' = a_k z + b_k predict(z, t_k, condition) + d_k n_k
+        z' = a_k z + b_k predict(z, row_k, condition) + d_k n_k
 
-    A subclass provides `schedule`, `predict`, `condition`, `decode` and the attributes of `Sampler` except `num_steps`
-    and `control`, which come from the schedule.
+    with row_k = (k, t_k, t_{k+1}, a_k, b_k, d_k, c_k) of the schedule. A subclass provides `schedule`, `predict`,
+    `condition`, `decode` and the attributes of `Sampler` except `num_steps`, which the schedule tells.
     """
 
     schedule: Schedule
@@ -94,26 +190,21 @@ class AffineSampler(Sampler):
         return self.schedule.num_steps
 
     @property
-    def control(self) -> tuple[float, ...]:  # type: ignore[override]
-        """Control factors of the schedule."""
-        return self.schedule.control
-
-    @property
     def stochastic(self) -> tuple[bool, ...]:
         """Which steps have a nonzero noise coefficient."""
         return tuple(d != 0 for d in self.schedule.noise)
 
     @abstractmethod
-    def predict(self, z: Latent, t: float, condition: Any) -> Tensor:
-        """Evaluate the network, guidance by prompt included, at state z and time t."""
+    def predict(self, z: Latent, row: Row, condition: Any) -> Tensor:
+        """Evaluate the network, classifier-free guidance included, at state z and `row.time`."""
 
     @final
     def step(self, k: int, z: Latent, condition: Any, noise: Tensor | None = None) -> Tensor:
         """Apply row k of the schedule."""
-        a, b, d = self.schedule.state[k], self.schedule.output[k], self.schedule.noise[k]
+        row = self.schedule[k]
         # The two terms nearly cancel (3.49 z - 3.34 f), so the network's half precision must not reach the sum.
-        end_point = a * z + b * self.predict(z, self.schedule.times[k], condition).to(z.dtype)
-        return end_point if noise is None else end_point + d * noise
+        end_point = row.state * z + row.output * self.predict(z, row, condition).to(z.dtype)
+        return end_point if noise is None else end_point + row.noise * noise
 
     def prepare(self, noise: Latent) -> Tensor:
         """Scale standard normal noise to the first state."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guideflow._batched import tensor
 from guideflow.problem import Problem
-from guideflow.solvers import AbstractSolver, State
+from guideflow.solvers import Solver, State
 
 
 class Result(Enum):
@@ -47,7 +47,7 @@ class Settings:
     target_loss: float | None
     patience: int | None
     loss_scale: float
-    gradients: str = "full"
+    gradient_mode: str = "full"
     memory_limit: float | None = None
 
 
@@ -100,7 +100,7 @@ class Solution:
     recipes: Mapping[str, Any]
     run: str
     problem: Problem | None = None
-    solver: AbstractSolver[Any] | None = None
+    solver: Solver[Any] | None = None
 
     @property
     def images(self) -> Tensor:

@@ -16,13 +16,13 @@ from guideflow.problem import Problem, draw_noise
 from guideflow.registry import load_solver
 from guideflow.sampler import Sampler
 from guideflow.solution import Settings, Solution
-from guideflow.solvers import AbstractSolver, State
+from guideflow.solvers import Solver, State
 from guideflow.types import LossLike
 
 S = TypeVar("S", bound=State)
 
 
-def iterate(problem: Problem, solver: AbstractSolver[S], state: S | None = None) -> Iterator[S]:
+def iterate(problem: Problem, solver: Solver[S], state: S | None = None) -> Iterator[S]:
     """Yield the states of a solver without end, first the given one or else the unguided one.
 
     `break` to stop; pass the last state to go on later. Nothing is kept, stopped or checked: that is `solve`'s work.
@@ -41,7 +41,7 @@ def solve(
     prompt: str | Sequence[str] = "",
     negative_prompt: str | Sequence[str] | None = None,
     seed: int | Sequence[int] = 0,
-    solver: str | AbstractSolver[Any] = "auto",
+    solver: str | Solver[Any] = "auto",
     max_iterations: int = 20,
     callback: Callback | Sequence[Callback] | None = None,
     keep: Literal["best", "last"] = "best",
@@ -49,7 +49,7 @@ def solve(
     patience: int | None = None,
     time_limit: float | None = None,
     loss_scale: float = 100.0,
-    gradients: str = "full",
+    gradient_mode: str = "full",
     memory_limit: float | None = None,
     throw: bool = False,
 ) -> Solution:
@@ -73,11 +73,11 @@ def solve(
             scheduled loss have settled.
         time_limit: stop after so many seconds, between iterations.
         loss_scale: factor of the loss before gradients are taken, see `Problem`.
-        gradients: how they are taken, which changes memory and time and not the numbers (beyond rounding): "full" (one
-            graph, fastest), "windowed" (the memory of one step, one more forward evaluation of all steps but the last),
-            "checkpointed" (also inside the networks, evaluated twice) or "auto" (the fastest that fits; the next one if
-            memory runs out nevertheless). `stats["gradient_mode"]` tells which it was.
-        memory_limit: bytes that gradients may keep, for gradients="auto"; None for 80% of what the device has left.
+        gradient_mode: how gradients are taken, which changes memory and time and not the numbers (beyond
+            rounding): "full" (one graph, fastest), "windowed" (the memory of one step, one more forward evaluation of
+            all steps but the last), "checkpointed" (also inside the networks, evaluated twice) or "auto" (the fastest
+            that fits; the next one if memory runs out nevertheless). `stats["gradient_mode"]` tells which it was.
+        memory_limit: bytes that gradients may keep, for gradient_mode="auto"; None for 80% of what the device has left.
         throw: raise `NonFinite` if an image met nan or inf, instead of reporting it in `result` only.
 
     Raises:
@@ -90,13 +90,13 @@ def solve(
         raise InvalidArgument(f"Got {sampler!r} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
     prompts, negatives, seeds = _broadcast(prompt, negative_prompt, seed)
     settings = Settings(
-        prompts, negatives, seeds, max_iterations, keep, target_loss, patience, loss_scale, gradients, memory_limit
+        prompts, negatives, seeds, max_iterations, keep, target_loss, patience, loss_scale, gradient_mode, memory_limit
     )
     _check(settings, time_limit)
     solver = load_solver(solver) if isinstance(solver, str) else solver
     with torch.no_grad():
         condition = sampler.condition(prompts, negatives)
-    problem = Problem(sampler, loss, draw_noise(sampler, seeds), condition, loss_scale, gradients, memory_limit)
+    problem = Problem(sampler, loss, draw_noise(sampler, seeds), condition, loss_scale, gradient_mode, memory_limit)
     solver.check(problem)
     run = Run(problem, solver, settings, recipes(sampler, loss, solver))
     return run.finish(Clock(time_limit), Callbacks(callback), throw)
@@ -110,7 +110,7 @@ def resume(
     time_limit: float | None = None,
     sampler: Sampler | None = None,
     loss: LossLike | None = None,
-    solver: AbstractSolver[Any] | None = None,
+    solver: Solver[Any] | None = None,
     throw: bool = False,
 ) -> Solution:
     """Go on with a solution, exactly as if it had been solved in one piece.

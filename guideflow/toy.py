@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument
-from guideflow.sampler import AffineSampler
-from guideflow.schedule import Schedule
+from guideflow.sampler import AffineSampler, Row, Schedule
 
 _SHAPES = ("disc", "ring", "square", "diamond")
 _COLOURS = {"red": (0.75, -0.7, -0.6), "green": (-0.65, 0.55, -0.35), "blue": (-0.7, -0.25, 0.75)}
@@ -27,7 +26,7 @@ class ToyLinear(AffineSampler):
         num_steps: number of steps K.
         size: number of entries of a state, or height and width of the images if `image`.
         spread: bound of the eigenvalues of A.
-        control: control factor of every step.
+        gain: relative step size of anchored guidance, one for all steps or one for each.
         image: decode to pictures (3, size, size) in [0, 1], clamped; otherwise `decode` is the identity on vectors.
         dtype: float32 or float64.
         device: where to compute.
@@ -40,7 +39,7 @@ class ToyLinear(AffineSampler):
         num_steps: int = 4,
         size: int = 8,
         spread: float = 0.5,
-        control: float | Sequence[float] = 1.0,
+        gain: float | Sequence[float] = 1.0,
         image: bool = False,
         dtype: torch.dtype | str = torch.float32,
         device: torch.device | str = "cpu",
@@ -56,12 +55,11 @@ class ToyLinear(AffineSampler):
         basis, _ = torch.linalg.qr(torch.randn(entries, entries, generator=generator, dtype=torch.float64))
         eigenvalues = spread * (2 * torch.rand(entries, generator=generator, dtype=torch.float64) - 1)
         self.matrix = (basis * eigenvalues @ basis.T).to(self.device, self.dtype)
-        factors = (control,) * num_steps if isinstance(control, int | float) else tuple(control)
         self.schedule = Schedule(
             times=tuple(1000 * (1 - k / num_steps) for k in range(num_steps)),
             state=(1.0,) * num_steps,
             output=(1 / num_steps,) * num_steps,
-            control=factors,
+            gain=(gain,) * num_steps if isinstance(gain, int | float) else tuple(gain),
         )
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Tensor:
@@ -69,7 +67,7 @@ class ToyLinear(AffineSampler):
         drifts = [_prompt_noise(prompt, math.prod(self.latent_shape)) for prompt in prompts]
         return torch.stack(drifts).to(self.device, self.dtype)
 
-    def predict(self, z: Tensor, t: float, condition: Tensor) -> Tensor:
+    def predict(self, z: Tensor, row: Row, condition: Tensor) -> Tensor:
         """Return A z + b."""
         velocity: Tensor = z.flatten(1) @ self.matrix + condition
         return velocity.view_as(z)
@@ -133,9 +131,9 @@ class ToyMixture(AffineSampler):
         rows = [self._log_weights(prompt, excluded) for prompt, excluded in zip(prompts, negative, strict=True)]
         return torch.stack(rows).to(self.device, self.dtype)
 
-    def predict(self, z: Tensor, t: float, condition: Tensor) -> Tensor:
+    def predict(self, z: Tensor, row: Row, condition: Tensor) -> Tensor:
         """Return the posterior mean of the noise, or of the velocity x - n for the flow family."""
-        signal, noise = self.levels(t)
+        signal, noise = self.levels(row.time)
         variance = signal**2 * self.deviation**2 + noise**2
         residual = z[:, None] - signal * self.means
         logits = condition - residual.flatten(2).square().sum(2) / (2 * variance)
@@ -180,7 +178,7 @@ def _ddim_schedule(num_steps: int, ancestral: bool) -> Schedule:
     levels = _alpha_bars()
     times = [1000 * (num_steps - k) // num_steps - 1 for k in range(num_steps)]
     ends = [*times[1:], 0]
-    state, output, noise, control = [], [], [], []
+    state, output, noise, gain = [], [], [], []
     for start, end in zip(times, ends, strict=True):
         a = math.sqrt(levels[end] / levels[start])
         sigma, sigma_end = (math.sqrt((1 - levels[time]) / levels[time]) for time in (start, end))
@@ -191,14 +189,13 @@ def _ddim_schedule(num_steps: int, ancestral: bool) -> Schedule:
         state.append(a)
         output.append(b)
         noise.append(math.sqrt(levels[end]) * math.sqrt(sigma_end**2 - sigma_down**2))
-        control.append(-b / a)
+        gain.append(-b / a)
     return Schedule(
         times=tuple(map(float, times)),
         state=tuple(state),
         output=tuple(output),
         noise=tuple(noise),
-        control=tuple(control),
-        end_times=tuple(map(float, ends)),
+        gain=tuple(gain),
     )
 
 

@@ -48,8 +48,8 @@ def smoothness(image: Tensor) -> Tensor:
     return image.diff(dim=-1).square().flatten(1).mean(1)
 
 
-def linear(num_steps: int = 3, control: Any = 1.0, **options: Any) -> ToyLinear:
-    return ToyLinear(num_steps=num_steps, size=6, control=control, dtype="float64", **options)
+def linear(num_steps: int = 3, gain: Any = 1.0, **options: Any) -> ToyLinear:
+    return ToyLinear(num_steps=num_steps, size=6, gain=gain, dtype="float64", **options)
 
 
 def mixture(**options: Any) -> ToyMixture:
@@ -66,7 +66,7 @@ def problem(sampler: Any, loss: Any = None, seeds: Sequence[int] = (0, 1), **opt
     return gf.Problem(sampler, loss, gf.draw_noise(sampler, seeds), sampler.condition([""] * len(seeds)), **options)
 
 
-def run(problem: gf.Problem, solver: gf.AbstractSolver[Any], iterations: int) -> list[gf.State]:
+def run(problem: gf.Problem, solver: gf.Solver[Any], iterations: int) -> list[gf.State]:
     states = []
     for state in gf.iterate(problem, solver):
         states.append(state)

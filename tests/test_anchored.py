@@ -65,7 +65,7 @@ def test_control_form_is_algorithm_1(
 ) -> None:
     # As in the official code, the classifier looks at the predicted end of the target trajectory, z_K after Eq. (15).
     sampler = mixture(num_steps=num_steps, family=family)
-    sampler.schedule = replace(sampler.schedule, control=factors)
+    sampler.schedule = replace(sampler.schedule, gain=factors)
     task = problem(sampler, loss_scale=loss_scale)
     scale = 20.0 if loss_scale < 1 else 1.0  # below and above the clipping of gradients
     states = run(task, gf.Anchored(scale=scale), 20)
@@ -85,7 +85,7 @@ def test_one_window_with_the_classifier_at_the_old_target_is_the_fixed_anchor() 
     # sees the accumulated updates, and for one window the iteration is Eq. (11).
     sampler = mixture(num_steps=1)
     task = problem(sampler, loss_scale=1.0)
-    factors, scale = sampler.control, 30.0
+    factors, scale = sampler.schedule.gain, 30.0
     states = run(task, gf.Anchored(scale=scale, anchor="fixed"), 10)
     paper = Paper(task)
     for state in states:

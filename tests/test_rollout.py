@@ -135,9 +135,5 @@ def test_loss_that_breaks_its_contract_is_refused_with_the_cure(loss: Any, cure:
 
 
 def test_problem_refuses_what_is_no_problem() -> None:
-    with pytest.raises(InvalidArgument, match="one factor per step"):
-        sampler = linear()
-        sampler.__class__ = type("Odd", (type(sampler),), {"control": (1.0,)})
-        problem(sampler)
     with pytest.raises(InvalidArgument, match="loss_scale"):
         problem(linear(), loss_scale=0.0)

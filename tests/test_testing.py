@@ -154,8 +154,8 @@ def test_a_linear_sampler_conforms(check):
     check()
 
 
-class WrongControl(ToyLinear):
-    control = (1.0,)
+class NoSize(ToyLinear):
+    image_size = property(lambda self: (1, 0), lambda self, value: None)
 
 
 class HalfStates(ToyMixture):
@@ -168,19 +168,19 @@ class Drifting(ToyMixture):
 
     calls = 0
 
-    def predict(self, z, t, condition):
+    def predict(self, z, row, condition):
         self.calls += 1
-        return super().predict(z, t, condition) + 0.02 * self.calls
+        return super().predict(z, row, condition) + 0.02 * self.calls
 
 
 class CoupledSampler(ToyMixture):
-    def predict(self, z, t, condition):
-        return super().predict(z - z.mean(0, keepdim=True), t, condition)
+    def predict(self, z, row, condition):
+        return super().predict(z - z.mean(0, keepdim=True), row, condition)
 
 
 class Detached(ToyMixture):
-    def predict(self, z, t, condition):
-        return super().predict(z.detach(), t, condition)
+    def predict(self, z, row, condition):
+        return super().predict(z.detach(), row, condition)
 
 
 class TrainableSampler(ToyMixture):
@@ -213,7 +213,7 @@ class DeafToNoise(ToyMixture):
 @pytest.mark.parametrize(
     ("sampler", "expected"),
     [
-        (WrongControl, {"attributes"}),
+        (NoSize, {"attributes"}),
         (HalfStates, {"shapes", "batch-independent", "differentiable"}),
         (Drifting, {"deterministic", "batch-independent", "differentiable"}),
         (CoupledSampler, {"batch-independent", "differentiable"}),
@@ -242,7 +242,7 @@ def test_solver_checks_can_be_parametrised(check):
 
 
 @dataclass(frozen=True)
-class Simple(gf.AbstractSolver):
+class Simple(gf.Solver):
     """Gradient descent on the controls, right in every respect; the wrong ones below change one thing."""
 
     scale: float = 0.01
@@ -264,7 +264,7 @@ def test_a_right_solver_conforms():
 
 
 @dataclass
-class Thawed(gf.AbstractSolver):
+class Thawed(gf.Solver):
     """Not frozen."""
 
     init, step, update, scale = Simple.init, Simple.step, Simple.update, 0.01
@@ -320,7 +320,7 @@ class Restless(Simple):
 
 class Demanding(Simple):
     def step(self, problem, state):
-        problem.predict(state.z0, 999.0)
+        problem.sampler.predict(state.z0, problem.sampler.schedule[0], problem.condition)
         return super().step(problem, state)
 
 

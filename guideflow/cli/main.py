@@ -66,7 +66,7 @@ def run_command(
     negative_prompt: options.NegativePromptOption = None,
     seed: options.SeedOption = None,
     iterations: options.IterationsOption = None,
-    gradients: options.GradientsOption = None,
+    gradient_mode: options.GradientModeOption = None,
     out: options.OutOption = Path("out"),
     resume: options.ResumeOption = False,
 ) -> int:
@@ -78,8 +78,8 @@ def run_command(
     from guideflow.cli.run import resume_saved, solve_new
 
     if not resume:
-        return solve_new(sampler, loss or [], solver, prompt, negative_prompt, seed, iterations, out, gradients)
-    given = {"--sampler": sampler, "--loss": loss, "--prompt": prompt, "--seed": seed, "--gradients": gradients}
+        return solve_new(sampler, loss or [], solver, prompt, negative_prompt, seed, iterations, out, gradient_mode)
+    given = {"--sampler": sampler, "--loss": loss, "--prompt": prompt, "--seed": seed, "--gradient-mode": gradient_mode}
     return resume_saved(out, iterations, [name for name, value in given.items() if value], loss or [])
 
 

@@ -37,7 +37,7 @@ SeedOption = Annotated[
 IterationsOption = Annotated[
     int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="20", min=0)
 ]
-GradientsOption = Annotated[
+GradientModeOption = Annotated[
     str | None,
     typer.Option(
         help="full (fastest), windowed, checkpointed (least memory) or auto (what fits); the pictures are the same.",

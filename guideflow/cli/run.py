@@ -21,7 +21,7 @@ def solve_new(
     seeds: list[int] | None,
     iterations: int | None,
     out: Path,
-    gradients: str | None = None,
+    gradient_mode: str | None = None,
 ) -> int:
     """Solve anew, save and show. Arguments are as typed; the exit code is returned."""
     import guideflow as gf
@@ -42,7 +42,7 @@ def solve_new(
         seed=seeds or 0,
         solver=made_solver,
         max_iterations=20 if iterations is None else iterations,
-        gradients=gradients or "full",
+        gradient_mode=gradient_mode or "full",
         callback=gf.callbacks.ProgressBar(),
     )
     return _finish(solution, out)

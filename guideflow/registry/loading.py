@@ -15,7 +15,7 @@ from guideflow.registry.entries import is_file
 
 if TYPE_CHECKING:
     from guideflow.sampler import Sampler
-    from guideflow.solvers import AbstractSolver
+    from guideflow.solvers import Solver
     from guideflow.types import LossLike
 
 
@@ -57,7 +57,7 @@ def load_loss(name: str, /, **options: Any) -> LossLike:
     return cast("LossLike", _load("loss", name, options))
 
 
-def load_solver(name: str, /, **options: Any) -> AbstractSolver[Any]:
+def load_solver(name: str, /, **options: Any) -> Solver[Any]:
     """Make the solver of a name.
 
     Arguments:
@@ -70,7 +70,7 @@ def load_solver(name: str, /, **options: Any) -> AbstractSolver[Any]:
     Raises:
         GuideflowError: As `load_sampler`.
     """
-    return cast("AbstractSolver[Any]", _load("solver", name, options))
+    return cast("Solver[Any]", _load("solver", name, options))
 
 
 def _load(kind: str, name: str, given: dict[str, Any]) -> Any:

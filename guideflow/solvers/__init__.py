@@ -1,6 +1,6 @@
 """The built-in solvers, one algorithm a file, and wrappers that change their moves."""
 
-from guideflow.solvers._base import AbstractSolver as AbstractSolver
+from guideflow.solvers._base import Solver as Solver
 from guideflow.solvers._base import State as State
 from guideflow.solvers.anchored import Anchored as Anchored
 from guideflow.solvers.annealed import Annealed as Annealed

@@ -38,7 +38,7 @@ class State:
 S = TypeVar("S", bound=State)
 
 
-class AbstractSolver(ABC, Generic[S]):
+class Solver(ABC, Generic[S]):
     """A rule that improves the controls from the gradients of the loss; a frozen dataclass of hyper-parameters.
 
     `step` is a pure function of problem and state: it updates from the gradients of the state's rollout and then rolls

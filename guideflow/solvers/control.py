@@ -12,7 +12,7 @@ from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.registry import load_solver
 from guideflow.sampler import Sampler
-from guideflow.solvers._base import AbstractSolver, State, norm, start
+from guideflow.solvers._base import Solver, State, norm, start
 from guideflow.types import Latents, States
 
 
@@ -34,7 +34,7 @@ class Move:
         return cls(torch.cat([torch.zeros_like(change[:1]), change]))
 
 
-class ControlSolver(AbstractSolver[State]):
+class ControlSolver(Solver[State]):
     """A solver that moves the controls, and perhaps the first state, by what one rollout tells.
 
         u_k <- u_k + d_k,    k = 1..K,    z_0 <- norm(z_init) (z_0 + d_0) / norm(z_0 + d_0)
@@ -84,7 +84,7 @@ class Wrapper(ControlSolver):
         solver: the rule that is wrapped, or its name, such as "anchored".
     """
 
-    solver: AbstractSolver[Any] | str = "flowgrad"
+    solver: Solver[Any] | str = "flowgrad"
 
     def __post_init__(self) -> None:
         """Make the solver of a name, and refuse what cannot be wrapped."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from guideflow._batched import tensor
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
-from guideflow.solvers._base import AbstractSolver, State, gradients, norm, require_range, start, step_size
+from guideflow.solvers._base import Solver, State, gradients, norm, require_range, start, step_size
 from guideflow.types import Latent
 
 
@@ -26,7 +26,7 @@ class DescentState(State):
 
 @final
 @dataclass(frozen=True)
-class NoiseDescent(AbstractSolver[DescentState]):
+class NoiseDescent(Solver[DescentState]):
     """Noise descent: momentum SGD on the initial noise, pulled back to where it started.
 
         v <- momentum v + s g_0 + l2 (z_0 - initial) + chi dR/dz_0,      z_0 <- z_0 - lr v,      u = 0

@@ -7,13 +7,13 @@ import torch
 
 from guideflow.problem import Problem
 from guideflow.sampler import AffineSampler, Sampler
-from guideflow.solvers._base import AbstractSolver, State, gradients, require_range, start, step_size
+from guideflow.solvers._base import Solver, State, gradients, require_range, start, step_size
 from guideflow.solvers._base import unit_clip as N
 
 
 @final
 @dataclass(frozen=True)
-class Unanchored(AbstractSolver[State]):
+class Unanchored(Solver[State]):
     """Unanchored guidance: iterate the fixed-point equation of a straight flow at the end of each window.
 
         z_k <- a_k z_{k-1} + b_k f(z_k, t_{k+1}) + d_k n_k - s N(g_k),    k = 1..K in this order,   z_0 fixed
@@ -51,14 +51,16 @@ class Unanchored(AbstractSolver[State]):
         """Sweep once through the windows."""
         if self.scale == 0:
             return replace(state, iteration=state.iteration + 1)
-        schedule = cast(AffineSampler, problem.sampler).schedule
+        sampler = cast(AffineSampler, problem.sampler)
         s = step_size(self.scale, state.z0)
         pull = s * N(gradients(state)[1:])
         states = [state.z0]
-        for k in range(schedule.num_steps):
-            z = schedule.state[k] * states[k] - pull[k]
-            z = z + schedule.output[k] * problem.predict(state.rollout.states[k + 1], schedule.end_times[k])
+        for k, row in enumerate(sampler.schedule):
+            problem.evaluations.count += 1
+            with torch.no_grad():
+                f = sampler.predict(state.rollout.states[k + 1], row._replace(time=row.end_time), problem.condition)
+            z = row.state * states[k] + row.output * f.to(state.z0.dtype) - pull[k]
             noise = problem.noise.steps[k]
-            states.append(z if noise is None else z + schedule.noise[k] * noise)
+            states.append(z if noise is None else z + row.noise * noise)
         controls, rollout = problem.rollout_through(state.z0, torch.stack(states[1:]))
         return replace(state, iteration=state.iteration + 1, controls=controls, rollout=rollout)

@@ -1,7 +1,6 @@
 """What every sampler must do."""
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,7 +82,7 @@ def _prepare(make: Callable[[], Sampler], prompts: tuple[str, ...]) -> Subject:
 def check_attributes(subject: Subject) -> None:
     """The attributes of `Sampler` are there and agree with each other.
 
-    Troubleshooting: set num_steps, latent_shape, image_size, device, dtype and control; one control factor per step.
+    Troubleshooting: set num_steps, latent_shape, image_size, device and dtype.
     """
     sampler = subject.sampler
     require(sampler.num_steps >= 1, f"num_steps is {sampler.num_steps}")
@@ -92,10 +91,8 @@ def check_attributes(subject: Subject) -> None:
         require(all(isinstance(side, int) and side > 0 for side in shape), f"{name} is {shape}")
     require(isinstance(sampler.device, torch.device), f"device is {sampler.device!r}, not a torch.device")
     require(sampler.dtype.is_floating_point, f"dtype is {sampler.dtype}")
-    for name in ("control", "stochastic"):
-        found = len(getattr(sampler, name))
-        require(found == sampler.num_steps, f"{name} has {found} entries for {sampler.num_steps} steps")
-    require(all(math.isfinite(factor) for factor in sampler.control), f"control is {sampler.control}")
+    found = len(sampler.stochastic)
+    require(found == sampler.num_steps, f"stochastic has {found} entries for {sampler.num_steps} steps")
 
 
 def check_shapes(subject: Subject) -> None:

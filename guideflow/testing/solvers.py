@@ -12,7 +12,7 @@ from torch import Tensor
 from guideflow.errors import IncompatibleSolver
 from guideflow.problem import Problem, draw_noise
 from guideflow.sampler import AffineSampler, Sampler
-from guideflow.solvers import AbstractSolver, State
+from guideflow.solvers import Solver, State
 from guideflow.testing._run import Check, parametrize, require, require_close, run
 from guideflow.toy import ToyLinear
 
@@ -24,7 +24,7 @@ ITERATIONS = 20
 class Subject:
     """A fresh solver and a problem it can solve."""
 
-    solver: AbstractSolver[Any]
+    solver: Solver[Any]
     problem: Problem
 
 
@@ -35,7 +35,7 @@ class Plain(Sampler):
         """Wrap a small linear flow."""
         inner = ToyLinear(dtype=torch.float64)
         self.num_steps, self.latent_shape, self.image_size = inner.num_steps, inner.latent_shape, inner.image_size
-        self.device, self.dtype, self.control = inner.device, inner.dtype, inner.control
+        self.device, self.dtype = inner.device, inner.dtype
         self.inner = inner
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Any:
@@ -51,7 +51,7 @@ class Plain(Sampler):
         return self.inner.decode(z)
 
 
-def check_solver(make: Callable[[], AbstractSolver[Any]], *, expected_failures: Mapping[str, str] = {}) -> None:
+def check_solver(make: Callable[[], Solver[Any]], *, expected_failures: Mapping[str, str] = {}) -> None:
     """Run every check of a solver and report all failures together.
 
     Arguments:
@@ -64,7 +64,7 @@ def check_solver(make: Callable[[], AbstractSolver[Any]], *, expected_failures: 
     run(CHECKS, partial(_prepare, make), expected_failures)
 
 
-def parametrize_solver(make: Callable[[], AbstractSolver[Any]], *, expected_failures: Mapping[str, str] = {}) -> Any:
+def parametrize_solver(make: Callable[[], Solver[Any]], *, expected_failures: Mapping[str, str] = {}) -> Any:
     """Return a pytest mark that gives a test each check of a solver as its argument `check`.
 
     Arguments:
@@ -77,7 +77,7 @@ def parametrize_solver(make: Callable[[], AbstractSolver[Any]], *, expected_fail
     return parametrize(CHECKS, partial(_prepare, make), expected_failures)
 
 
-def _prepare(make: Callable[[], AbstractSolver[Any]]) -> Subject:
+def _prepare(make: Callable[[], Solver[Any]]) -> Subject:
     return Subject(make(), _problem(ToyLinear(dtype=torch.float64), SEEDS))
 
 
@@ -91,7 +91,7 @@ def _problem(sampler: Sampler, seeds: Sequence[int], loss: Callable[[Tensor], Te
     return Problem(sampler, loss, draw_noise(sampler, seeds), sampler.condition([""] * len(seeds)))
 
 
-def _states(solver: AbstractSolver[Any], problem: Problem, iterations: int) -> Iterator[State]:
+def _states(solver: Solver[Any], problem: Problem, iterations: int) -> Iterator[State]:
     state = solver.init(problem)
     yield state
     for _ in range(iterations):

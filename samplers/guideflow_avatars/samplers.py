@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.factory import make_sampler
 from guideflow_diffusers.instaflow import instaflow_schedule
 from guideflow_diffusers.pcm import pcm_schedule
@@ -26,14 +26,11 @@ BASE = WEIGHTS / "base"
 LORA = "pytorch_lora_weights.safetensors"
 
 
-def avatars_perflow(
-    *, num_steps: int = 4, control: str = "sampler", dtype: str = "float32", device: str = "cpu"
-) -> LatentSampler:
+def avatars_perflow(*, num_steps: int = 4, dtype: str = "float32", device: str = "cpu") -> LatentSampler:
     """Cartoon portraits by a PeRFlow with four windows.
 
     Arguments:
         num_steps: 4 or more; the first windows are subdivided.
-        control: Control factors: "sampler", "unit" or "official" (see `perflow_schedule`).
         dtype: "float32", "bfloat16" or "float64" of the denoiser.
         device: Where it runs.
 
@@ -44,17 +41,14 @@ def avatars_perflow(
         InvalidArgument: If an option is out of range.
         MissingExtra: If diffusers is not installed.
     """
-    return _denoiser("perflow", perflow_schedule(num_steps, control=control), dtype, device)
+    return _denoiser("perflow", perflow_schedule(num_steps), dtype, device)
 
 
-def avatars_rectified_flow(
-    *, num_steps: int = 4, control: str = "sampler", dtype: str = "float32", device: str = "cpu"
-) -> LatentSampler:
+def avatars_rectified_flow(*, num_steps: int = 4, dtype: str = "float32", device: str = "cpu") -> LatentSampler:
     """Cartoon portraits by a 2-rectified flow.
 
     Arguments:
         num_steps: 1 or more; 4 is the least for clean pictures.
-        control: Control factors: "sampler", "unit" or "official" (see `rectified_flow_schedule`).
         dtype: "float32", "bfloat16" or "float64" of the denoiser.
         device: Where it runs.
 
@@ -65,17 +59,14 @@ def avatars_rectified_flow(
         InvalidArgument: If an option is out of range.
         MissingExtra: If diffusers is not installed.
     """
-    return _denoiser("rectified-flow", rectified_flow_schedule(num_steps, control=control), dtype, device)
+    return _denoiser("rectified-flow", rectified_flow_schedule(num_steps), dtype, device)
 
 
-def avatars_instaflow(
-    *, num_steps: int = 1, control: str = "sampler", dtype: str = "float32", device: str = "cpu"
-) -> LatentSampler:
+def avatars_instaflow(*, num_steps: int = 1, dtype: str = "float32", device: str = "cpu") -> LatentSampler:
     """Cartoon portraits in one step, by the rectified flow distilled once more.
 
     Arguments:
         num_steps: 1.
-        control: Control factors: "sampler" or "unit"; both are 1.
         dtype: "float32", "bfloat16" or "float64" of the denoiser.
         device: Where it runs.
 
@@ -86,14 +77,13 @@ def avatars_instaflow(
         InvalidArgument: If an option is out of range.
         MissingExtra: If diffusers is not installed.
     """
-    return _denoiser("instaflow", instaflow_schedule(num_steps, control=control), dtype, device)
+    return _denoiser("instaflow", instaflow_schedule(num_steps), dtype, device)
 
 
 def avatars_turbo(
     *,
     num_steps: int = 4,
     method: str = "euler",
-    control: str = "unit",
     dtype: str = "float32",
     device: str = "cpu",
 ) -> LatentSampler:
@@ -102,7 +92,6 @@ def avatars_turbo(
     Arguments:
         num_steps: 1 to 4.
         method: "euler" (deterministic), "ancestral" or "sgm" (see `turbo_schedule`).
-        control: Control factors: "sampler" or "unit" (see `turbo_schedule`).
         dtype: "float32", "bfloat16" or "float64" of the denoiser.
         device: Where it runs.
 
@@ -113,7 +102,7 @@ def avatars_turbo(
         InvalidArgument: If an option is out of range.
         MissingExtra: If diffusers is not installed.
     """
-    return _lora("turbo", turbo_schedule(num_steps, method=method, control=control), dtype, device)
+    return _lora("turbo", turbo_schedule(num_steps, method=method), dtype, device)
 
 
 def avatars_pcm(
@@ -121,7 +110,6 @@ def avatars_pcm(
     num_steps: int = 4,
     grid: str = "ddim",
     eta: float = 0.0,
-    control: str = "unit",
     dtype: str = "float32",
     device: str = "cpu",
 ) -> LatentSampler:
@@ -131,7 +119,6 @@ def avatars_pcm(
         num_steps: 4, one per phase; more also work.
         grid: Times: "ddim" or "tcd" (see `pcm_schedule`).
         eta: Share of fresh noise in a step, 0 to 1.
-        control: Control factors: "sampler" or "unit" (see `pcm_schedule`).
         dtype: "float32", "bfloat16" or "float64" of the denoiser.
         device: Where it runs.
 
@@ -142,7 +129,7 @@ def avatars_pcm(
         InvalidArgument: If an option is out of range.
         MissingExtra: If diffusers is not installed.
     """
-    return _lora("pcm", pcm_schedule(num_steps, grid=grid, eta=eta, control=control), dtype, device)
+    return _lora("pcm", pcm_schedule(num_steps, grid=grid, eta=eta), dtype, device)
 
 
 def _denoiser(family: str, schedule: Schedule, dtype: str, device: str) -> LatentSampler:

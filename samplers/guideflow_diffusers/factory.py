@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 
 if TYPE_CHECKING:
     from guideflow_diffusers.parts import Delta, LatentSampler

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.factory import SD15, SDXL, make_sampler, own_lora
 from guideflow_diffusers.pcm import pcm_schedule
 
@@ -18,9 +18,7 @@ LORAS = {
 }
 
 
-def hyper_sd_schedule(
-    num_steps: int = 4, *, unified: bool = False, eta: float | None = None, control: str = "unit"
-) -> Schedule:
+def hyper_sd_schedule(num_steps: int = 4, *, unified: bool = False, eta: float | None = None) -> Schedule:
     """Table of Hyper-SD: DDIM steps for the networks of a fixed number of steps, fresh noise for the unified one.
 
     The equation is that of `pcm_schedule`, on the grid "ddim" with eta 0, or for the unified network on the grid "tcd".
@@ -30,18 +28,17 @@ def hyper_sd_schedule(
         unified: Whether the network is the one-step network, which serves every number of steps.
         eta: Share of fresh noise in [0, 1]; 1 for the unified network by default, 0 otherwise. Smaller ones give the
             unified network more detail in more steps.
-        control: "sampler" for c_k = -b_k / a_k, "unit" for 1.
 
     Returns:
         The schedule.
 
     Raises:
-        InvalidArgument: If a number is out of range or `control` is another word.
+        InvalidArgument: If a number is out of range.
 
     Source: Ren et al., "Hyper-SD: Trajectory Segmented Consistency Model for Efficient Image Synthesis", 2024.
     """
     share = float(unified) if eta is None else eta
-    return pcm_schedule(num_steps, grid="tcd" if unified else "ddim", eta=share, control=control)
+    return pcm_schedule(num_steps, grid="tcd" if unified else "ddim", eta=share)
 
 
 def hyper_sd(
@@ -53,7 +50,6 @@ def hyper_sd(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "unit",
     unified: bool = False,
     eta: float | None = None,
     lora: str | Path | None = None,
@@ -71,7 +67,6 @@ def hyper_sd(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `pcm_schedule`).
         unified: Whether to take the one-step LoRA, which serves every number of steps with fresh noise.
         eta: Share of fresh noise in [0, 1]; 1 if unified, 0 otherwise by default.
         lora: LoRA to merge into the denoiser. Without it, SD 1.5 and SDXL get the one of that number of steps; any
@@ -89,7 +84,7 @@ def hyper_sd(
         MissingExtra: If diffusers is not installed.
     """
     return make_sampler(
-        hyper_sd_schedule(num_steps, unified=unified, eta=eta, control=control),
+        hyper_sd_schedule(num_steps, unified=unified, eta=eta),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,

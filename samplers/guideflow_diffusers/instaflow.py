@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.factory import make_sampler
 from guideflow_diffusers.rectified_flow import rectified_flow_schedule
-from guideflow_diffusers.steps import require_word
 
 if TYPE_CHECKING:
     from guideflow_diffusers.parts import LatentSampler
@@ -17,18 +16,17 @@ if TYPE_CHECKING:
 CHECKPOINT = "XCLiu/instaflow_0_9B_from_sd_1_5"
 
 
-def instaflow_schedule(num_steps: int = 1, *, control: str = "sampler") -> Schedule:
+def instaflow_schedule(num_steps: int = 1) -> Schedule:
     """Table of InstaFlow: z' = z + v(z, 1000), the whole path in one step.
 
     Arguments:
         num_steps: 1; the network knows no other time.
-        control: "sampler" or "unit"; both are 1.
 
     Returns:
         The schedule.
 
     Raises:
-        InvalidArgument: If there is not exactly one step, or `control` is another word.
+        InvalidArgument: If there is not exactly one step.
 
     Source: Liu et al., "InstaFlow: One Step is Enough for High-Quality Diffusion-Based Text-to-Image Generation", 2023,
         Eq. 6.
@@ -38,8 +36,7 @@ def instaflow_schedule(num_steps: int = 1, *, control: str = "sampler") -> Sched
             f"Got num_steps = {num_steps} for InstaFlow, which was distilled to one step. Expected num_steps=1; for "
             "more steps take the sampler rectified-flow."
         )
-    require_word("control", control, ("sampler", "unit"))
-    return rectified_flow_schedule(1, control=control)
+    return rectified_flow_schedule(1)
 
 
 def instaflow(
@@ -51,7 +48,6 @@ def instaflow(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "sampler",
     variant: str | None = None,
 ) -> LatentSampler:
     """InstaFlow on Stable Diffusion 1.5: one step.
@@ -64,7 +60,6 @@ def instaflow(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit"; both are 1.
         variant: Which files of a Hub repository to take.
 
     Returns:
@@ -76,7 +71,7 @@ def instaflow(
         MissingExtra: If diffusers is not installed.
     """
     return make_sampler(
-        instaflow_schedule(num_steps, control=control),
+        instaflow_schedule(num_steps),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument
-from guideflow.sampler import AffineSampler
-from guideflow.schedule import Schedule
+from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Latent
 from guideflow_diffusers.checkpointing import checkpointed
 from guideflow_diffusers.decoding import DecoderGradient
@@ -97,16 +96,18 @@ class LatentSampler(AffineSampler):
             )
         return encode_prompts(self.parts, prompts, negative_prompts, guided=self.guided)
 
-    def predict(self, z: Latent, t: float, condition: Condition) -> Tensor:
+    def predict(self, z: Latent, row: Row, condition: Condition) -> Tensor:
         """Evaluate the denoiser, with classifier-free guidance if it is on."""
         if condition.negative is None:
-            return self._denoise(z, t, condition.text, condition.pooled, [given for _, given in self._image_prompt(z)])
+            return self._denoise(
+                z, row.time, condition.text, condition.pooled, [given for _, given in self._image_prompt(z)]
+            )
         text = torch.cat([condition.negative, condition.text])
         pooled = None
         if condition.pooled is not None and condition.negative_pooled is not None:
             pooled = torch.cat([condition.negative_pooled, condition.pooled])
         pictures = [torch.cat(pair) for pair in self._image_prompt(z)]
-        negative, positive = self._denoise(torch.cat([z, z]), t, text, pooled, pictures).to(z.dtype).chunk(2)
+        negative, positive = self._denoise(torch.cat([z, z]), row.time, text, pooled, pictures).to(z.dtype).chunk(2)
         return negative + self.guidance_scale * (positive - negative)
 
     def _image_prompt(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:

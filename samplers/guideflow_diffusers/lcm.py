@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.factory import SD15, SDXL, make_sampler, own_lora
 from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.steps import CONSISTENCY_STEPS, choose_control, consistency_grid
+from guideflow_diffusers.steps import CONSISTENCY_STEPS, consistency_grid
 
 if TYPE_CHECKING:
     from guideflow_diffusers.parts import LatentSampler
@@ -23,7 +23,7 @@ LORAS = {
 }
 
 
-def lcm_schedule(num_steps: int = 4, *, control: str = "unit") -> Schedule:
+def lcm_schedule(num_steps: int = 4) -> Schedule:
     """Table of a latent consistency model.
 
         x = (z - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar),   y = c_out x + c_skip z
@@ -34,13 +34,12 @@ def lcm_schedule(num_steps: int = 4, *, control: str = "unit") -> Schedule:
 
     Arguments:
         num_steps: 1 to 50; 4 to 8 is what the networks are for.
-        control: "sampler" for c_k = -b_k / a_k, close to sqrt(1 - alpha_bar); "unit" for 1.
 
     Returns:
         The schedule.
 
     Raises:
-        InvalidArgument: If the number of steps is out of range or `control` is another word.
+        InvalidArgument: If the number of steps is out of range.
 
     Source: Luo et al., "Latent Consistency Models", 2023, Algorithm 3 and appendix (skip and output scales).
     """
@@ -55,14 +54,11 @@ def lcm_schedule(num_steps: int = 4, *, control: str = "unit") -> Schedule:
         state.append(math.sqrt(following) * (out / math.sqrt(signal) + skip))
         output.append(-math.sqrt(following) * out * math.sqrt((1 - signal) / signal))
         noise.append(math.sqrt(1 - following))
-    factors = [-b / a for a, b in zip(state, output, strict=True)]
     return Schedule(
         times=times,
         state=tuple(state),
         output=tuple(output),
         noise=tuple(noise),
-        control=choose_control(control, factors),
-        end_times=(*times[1:], 0),
     )
 
 
@@ -75,7 +71,6 @@ def lcm(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "unit",
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
     base: str | Path | None = None,
@@ -92,7 +87,6 @@ def lcm(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `lcm_schedule`).
         lora: LoRA to merge into the denoiser. Without it, SD 1.5 and SDXL get their LCM-LoRA; any other checkpoint is
             taken to be an LCM already.
         lora_scale: How strongly to merge it.
@@ -108,7 +102,7 @@ def lcm(
         MissingExtra: If diffusers is not installed.
     """
     sampler = make_sampler(
-        lcm_schedule(num_steps, control=control),
+        lcm_schedule(num_steps),
         checkpoint,
         guidance_scale=1.0 if guidance_scale is None else guidance_scale,
         image_size=image_size,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.factory import SDXL, make_sampler, own_lora
 from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.steps import TRAIN_STEPS, choose_control
+from guideflow_diffusers.steps import TRAIN_STEPS
 from guideflow_diffusers.turbo import turbo_schedule
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ LORAS = {SDXL: {k: f"ByteDance/SDXL-Lightning:sdxl_lightning_{k}step_lora.safete
 ONE_STEP = "ByteDance/SDXL-Lightning:sdxl_lightning_1step_unet_x0.safetensors"
 
 
-def lightning_schedule(num_steps: int = 4, *, control: str = "unit") -> Schedule:
+def lightning_schedule(num_steps: int = 4) -> Schedule:
     """Table of SDXL-Lightning: deterministic Euler steps, as Turbo's; the one-step network gives the picture itself.
 
         x = (z - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar)
@@ -30,14 +30,12 @@ def lightning_schedule(num_steps: int = 4, *, control: str = "unit") -> Schedule
 
     Arguments:
         num_steps: 1, 2, 4 or 8; there is a network for each.
-        control: "sampler" for c_k = -b_k / a_k (for one step sqrt(1 - alpha_bar), the noise the picture comes from),
-            "unit" for 1.
 
     Returns:
         The schedule.
 
     Raises:
-        InvalidArgument: If there is no network for that number of steps, or `control` is another word.
+        InvalidArgument: If there is no network for that number of steps.
 
     Source: Lin et al., "SDXL-Lightning: Progressive Adversarial Diffusion Distillation", 2024, section 3.
     """
@@ -47,15 +45,13 @@ def lightning_schedule(num_steps: int = 4, *, control: str = "unit") -> Schedule
             "network of its own. Try num_steps=4."
         )
     if num_steps > 1:
-        return turbo_schedule(num_steps, method="euler", control=control)
+        return turbo_schedule(num_steps, method="euler")
     noise = math.sqrt(1 - alpha_bar()[TRAIN_STEPS - 1])
     return Schedule(
         times=(TRAIN_STEPS - 1,),
         state=(0.0,),
         output=(1.0,),
-        control=choose_control(control, (noise,)),
         init_scale=noise,
-        end_times=(0,),
     )
 
 
@@ -68,7 +64,6 @@ def sdxl_lightning(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "unit",
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
     base: str | Path | None = None,
@@ -84,7 +79,6 @@ def sdxl_lightning(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `lightning_schedule`).
         lora: LoRA to merge into the denoiser. Without it, the default checkpoint gets the one of that number of steps;
             any other checkpoint is taken to be distilled already.
         lora_scale: How strongly to merge it.
@@ -102,7 +96,7 @@ def sdxl_lightning(
     if num_steps == 1 and lora is None and str(checkpoint) == SDXL:
         checkpoint, base = ONE_STEP, SDXL
     return make_sampler(
-        lightning_schedule(num_steps, control=control),
+        lightning_schedule(num_steps),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.factory import SD15, SDXL, make_sampler, own_lora
 from guideflow_diffusers.noise import alpha_bar
 from guideflow_diffusers.steps import (
@@ -25,7 +25,7 @@ LORAS = {
 }
 
 
-def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0, control: str = "unit") -> Schedule:
+def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0) -> Schedule:
     """Table of a phased consistency model.
 
         x = (z - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar),   s = floor((1 - eta) t')
@@ -39,7 +39,6 @@ def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0, co
         grid: Times; "ddim" for equal ones, 999, 749, 499, 249, which the networks were trained with, or "tcd" for those
             of the authors' demo, 999, 759, 499, 259.
         eta: Share of fresh noise, in [0, 1]; 0 is deterministic.
-        control: "unit" for 1, as in RectifID's Eq. 15; "sampler" for c_k = -b_k / a_k, 0.6 on average.
 
     Returns:
         The schedule.
@@ -57,7 +56,7 @@ def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0, co
     ends = (*times[1:], 0)
     signal = [alpha_bar()[end] for end in ends]
     fresh = [(1 - alpha_bar()[end] / alpha_bar()[int((1 - eta) * end)]) ** 0.5 for end in ends]
-    return noise_prediction_schedule(times, signal, fresh, control=control)
+    return noise_prediction_schedule(times, signal, fresh)
 
 
 def pcm(
@@ -69,7 +68,6 @@ def pcm(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "unit",
     grid: str = "ddim",
     eta: float = 0.0,
     lora: str | Path | None = None,
@@ -87,7 +85,6 @@ def pcm(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `pcm_schedule`).
         grid: "ddim" or "tcd" (see `pcm_schedule`).
         eta: Share of fresh noise, in [0, 1].
         lora: LoRA to merge into the denoiser. Without it, the default checkpoint gets the "smallcfg" one of that number
@@ -105,7 +102,7 @@ def pcm(
         MissingExtra: If diffusers is not installed.
     """
     return make_sampler(
-        pcm_schedule(num_steps, grid=grid, eta=eta, control=control),
+        pcm_schedule(num_steps, grid=grid, eta=eta),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,
@@ -128,7 +125,6 @@ def pcm_sdxl(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "unit",
     grid: str = "ddim",
     eta: float = 0.0,
     lora: str | Path | None = None,
@@ -146,7 +142,6 @@ def pcm_sdxl(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `pcm_schedule`).
         grid: "ddim" or "tcd" (see `pcm_schedule`).
         eta: Share of fresh noise, in [0, 1].
         lora: LoRA to merge into the denoiser; by default as in `pcm`.
@@ -170,7 +165,6 @@ def pcm_sdxl(
         dtype=dtype,
         device=device,
         decoder_gradient=decoder_gradient,
-        control=control,
         grid=grid,
         eta=eta,
         lora=lora,

@@ -8,23 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guideflow.errors import InvalidArgument
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.factory import make_sampler
 from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.steps import TRAIN_STEPS, choose_control, require_word
+from guideflow_diffusers.steps import TRAIN_STEPS, require_word
 
 if TYPE_CHECKING:
     from guideflow_diffusers.parts import LatentSampler
 
-OFFICIAL_CONTROL = 0.95796674
 SD15 = "hansyan/perflow-sd15-dreamshaper"
 SD21 = "hansyan/perflow-sd21-artius"
 SDXL = "hansyan/perflow-sdxl-dreamshaper"
 
 
-def perflow_schedule(
-    num_steps: int = 4, *, prediction: str = "diff_eps", windows: int = 4, control: str = "sampler"
-) -> Schedule:
+def perflow_schedule(num_steps: int = 4, *, prediction: str = "diff_eps", windows: int = 4) -> Schedule:
     """Table of a PeRFlow sampler.
 
     The network's epsilon joins the ends of its window, z_e = lam z_s + eta epsilon. From time t_c in [t_e, t_s] to t',
@@ -39,15 +36,14 @@ def perflow_schedule(
 
     A `velocity` network goes straight: z' = z + (t' - t_c) / 1000 v.
 
+    The gain of a window is -eta / lam, the share of noise at its start, for `diff_eps`; 1 for the others. RectifID's
+    script has the first window's, 0.95796674, in all of them: `gf.Anchored(gain=0.95796674)`.
+
     Arguments:
         num_steps: At least one per window; further ones subdivide the first windows.
         prediction: What the network was trained to give: "diff_eps" (SD 1.5 checkpoints), "velocity" (SD 2.1) or
             "ddim_eps" (SDXL).
         windows: Number of equal time windows the network was trained with.
-        control: "sampler" for c_k = -eta_k / lam_k, the share of noise at the window's start (1 for `velocity`); "unit"
-            for 1, as in RectifID's Eq. 15; "official" for the factors of RectifID's scripts: their constant, which is
-            the first window's factor used in all of them, or for `ddim_eps` their expression
-            (sqrt(1 - alpha_bar_e) + lam sqrt(1 - alpha_bar_s)) / lam, whose plus we take for a slip.
 
     Returns:
         The schedule.
@@ -69,43 +65,40 @@ def perflow_schedule(
     times: list[int] = []
     state: list[float] = []
     output: list[float] = []
-    factors: list[float] = []
-    official: list[float] = []
+    gain: list[float] = []
     for window, (start, end) in enumerate(itertools.pairwise(bounds)):
-        lam, eta, published = _window(start, end, prediction)
+        lam, eta = _window(start, end, prediction)
         pieces = num_steps // windows + (window < num_steps % windows)
         grid = [int(start + (end - start) * i / pieces) for i in range(pieces + 1)]
         for now, following in itertools.pairwise(grid):
             times.append(now)
-            official.append(published)
             if prediction == "velocity":
                 state.append(1.0)
                 output.append((following - now) / TRAIN_STEPS)
-                factors.append(1.0)
+                gain.append(1.0)
                 continue
             denominator = lam * (now - start) + (end - now)
             r = (following - now) / (end - now)
             state.append(1 + r * (lam * (end - start) / denominator - 1))
             output.append(r * eta * (end - now) / denominator)
-            factors.append(-eta / lam)
+            gain.append(-eta / lam if prediction == "diff_eps" else 1.0)
     return Schedule(
         times=tuple(times),
         state=tuple(state),
         output=tuple(output),
-        control=choose_control(control, factors, official),
-        end_times=(*times[1:], 0),
+        gain=tuple(gain),
     )
 
 
-def _window(start: int, end: int, prediction: str) -> tuple[float, float, float]:
-    """Return lam, eta and the official control factor of a window."""
+def _window(start: int, end: int, prediction: str) -> tuple[float, float]:
+    """Return lam and eta of a window."""
     signal_start, signal_end = _alpha_bar_at(start), _alpha_bar_at(end)
     gamma = math.sqrt(signal_start / signal_end)
     lam = 1 / gamma
     if prediction != "ddim_eps":
-        return lam, -math.sqrt(1 - gamma**2) / gamma, OFFICIAL_CONTROL
+        return lam, -math.sqrt(1 - gamma**2) / gamma
     noise_start, noise_end = math.sqrt(1 - signal_start), math.sqrt(1 - signal_end)
-    return lam, noise_end - lam * noise_start, noise_end / lam + noise_start
+    return lam, noise_end - lam * noise_start
 
 
 def _alpha_bar_at(time: int) -> float:
@@ -122,7 +115,6 @@ def perflow(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "sampler",
     windows: int = 4,
     base: str | Path | None = None,
     variant: str | None = None,
@@ -142,7 +134,6 @@ def perflow(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler", "unit" or "official" (see `perflow_schedule`).
         windows: Number of time windows the network was trained with.
         base: Checkpoint to take everything from but the denoiser.
         variant: Which files of a Hub repository to take.
@@ -157,7 +148,7 @@ def perflow(
         MissingExtra: If diffusers is not installed.
     """
     return make_sampler(
-        perflow_schedule(num_steps, windows=windows, control=control),
+        perflow_schedule(num_steps, windows=windows),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,
@@ -179,7 +170,6 @@ def perflow_sd21(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "sampler",
     windows: int = 4,
     variant: str | None = None,
 ) -> LatentSampler:
@@ -194,7 +184,6 @@ def perflow_sd21(
             the attention of SD 2.1 overflows.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" and "unit" are both 1; "official" for the constant of RectifID's script.
         windows: Number of time windows the network was trained with.
         variant: Which files of a Hub repository to take.
 
@@ -207,7 +196,7 @@ def perflow_sd21(
         MissingExtra: If diffusers is not installed.
     """
     return make_sampler(
-        perflow_schedule(num_steps, prediction="velocity", windows=windows, control=control),
+        perflow_schedule(num_steps, prediction="velocity", windows=windows),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,
@@ -227,7 +216,6 @@ def perflow_sdxl(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "unit",
     windows: int = 4,
     variant: str | None = None,
 ) -> LatentSampler:
@@ -242,7 +230,6 @@ def perflow_sdxl(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler", "unit" or "official" (see `perflow_schedule`).
         windows: Number of time windows the network was trained with.
         variant: Which files of a Hub repository to take; "v0-fix" for the authors' own, which have no others.
 
@@ -257,7 +244,7 @@ def perflow_sdxl(
     if variant is None and str(checkpoint).startswith("hansyan/perflow-sdxl"):
         variant = "v0-fix"
     return make_sampler(
-        perflow_schedule(num_steps, prediction="ddim_eps", windows=windows, control=control),
+        perflow_schedule(num_steps, prediction="ddim_eps", windows=windows),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,

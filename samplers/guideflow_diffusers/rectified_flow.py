@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.factory import SD15, make_sampler
-from guideflow_diffusers.perflow import OFFICIAL_CONTROL
-from guideflow_diffusers.steps import TRAIN_STEPS, choose_control, require_steps
+from guideflow_diffusers.steps import TRAIN_STEPS, require_steps
 
 if TYPE_CHECKING:
     from guideflow_diffusers.parts import LatentSampler
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "XCLiu/2_rectified_flow_from_sd_1_5"
 
 
-def rectified_flow_schedule(num_steps: int = 4, *, control: str = "sampler") -> Schedule:
+def rectified_flow_schedule(num_steps: int = 4) -> Schedule:
     """Table of a rectified flow.
 
         z' = z + v(z, t) / K,   t = 1000, 1000 (1 - 1/K), ..., 1000 / K
@@ -25,14 +24,12 @@ def rectified_flow_schedule(num_steps: int = 4, *, control: str = "sampler") -> 
 
     Arguments:
         num_steps: K, 1 to 1000.
-        control: "sampler" and "unit" are both 1, because the path is one straight line; "official" for the constant
-            that RectifID's script, written for another family, applies here too.
 
     Returns:
         The schedule.
 
     Raises:
-        InvalidArgument: If the number of steps is out of range or `control` is another word.
+        InvalidArgument: If the number of steps is out of range.
 
     Source: Liu et al., "InstaFlow: One Step is Enough for High-Quality Diffusion-Based Text-to-Image Generation", 2023,
         Eq. 2.
@@ -40,13 +37,7 @@ def rectified_flow_schedule(num_steps: int = 4, *, control: str = "sampler") -> 
     require_steps(num_steps, TRAIN_STEPS)
     times = tuple(TRAIN_STEPS * (1 - i / num_steps) for i in range(num_steps))
     ones = (1.0,) * num_steps
-    return Schedule(
-        times=times,
-        state=ones,
-        output=(1 / num_steps,) * num_steps,
-        control=choose_control(control, ones, (OFFICIAL_CONTROL,) * num_steps),
-        end_times=(*times[1:], 0.0),
-    )
+    return Schedule(times, state=ones, output=(1 / num_steps,) * num_steps)
 
 
 def rectified_flow(
@@ -58,7 +49,6 @@ def rectified_flow(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "sampler",
     style: str | Path | None = None,
     style_base: str | Path = SD15,
     variant: str | None = None,
@@ -76,7 +66,6 @@ def rectified_flow(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" and "unit" are both 1; "official" for the constant of RectifID's script.
         style: Checkpoint of a fine-tuned SD 1.5 to merge.
         style_base: What `style` was fine-tuned from.
         variant: Which files of a Hub repository to take.
@@ -90,7 +79,7 @@ def rectified_flow(
         MissingExtra: If diffusers is not installed.
     """
     return make_sampler(
-        rectified_flow_schedule(num_steps, control=control),
+        rectified_flow_schedule(num_steps),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,

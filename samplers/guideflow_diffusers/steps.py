@@ -1,12 +1,12 @@
-"""What the schedules share: time grids, steps of a network that predicts noise, the choice of the control factor."""
+"""What the schedules share: time grids, steps of a network that predicts noise, and their reach."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from guideflow.errors import InvalidArgument
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.noise import alpha_bar
 
 TRAIN_STEPS = 1000
@@ -55,7 +55,6 @@ def noise_prediction_schedule(
     signal: Sequence[float],
     fresh: Sequence[float] = (),
     *,
-    control: str,
     init_scale: float = 1.0,
 ) -> Schedule:
     """Table of a network that predicts noise: go to the clean picture, and back to a smaller noise level.
@@ -67,15 +66,10 @@ def noise_prediction_schedule(
         times: Indices into the noise schedule, high to low.
         signal: alpha_bar' at the end of each step, in (0, 1].
         fresh: Share d of new noise in each step, in [0, sqrt(1 - alpha_bar')]; 0 by default.
-        control: "sampler" for c_k = -b_k / a_k, how far the network's noise reaches back to the start of the step;
-            "unit" for 1.
         init_scale: Standard deviation of the first state.
 
     Returns:
         The schedule.
-
-    Raises:
-        InvalidArgument: If `control` is another word.
 
     Source: Song et al., "Denoising Diffusion Implicit Models", 2021, Eq. 12.
     """
@@ -86,43 +80,28 @@ def noise_prediction_schedule(
         a = math.sqrt(end / start)
         state.append(a)
         output.append(math.sqrt(max(1 - end - d * d, 0.0)) - a * math.sqrt(1 - start))
-    factors = [-b / a for a, b in zip(state, output, strict=True)]
     return Schedule(
         times=tuple(times),
         state=tuple(state),
         output=tuple(output),
         noise=fresh,
-        control=choose_control(control, factors),
         init_scale=init_scale,
-        end_times=(*times[1:], 0),
     )
 
 
-def choose_control(
-    control: str, factors: Sequence[float], official: Sequence[float] | None = None
-) -> tuple[float, ...]:
-    """Pick the control factors that a word stands for.
+def reach(schedule: Schedule) -> tuple[float, ...]:
+    """Return -b_k / a_k: how far a network that predicts noise reaches back to the start of each step.
 
-    A factor is a relative step size: it changes how far guidance gets in an iteration, not where it comes to rest. The
-    sampler's own factors are smaller in late windows, which edit an almost clean picture; where they average 0.6, the
-    same reach takes a `scale` larger by 1.7.
+    `gf.Anchored(gain=reach(sampler.schedule))` edits less in late windows, whose picture is almost clean. Where the
+    factors average 0.6, the same reach takes a `scale` larger by 1.7.
 
     Arguments:
-        control: "sampler", "unit" or, if there are official ones, "official".
-        factors: The sampler's own.
-        official: Those of the authors' script, or `None` if no script runs this family.
+        schedule: Of a network that predicts noise.
 
     Returns:
         One factor per step.
-
-    Raises:
-        InvalidArgument: If the word is not one of these.
     """
-    words: Mapping[str, Sequence[float]] = {"sampler": factors, "unit": (1.0,) * len(factors)}
-    if official is not None:
-        words = {**words, "official": official}
-    require_word("control", control, tuple(words))
-    return tuple(words[control])
+    return tuple(-b / a for a, b in zip(schedule.state, schedule.output, strict=True))
 
 
 def require_word(name: str, given: str, words: Sequence[str]) -> None:

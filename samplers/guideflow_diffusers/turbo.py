@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow_diffusers.factory import make_sampler
 from guideflow_diffusers.noise import alpha_bar
 from guideflow_diffusers.steps import (
@@ -26,7 +26,7 @@ SD_TURBO = "stabilityai/sd-turbo"
 SDXL_TURBO = "stabilityai/sdxl-turbo"
 
 
-def turbo_schedule(num_steps: int = 4, *, method: str = "euler", control: str = "unit") -> Schedule:
+def turbo_schedule(num_steps: int = 4, *, method: str = "euler") -> Schedule:
     """Table of a Turbo sampler, in variance-preserving coordinates.
 
         x = (z - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar),   s = sqrt((1 - alpha_bar) / alpha_bar)
@@ -42,7 +42,6 @@ def turbo_schedule(num_steps: int = 4, *, method: str = "euler", control: str = 
         num_steps: 1 to 4 is what the networks are for; up to 1000, with "sgm" up to 4.
         method: "euler" (deterministic, SD-Turbo's own scheduler), "ancestral" (SDXL-Turbo's own), or "sgm": ancestral
             steps at times 999, 899, 799, 699, as in Stability's demo.
-        control: "unit" for 1, as in RectifID's Eq. 15; "sampler" for c_k = -b_k / a_k, 0.6 on average.
 
     Returns:
         The schedule.
@@ -62,7 +61,7 @@ def turbo_schedule(num_steps: int = 4, *, method: str = "euler", control: str = 
     if method != "euler":
         fresh = [_fresh(start, end) for start, end in itertools.pairwise(signal)]
     init_scale = 1.0 if method == "sgm" else math.sqrt(1 - alpha_bar()[TRAIN_STEPS - 1])
-    return noise_prediction_schedule(times, signal[1:], fresh, control=control, init_scale=init_scale)
+    return noise_prediction_schedule(times, signal[1:], fresh, init_scale=init_scale)
 
 
 def _fresh(start: float, end: float) -> float:
@@ -80,7 +79,6 @@ def sd_turbo(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "unit",
     method: str = "euler",
     variant: str | None = None,
 ) -> LatentSampler:
@@ -95,7 +93,6 @@ def sd_turbo(
             the attention of SD 2.1 overflows.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `turbo_schedule`).
         method: "euler" (deterministic), "ancestral" or "sgm" (see `turbo_schedule`).
         variant: Which files of a Hub repository to take.
 
@@ -108,7 +105,7 @@ def sd_turbo(
         MissingExtra: If diffusers is not installed.
     """
     return make_sampler(
-        turbo_schedule(num_steps, method=method, control=control),
+        turbo_schedule(num_steps, method=method),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,
@@ -128,7 +125,6 @@ def sdxl_turbo(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
-    control: str = "unit",
     method: str = "ancestral",
     variant: str | None = None,
 ) -> LatentSampler:
@@ -142,7 +138,6 @@ def sdxl_turbo(
         dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
         device: Where it runs.
         decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `turbo_schedule`).
         method: "ancestral" (as published), "euler" (deterministic) or "sgm" (see `turbo_schedule`).
         variant: Which files of a Hub repository to take.
 
@@ -155,7 +150,7 @@ def sdxl_turbo(
         MissingExtra: If diffusers is not installed.
     """
     return make_sampler(
-        turbo_schedule(num_steps, method=method, control=control),
+        turbo_schedule(num_steps, method=method),
         checkpoint,
         guidance_scale=guidance_scale,
         image_size=image_size,

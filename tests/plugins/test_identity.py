@@ -161,7 +161,7 @@ def test_missing_faces_are_logged_per_image_and_iteration(make):
         """A face whose contrast is the latent's first entry: about 1 for one seed, 0 for another."""
 
         num_steps, latent_shape, image_size = 1, (1,), (128, 128)
-        device, dtype, control = torch.device("cpu"), torch.float32, (1.0,)
+        device, dtype = torch.device("cpu"), torch.float32
 
         def condition(self, prompts, negative_prompts=None):
             return torch.tensor([float(prompt) for prompt in prompts])

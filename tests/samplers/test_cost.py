@@ -109,7 +109,7 @@ def bare_loop(sampler, loss, prompt, seed, iterations):
         gradients = torch.autograd.grad(100 * loss(picture).sum(), states[:-1])
         controls = [
             u - z0.numel() ** 0.5 / 128 * c * g / g.norm().clamp(min=1)
-            for u, c, g in zip(controls, sampler.control, gradients, strict=True)
+            for u, c, g in zip(controls, sampler.schedule.gain, gradients, strict=True)
         ]
     return picture.detach()
 

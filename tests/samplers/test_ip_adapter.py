@@ -65,7 +65,9 @@ def test_result_equals_the_pipeline(base, picture, guidance_scale, count):
     if guidance_scale > 1:
         without, with_text = output.chunk(2)
         output = without + guidance_scale * (with_text - without)
-    found = adapted.predict(states[0], float(t), adapted.condition(["a cat", "a dog"]))
+    found = adapted.predict(
+        states[0], adapted.schedule[0]._replace(time=float(t)), adapted.condition(["a cat", "a dog"])
+    )
     torch.testing.assert_close(z[:2], states[0])
     torch.testing.assert_close(found, output, atol=2e-6, rtol=1e-5)
 

@@ -84,7 +84,9 @@ def test_prediction_equals_the_pipeline(checkpoint, guidance_scale):
     sampler = LatentSampler(
         load_parts(checkpoint), perflow_schedule(), guidance_scale=guidance_scale, image_size=(32, 16)
     )
-    found = sampler.predict(z, float(t), sampler.condition(PROMPTS, more.get("negative_prompt")))
+    found = sampler.predict(
+        z, sampler.schedule[0]._replace(time=float(t)), sampler.condition(PROMPTS, more.get("negative_prompt"))
+    )
     torch.testing.assert_close(found, output, atol=1e-6, rtol=1e-5)
 
 
@@ -92,9 +94,9 @@ def test_a_wrong_time_id_or_pooled_text_would_be_seen(sdxl):
     sampler = LatentSampler(load_parts(sdxl), perflow_schedule())
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     condition = sampler.condition(["a cat"])
-    right = sampler.predict(z, 500.0, condition)
+    right = sampler.predict(z, sampler.schedule[0]._replace(time=500.0), condition)
     sampler.image_size = (16, 18)
-    assert (sampler.predict(z, 500.0, condition) - right).abs().max() > 1e-4
+    assert (sampler.predict(z, sampler.schedule[0]._replace(time=500.0), condition) - right).abs().max() > 1e-4
 
 
 def test_each_different_prompt_is_encoded_once_and_shared(checkpoint, monkeypatch):
@@ -180,10 +182,10 @@ def test_guidance_as_an_embedding(tmp_path):
     z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     condition = two.condition(PROMPTS)
     assert condition.negative is None and not two.guided
-    found = two.predict(z, 499.0, condition)
+    found = two.predict(z, two.schedule[0]._replace(time=499.0), condition)
     expected = parts.unet(z, 499, condition.text, timestep_cond=theirs.expand(2, -1)).sample
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert (one.predict(z, 499.0, condition) - found).abs().max() > 1e-3
+    assert (one.predict(z, one.schedule[0]._replace(time=499.0), condition) - found).abs().max() > 1e-3
     with pytest.warns(UserWarning, match="without a guidance embedding"):
         two.condition(["a"], ["bad"])
 
