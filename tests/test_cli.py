@@ -108,6 +108,43 @@ def test_run_equals_the_same_solve_in_python(home):
     assert torch.equal(gf.Solution.load("here").images, solution.images)
 
 
+def test_every_option_of_run_reaches_the_solve(home):
+    options = [
+        "--prompt",
+        "red disc",
+        "--negative-prompt",
+        "green",
+        "--negative-prompt",
+        "blue",
+        "--gradient-mode",
+        "windowed",
+    ]
+    assert main([*RUN, *options, "--seed", "7", "--seed", "8", "--out", "here"]) == 0
+    settings = gf.Solution.load("here").settings
+    assert settings.prompts == ("red disc", "red disc") and settings.seeds == (7, 8)
+    assert settings.negative_prompts == ("green", "blue")
+    assert settings.gradient_mode == "windowed" and settings.max_iterations == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("momentum:solver=anchored,beta=0.8", gf.Momentum(gf.Anchored(), beta=0.8)),
+        ("momentum:solver=anchored:scale=2", gf.Momentum(gf.Anchored(scale=2))),
+        ("momentum:solver=(anchored:scale=2,anchor=fixed),beta=0.8", gf.Momentum(gf.Anchored(2, "fixed"), beta=0.8)),
+        ("polyak:solver=(momentum:solver=(flowgrad:scale=2,decay=0.1),beta=0.8),cap=3", None),
+    ],
+)
+def test_a_solver_inside_a_solver_is_named(typed, expected):
+    expected = expected or gf.Polyak(gf.Momentum(gf.FlowGrad(scale=2, decay=0.1), beta=0.8), cap=3)
+    assert options.load("solver", typed) == expected
+
+
+def test_a_mistake_inside_a_solver_inside_a_solver_is_told(home, capsys):
+    assert "Did you mean 'anchored'" in refused(capsys, [*RUN, "--solver", "momentum:solver=anchord"])
+    assert "has no option 'scal'" in refused(capsys, [*RUN, "--solver", "momentum:solver=anchored:scal=1"])
+
+
 def test_losses_are_weighted_and_added(home):
     two = ["--loss", "0.5*match:reference=ref.png,gain=3", "--out", "here"]
     assert main([*RUN, *two]) == 0

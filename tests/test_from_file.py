@@ -7,8 +7,8 @@ import torch
 
 import guideflow as gf
 from guideflow.__main__ import main
+from guideflow.cli.options import split_name
 from guideflow.errors import BrokenPlugin, CannotResume, InvalidArgument, UnknownPlugin
-from guideflow.registry import split_name
 
 SOURCE = '''
 from dataclasses import dataclass

@@ -2,15 +2,17 @@
 
 import ast
 import importlib
-import inspect
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 import guideflow as gf
+from guideflow import registry
+from guideflow.testing import ConformanceFailure, check_loss, fake_distribution
 
 HEAVY = [
     "PIL",
@@ -70,52 +72,49 @@ def test_with_torch_everything_public_and_every_description_import_nothing_heavy
     assert set(run(code, torch_first=True)) <= OWN
 
 
-@pytest.mark.parametrize(
-    "package",
-    ["guideflow", *sorted({p.module for p in gf.plugins() if p.module.startswith("guideflow_")})],
-)
+STUBS = sorted({path.parent.name for path in Path(gf.__file__).parent.parent.glob("**/guideflow*/__init__.pyi")})
+
+
+@pytest.mark.parametrize("package", STUBS)
 def test_what_type_checkers_see_is_what_there_is(package):
-    module = importlib.import_module(package)
-    tree = ast.parse(Path(module.__file__).read_text())
-    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    seen = {}
-    for node in (node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)):
-        for name in node.names:
-            assert name.name == name.asname, "a public name is written `import X as X`"
-            seen[name.name] = getattr(importlib.import_module(node.module), name.name)
-    assert seen.keys() <= set(dir(module))
-    assert {name: getattr(module, name) for name in seen} == seen
+    """The stub of a package is the one list of its names; what is written `X as X` there is public."""
+    module = importlib.import_module(package.partition(".")[0])
+    names = [
+        node.names for node in ast.walk(ast.parse(Path(module.__file__ + "i").read_text())) if hasattr(node, "names")
+    ]
+    names = {name.name for group in names for name in group if name.name == name.asname}
+    assert names == set(module.__all__) == set(dir(module))
+    assert all(hasattr(module, name) for name in names)
     stars = {}
-    exec(f"from {package} import *", stars)
-    lazy = vars(module).get("_homes", {})
-    assert lazy.keys() <= seen.keys() and lazy.keys() <= stars.keys()
+    exec(f"from {module.__name__} import *", stars)
+    assert names <= stars.keys()
 
 
-def test_a_public_name_wins_over_the_module_of_the_same_name(tmp_path):
-    """As `solve` and `schedule` of guideflow do, whichever of the two is asked for first."""
-    package = tmp_path / "lazy_example"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "from guideflow._lazy import lazy\n"
-        "__getattr__, __dir__ = lazy(__name__, {'solve': ('solve',), 'other': ('plan',)}, submodules=('below',))\n"
-    )
-    (package / "solve.py").write_text("solve = 'the name'\n")
-    (package / "plan.py").write_text("")
-    (package / "other.py").write_text("import lazy_example.solve, lazy_example.plan\nplan = 'the name'\n")
-    (package / "below.py").write_text("")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import lazy_example, lazy_example.solve, lazy_example.plan\n"
-        "for _ in range(2): assert lazy_example.solve == lazy_example.plan == 'the name'\n"
-        "from lazy_example import plan, solve\n"
-        "assert plan == solve == 'the name'\n"
-        "assert lazy_example.below is sys.modules['lazy_example.below']\n"
-        "assert {'solve', 'plan', 'below'} <= set(dir(lazy_example)) and not hasattr(lazy_example, 'nothing')"
-    )
-    assert run(code) == []
-    assert all(map(inspect.isfunction, (gf.solve, gf.schedule, importlib.import_module("guideflow.solve").solve)))
+LOSS = """
+import guideflow as gf
+import {}
+
+class Dark(gf.Loss):
+    def __call__(self, image):
+        gf.check_image(image)
+        return image.float().square().flatten(1).mean(1)
+
+@gf.hookimpl
+def guideflow_losses():
+    return {{"dark": Dark}}
+"""
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'guideflow' has no attribute 'slove'"):
-        _ = gf.slove
+@pytest.mark.parametrize("imported", ["torch", "PIL.Image"])
+def test_the_check_of_a_light_import_fails_where_it_should(tmp_path, monkeypatch, imported):
+    fake_distribution(tmp_path, "dark = plugin_dark", LOSS.format(imported))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    registry.refresh()
+    try:
+        slow = pytest.raises(ConformanceFailure, match=r"light-import: .* also imports PIL")
+        with slow if imported == "PIL.Image" else nullcontext():
+            check_loss(lambda: gf.load_loss("dark"), name="dark")
+    finally:
+        registry.refresh()
+        del sys.modules["plugin_dark"]

@@ -10,7 +10,7 @@ import typer
 
 from guideflow import registry
 from guideflow.errors import GuideflowError, InvalidArgument
-from guideflow.registry import is_file, split_name
+from guideflow.registry.entries import FILE_NAME, is_file
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}
@@ -75,6 +75,15 @@ def load(kind: str, text: str) -> Any:
         raise InvalidArgument(
             f"The {kind} {name!r} cannot be made with {shown or 'no options'}: {error or type(error).__name__}.{hint}"
         ) from error
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Split what was typed into a name and its options: `NAME:options` or `path/to/file.py:Name:options`."""
+    found = re.fullmatch(f"({FILE_NAME.pattern})(?::(.*))?", text, re.DOTALL)
+    if found:
+        return found[1], found[4] or ""
+    name, _, options = text.partition(":")
+    return name.strip(), options
 
 
 def load_losses(texts: list[str]) -> Any:

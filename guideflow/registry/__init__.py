@@ -12,7 +12,6 @@ from guideflow.registry.entries import Entry as Entry
 from guideflow.registry.entries import Offer as Offer
 from guideflow.registry.entries import Plugin as Plugin
 from guideflow.registry.entries import is_file as is_file
-from guideflow.registry.entries import split_name as split_name
 from guideflow.registry.hooks import hookimpl as hookimpl
 from guideflow.registry.loading import Option as Option
 from guideflow.registry.loading import factory as factory

@@ -115,15 +115,6 @@ def is_file(name: str) -> bool:
     return FILE_NAME.fullmatch(name) is not None
 
 
-def split_name(text: str) -> tuple[str, str]:
-    """Split what was typed into a name and its options: `NAME:options` or `path/to/file.py:Name:options`."""
-    found = re.fullmatch(f"({FILE_NAME.pattern})(?::(.*))?", text, re.DOTALL)
-    if found:
-        return found[1], found[4] or ""
-    name, _, options = text.partition(":")
-    return name.strip(), options
-
-
 def reason(error: BaseException) -> str:
     """Write what went wrong on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -6,18 +6,13 @@ The networks are those of open_clip: published ones by name, local checkpoints, 
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from guideflow._lazy import lazy
+import lazy_loader
+
 from guideflow.registry import Entry, hookimpl
 from guideflow.registry.weights import Download
 
-if TYPE_CHECKING:
-    from guideflow_clip.loss import Clip as Clip
-    from guideflow_clip.models import LoadedClip as LoadedClip
-    from guideflow_clip.models import load_clip as load_clip
-
-__getattr__, __dir__ = lazy(__name__, {"loss": ("Clip",), "models": ("LoadedClip", "load_clip")})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @hookimpl

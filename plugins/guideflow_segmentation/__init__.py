@@ -7,21 +7,12 @@ segmentation_models_pytorch or transformers from a folder or the Hub, or a modul
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from guideflow._lazy import lazy
+import lazy_loader
+
 from guideflow.registry import Entry, hookimpl
 
-if TYPE_CHECKING:
-    from guideflow_segmentation.layout import read_layout as read_layout
-    from guideflow_segmentation.loaded import Segmenter as Segmenter
-    from guideflow_segmentation.loss import Segmentation as Segmentation
-    from guideflow_segmentation.networks import load_segmenter as load_segmenter
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {"layout": ("read_layout",), "loaded": ("Segmenter",), "loss": ("Segmentation",), "networks": ("load_segmenter",)},
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @hookimpl

@@ -7,19 +7,13 @@ et al.; or `cosine` and `gram` on features of your own network.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from guideflow._lazy import lazy
+import lazy_loader
+
 from guideflow.registry import Entry, hookimpl
 from guideflow.registry.weights import Download
 
-if TYPE_CHECKING:
-    from guideflow_style.features import ClipTokens as ClipTokens
-    from guideflow_style.features import VggFeatures as VggFeatures
-    from guideflow_style.loss import Style as Style
-    from guideflow_style.loss import gram as gram
-
-__getattr__, __dir__ = lazy(__name__, {"features": ("ClipTokens", "VggFeatures"), "loss": ("Style", "gram")})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @hookimpl

@@ -7,24 +7,15 @@ reference. Both are Apache-2.0.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from guideflow._lazy import lazy
+import lazy_loader
+
 from guideflow.registry import Entry, hookimpl
 from guideflow.registry.weights import Download
 from guideflow_subject.published import DETECTOR as DETECTOR
 from guideflow_subject.published import NETWORK as NETWORK
 
-if TYPE_CHECKING:
-    from guideflow_subject.detector import Detector as Detector
-    from guideflow_subject.detector import OwlViT as OwlViT
-    from guideflow_subject.loss import Outcome as Outcome
-    from guideflow_subject.loss import Subject as Subject
-    from guideflow_subject.sights import NoSubjectFound as NoSubjectFound
-
-__getattr__, __dir__ = lazy(
-    __name__, {"detector": ("Detector", "OwlViT"), "loss": ("Outcome", "Subject"), "sights": ("NoSubjectFound",)}
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @hookimpl
