@@ -12,13 +12,9 @@ from ._require import require as require
 from .detached import Detached as Detached
 from .errors import GuideflowError as GuideflowError
 from .images import check_image as check_image
-from .losses.balancing import Balanced as Balanced
 from .losses.balancing import balanced as balanced
-from .losses.balancing import schedule as schedule
 from .losses.base import Loss as Loss
-from .losses.base import WeightedSum as WeightedSum
 from .losses.base import as_loss as as_loss
-from .losses.schedules import Timing as Timing
 from .problem import Noise as Noise
 from .problem import Problem as Problem
 from .problem import Rollout as Rollout
@@ -52,6 +48,3 @@ from .solvers import State as State
 from .solvers import TrustRegion as TrustRegion
 from .solvers import Unanchored as Unanchored
 from .solvers import Wrapper as Wrapper
-from .types import Image as Image
-from .types import Latent as Latent
-from .types import PerImage as PerImage

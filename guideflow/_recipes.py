@@ -7,7 +7,7 @@ from guideflow import registry
 from guideflow.errors import CannotResume, GuideflowError
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Term, WeightedSum
-from guideflow.losses.schedules import Timing
+from guideflow.losses.schedules import Ramp
 from guideflow.sampler import Sampler
 from guideflow.solvers import Solver
 from guideflow.types import LossLike
@@ -41,8 +41,8 @@ def load_part(kind: str, recipe: Any) -> Any:
 
 
 def _load_term(term: dict[str, Any]) -> Term:
-    timings = tuple(Timing(**timing) for timing in term.get("timings", ()))
-    return Term(term["weight"], load_part("loss", term["loss"]), term["name"], timings)
+    ramps = tuple(Ramp(**ramp) for ramp in term.get("ramps", ()))
+    return Term(term["weight"], load_part("loss", term["loss"]), term["name"], ramps)
 
 
 def missing(kind: str) -> CannotResume:
@@ -69,10 +69,10 @@ def _loss_recipe(loss: LossLike) -> dict[str, Any] | None:
         return registry.config(loss)
     terms = []
     for term in loss.terms:
-        timings = [asdict(timing) for timing in term.timings]
+        ramps = [asdict(ramp) for ramp in term.ramps]
         terms.append(
             {"weight": term.weight, "name": term.name, "loss": _loss_recipe(term.loss)}
-            | ({"timings": timings} if timings else {})
+            | ({"ramps": ramps} if ramps else {})
         )
     return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from guideflow._batched import mapping, tensor
 from guideflow.errors import InvalidArgument
 from guideflow.gradients import Chain, Plan, Verdict, forward, require_mode
-from guideflow.losses.base import Loss, as_sum, evaluate, no_gradient, require_lasting
+from guideflow.losses.base import as_sum, evaluate
+from guideflow.losses.evaluation import no_gradient, require_lasting
 from guideflow.sampler import Sampler
 from guideflow.types import Latent, Latents, LossLike, PerImage, States
 
@@ -95,6 +96,7 @@ class Problem:
         gradient_mode: "full", "windowed", "checkpointed" or "auto": the same gradients for different amounts of memory
             and time, see `guideflow.gradients`.
         memory_limit: bytes that gradients may keep, for "auto"; None for what the device has left.
+        iteration: the iteration whose weights a scheduled loss guides with; None for those of the end.
     """
 
     sampler: Sampler
@@ -104,6 +106,7 @@ class Problem:
     loss_scale: float = 100.0
     gradient_mode: str = "full"
     memory_limit: float | None = None
+    iteration: int | None = None
     plan: Plan = field(default_factory=Plan, repr=False, compare=False)
     evaluations: Evaluations = field(default_factory=Evaluations, repr=False, compare=False)
 
@@ -124,8 +127,7 @@ class Problem:
         `solve` and `iterate` give a solver the problem of the iterate it is about to roll out, so solvers need not
         know of schedules.
         """
-        loss = self.loss.at(iteration) if isinstance(self.loss, Loss) else self.loss
-        return self if loss is self.loss else replace(self, loss=loss)
+        return replace(self, iteration=iteration) if getattr(self.loss, "settled", 0) else self
 
     @property
     def z0(self) -> Tensor:
@@ -183,7 +185,8 @@ class Problem:
         return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
 
     def _judge(self, images: Tensor) -> Verdict:
-        return Verdict(images, *evaluate(self.loss, images))
+        loss, objective, terms = evaluate(self.loss, images, self.iteration)
+        return Verdict(images, loss.detach() + (objective - objective.detach()), terms)
 
     def _differentiate(self, loss: Tensor, states: list[Tensor]) -> list[Tensor]:
         name = as_sum(self.loss).describe()

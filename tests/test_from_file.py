@@ -33,7 +33,7 @@ class Grey(gf.Loss):
 def redness(image, strength=1.0):
     return -strength * image[:, 0].flatten(1).mean(1)
 
-both = gf.balanced(Grey("light"), gf.schedule(redness, end=2, after=0.5))
+both = gf.balanced(Grey("light"), gf.as_loss(redness).scheduled(end=2, after=0.5))
 _hidden = 3
 '''
 IMAGE = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))

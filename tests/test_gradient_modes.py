@@ -97,7 +97,7 @@ def test_scheduled_and_balanced_losses_and_samplers_without_gradient_inside(mode
             return super().predict(z, row, condition).detach()
 
     loss = gf.balanced(gf.as_loss(lambda x: x.square().mean((1, 2, 3)), "a"), lambda x: (1 - x).abs().mean((1, 2, 3)))
-    loss = loss + gf.schedule(lambda x: x.mean((1, 2, 3)), start=1)
+    loss = loss + gf.as_loss(lambda x: x.mean((1, 2, 3))).scheduled(start=1)
     sampler = Stuck(num_steps=3, size=6, dtype="float64")
     states = [run(problem(sampler, loss, gradient_mode=m), gf.Anchored(), 2)[-1] for m in ("full", mode)]
     torch.testing.assert_close(states[1].rollout.gradients, states[0].rollout.gradients, rtol=1e-10, atol=1e-10)

@@ -1,62 +1,22 @@
-"""Losses made of others: terms that come and go over the iterations, and terms of equal pull."""
+"""Sums of losses whose terms pull equally hard."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import final
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from guideflow._require import in_range
 from guideflow.errors import InvalidArgument
-from guideflow.losses.base import Group, WeightedSum, as_sum, no_gradient
-from guideflow.losses.schedules import Timing
+from guideflow.losses.base import Loss, WeightedSum, as_sum
+from guideflow.losses.evaluation import Evaluation, no_gradient
 from guideflow.types import LossLike
-
-
-def schedule(
-    loss: LossLike,
-    *,
-    start: int = 0,
-    end: int | None = None,
-    fade_in: int = 0,
-    fade_out: int = 0,
-    before: float = 0.0,
-    after: float = 0.0,
-) -> WeightedSum:
-    """Switch a loss on and off over the iterations, at once or gradually.
-
-        gf.schedule(colour, end=20)                          the first 20 updates only
-        gf.schedule(style, start=10, fade_in=5)              from then on, with 1/6, 2/6, ... of its weight at first
-        gf.schedule(layout, end=30, fade_out=30, after=0.1)  ever less
-
-    The weight at iteration i decides the update from iteration i to i + 1. Only the gradient is scheduled: the reported
-    loss has the weights of the end at every iteration, so that values can be compared, and `keep="best"`,
-    `target_loss` and `patience` mean the same throughout (patience counts from when the weights have settled).
-    A term that is off is evaluated without gradient, for the history. Schedules of schedules multiply.
-
-    Arguments:
-        loss: a loss or a sum, whose every term is then scheduled.
-        start: first iteration on which it is on.
-        end: first iteration on which it is off again; None for never.
-        fade_in: number of iterations, from `start` on, that are on the way to the full weight.
-        fade_out: number of iterations, up to `end`, that are on the way from it.
-        before: share of the weight until `start`.
-        after: share of the weight from `end` on, and so in what the solve is judged by.
-
-    Returns:
-        The scheduled loss, to be added to others. What is left in the end must not be nothing.
-
-    Raises:
-        InvalidArgument: if a value is out of range, or there is no room for the fades.
-    """
-    timing = Timing(start, end, fade_in, fade_out, before, after)
-    whole = as_sum(loss)
-    return replace(whole, terms=tuple(replace(term, timings=(*term.timings, timing)) for term in whole.terms))
 
 
 @final
 @dataclass(frozen=True)
-class Balanced(Group):
+class Balanced(Loss):
     """A sum whose terms pull equally hard on every image; made by `balanced`.
 
         dL/dx = c sum_j w_j g_j / norm(g_j),    g_j = dL_j/dx,    c = sum_j |w_j| norm(g_j) / sum_j |w_j|
@@ -72,37 +32,37 @@ class Balanced(Group):
     name: str = "balanced"
 
     def __post_init__(self) -> None:
-        """Validate."""
         if len(self.sum.terms) < 2:
             raise InvalidArgument(
                 f"Got {self.sum.describe()!r} to balance. Expected at least two terms: `gf.balanced(a, 2 * b)`."
             )
-        if isinstance(self.limit, bool) or not isinstance(self.limit, int | float) or not self.limit >= 1:
-            raise InvalidArgument(f"Got limit = {self.limit!r}. Expected a number of at least 1.")
+        in_range("limit", self.limit, 1)
 
-    def evaluate(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the plain sum, with the balanced gradient, and the value of each term."""
-        if not (torch.is_grad_enabled() and image.requires_grad):
-            return self.sum.evaluate(image)
-        x = image.detach().requires_grad_()
-        total, values = self.sum.evaluate(x)
-        weights = {name: weight for name, weight in self.sum.weights(self.sum.iteration).items() if weight != 0}
-        pulls = {name: _gradient(values[name], x, name) for name in weights}
-        norms = {name: torch.linalg.vector_norm(pull.flatten(1), dim=1) for name, pull in pulls.items()}
-        share = sum(abs(weight) for weight in weights.values()) or 1.0
-        common = sum((abs(weights[name]) * norms[name] for name in weights), x.new_zeros(len(x))) / share
-        gradient = torch.zeros_like(x)
-        for name, weight in weights.items():
-            factor = (common / norms[name].clamp(min=torch.finfo(x.dtype).tiny)).clamp(max=self.limit)
-            gradient = gradient + weight * factor.view(-1, *[1] * (x.dim() - 1)) * pulls[name]
-        # A linear function of the image with exactly this gradient, worth exactly the sum.
-        linear = (gradient * (image - image.detach())).flatten(1).sum(1)
-        return total.detach() + linear, {name: value.detach() for name, value in values.items()}
+    def __call__(self, image: Any) -> Tensor:
+        """Return the plain sum, with the balanced gradient."""
+        return self.evaluate(image).loss
 
-    def at(self, iteration: int) -> "Balanced":
-        """Return the loss with the weights of an iteration in its gradient."""
-        inner = self.sum.at(iteration)
-        return self if inner is self.sum else replace(self, sum=inner)
+    def evaluate(self, images: Tensor, iteration: int | None = None) -> Evaluation:
+        """Return the plain sum and, as objective, the sum with its factors, each with the balanced gradient."""
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return self.sum.evaluate(images, iteration)
+        x = images.detach().requires_grad_()
+        parts = [term.evaluate(x, iteration) for term in self.sum.terms]
+        found, weights = self.sum.add(parts, x, iteration), self.sum.weights(iteration)
+        on = [(w, part.objective, name) for (name, w), part in zip(weights.items(), parts, strict=True) if w != 0]
+        pulls = [_gradient(value, x, name) for _, value, name in on]
+        norms = [torch.linalg.vector_norm(pull.flatten(1), dim=1) for pull in pulls]
+        whole = sum((abs(w) * norm for (w, *_), norm in zip(on, norms, strict=True)), x.new_zeros(len(x)))
+        common = whole / (sum(abs(w) for w, *_ in on) or 1.0)
+        objective, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
+        for (weight, value, _), pull, norm in zip(on, pulls, norms, strict=True):
+            factor = (common / norm.clamp(min=torch.finfo(x.dtype).tiny)).clamp(max=self.limit)
+            objective = objective + weight * factor * value.detach()
+            gradient = gradient + weight * factor.view(-1, *[1] * (x.dim() - 1)) * pull
+        # A linear function of the images with exactly this gradient, worth nothing here.
+        linear = (gradient * (images - images.detach())).flatten(1).sum(1)
+        terms = {name: value.detach() for name, value in found.terms.items()}
+        return Evaluation(found.loss.detach() + linear, objective + linear, terms)
 
     @property
     def settled(self) -> int:
@@ -119,7 +79,7 @@ class Balanced(Group):
         return f"balanced({self.sum.describe()})"
 
     def references(self) -> Sequence[Tensor]:
-        """Return the reference pictures of all terms."""
+        """Return the reference images of all terms."""
         return self.sum.references()
 
 
@@ -131,7 +91,8 @@ def balanced(*losses: LossLike, limit: float = 1000.0) -> Balanced:
     Weights become shares of the pull: in `gf.balanced(identity, 0.5 * style)` identity pulls twice as hard as style,
     whatever their units. Norms are taken for each image by itself. c is the mean norm, so that terms which are equal
     already stay as they are, and the pull fades as all of them are met. Values, reported and compared, are those of the
-    plain sum. The cost is one backward pass through each loss, as for a sum, and one through the sampler.
+    plain sum; a solver that weighs steps by what it differentiates sees c sum_j w_j L_j / norm(g_j). The cost is one
+    backward pass through each loss, as for a sum, and one through the sampler.
 
     Arguments:
         losses: two or more losses, or one sum.

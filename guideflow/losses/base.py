@@ -1,20 +1,20 @@
-"""Losses: the algebra of weighted sums, and the checks every loss goes through."""
+"""Losses: the algebra of weighted sums, and what an evaluation of one returns."""
 
-import re
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any
+from math import isfinite, prod
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument, InvalidLoss
-from guideflow.losses.schedules import Timing
+from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, plain, unique
+from guideflow.losses.schedules import Ramp
 from guideflow.types import LossLike
-
-_COLUMNS = ("loss", "gradient_norm", "control_norm")  # that every history has
 
 
 class Loss(ABC):
@@ -36,168 +36,184 @@ class Loss(ABC):
         return loss_name(self)
 
     def references(self) -> Sequence[Tensor]:
-        """Return the reference pictures to show, each (3, height, width) in [0, 1]; by default none."""
+        """Return the reference images to show, each (3, height, width) in [0, 1]; by default none."""
         return ()
 
-    def at(self, iteration: int) -> "Loss":
-        """Return the loss that guides an iteration; itself, unless it is scheduled.
+    def evaluate(self, images: Tensor, iteration: int | None = None) -> Evaluation:
+        """Return what judges and what guides the images at an iteration; None for the end.
 
-        Called on its own, a loss is what it comes to in the end. A solve is judged by that at every iteration: it is
-        the reported loss, and what `keep="best"`, `target_loss` and `patience` compare. `at` decides the gradient.
+        Called on its own, a loss is what it comes to in the end. One that changes over the iterations in a way of its
+        own overrides this, and `settled`.
         """
-        return self
+        return plain(self(images))
 
     @property
     def settled(self) -> int:
-        """First iteration from which `at` no longer changes anything."""
+        """First iteration from which the objective is that of the end."""
         return 0
 
-    def named(self, name: str) -> "Loss":
+    @property
+    def lasting(self) -> bool:
+        """Whether something is left of the loss in the end."""
+        return True
+
+    def named(self, name: str) -> Loss:
         """Return this loss under another name."""
         return WeightedSum((Term(1.0, self, name),), name=name)
 
-    def __mul__(self, weight: float) -> "WeightedSum":
-        """Weight the loss."""
+    def scheduled(
+        self,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        fade_in: int = 0,
+        fade_out: int = 0,
+        before: float = 0.0,
+        after: float = 0.0,
+    ) -> WeightedSum:
+        """Return this loss switched on and off over the iterations, at once or gradually.
+
+            colour.scheduled(end=20)                           the first 20 updates only
+            style.scheduled(start=10, fade_in=5)               from then on, with 1/6, 2/6, ... of its weight at first
+            layout.scheduled(end=30, fade_out=30, after=0.1)   ever less
+
+        The weight at iteration i decides the update from iteration i to i + 1. Only the gradient is scheduled: the
+        reported loss has the weights of the end at every iteration, so that values can be compared, and `keep="best"`,
+        `target_loss` and `patience` mean the same throughout (patience counts from when the weights have settled).
+        A term that is off is evaluated without gradient, for the history. Of a sum every term is scheduled; schedules
+        of schedules multiply.
+
+        Arguments:
+            start: First iteration on which it is on.
+            end: First iteration on which it is off again; None for never.
+            fade_in: Number of iterations, from `start` on, that are on the way to the full weight.
+            fade_out: Number of iterations, up to `end`, that are on the way from it.
+            before: Share of the weight until `start`.
+            after: Share of the weight from `end` on, and so in what the solve is judged by.
+
+        Returns:
+            The scheduled loss, to be added to others. What is left in the end must not be nothing.
+
+        Raises:
+            InvalidArgument: If a value is out of range, or there is no room for the fades.
+        """
+        ramp, whole = Ramp(start, end, fade_in, fade_out, before, after), as_sum(self)
+        return replace(whole, terms=tuple(replace(term, ramps=(*term.ramps, ramp)) for term in whole.terms))
+
+    def __mul__(self, weight: float) -> WeightedSum:
         return as_sum(self).scaled(weight)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, weight: float) -> "WeightedSum":
-        """Divide the loss by a number."""
+    def __truediv__(self, weight: float) -> WeightedSum:
         return as_sum(self).scaled(1 / weight)
 
-    def __neg__(self) -> "WeightedSum":
-        """Turn a loss into a reward."""
+    def __neg__(self) -> WeightedSum:
         return as_sum(self).scaled(-1.0)
 
-    def __add__(self, other: LossLike | int) -> "Loss":
-        """Add another loss, or any callable that is one."""
-        if isinstance(other, int) and other == 0:
+    def __add__(self, other: LossLike | int) -> Loss:
+        if isinstance(other, int) and other == 0:  # what `sum` begins with
             return self
         return WeightedSum((*as_sum(self).terms, *as_sum(other).terms))
 
-    def __radd__(self, other: LossLike | int) -> "Loss":
-        """Add to a plain callable, or to the 0 that `sum` begins with."""
-        if isinstance(other, int) and other == 0:
-            return self
-        return as_sum(other) + self
+    def __radd__(self, other: LossLike | int) -> Loss:
+        return self if isinstance(other, int) and other == 0 else as_sum(other) + self
 
-    def __sub__(self, other: LossLike) -> "Loss":
-        """Subtract another loss."""
+    def __sub__(self, other: LossLike) -> Loss:
         return self + as_sum(other).scaled(-1.0)
-
-
-class Group(Loss):
-    """A loss made of several, which are logged too."""
-
-    @property
-    @abstractmethod
-    def lasting(self) -> bool:
-        """Whether some term has a weight in the end."""
-
-    @abstractmethod
-    def evaluate(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and the unweighted value of each term."""
-
-    def __call__(self, image: Any) -> Tensor:
-        """Return the loss."""
-        return self.evaluate(image)[0]
 
 
 @dataclass(frozen=True)
 class Term:
-    """One entry of a weighted sum; its weight at an iteration is `weight` times the product of its timings."""
+    """One entry of a weighted sum; its weight at an iteration is `weight` times the product of its ramps."""
 
     weight: float
     loss: LossLike
     name: str
-    timings: tuple[Timing, ...] = ()
+    ramps: tuple[Ramp, ...] = ()
 
     def weight_at(self, iteration: int | None) -> float:
         """Return the weight at an iteration, or in the end."""
-        return self.weight * prod(time.final if iteration is None else time(iteration) for time in self.timings)
+        return self.weight * prod(ramp.final if iteration is None else ramp(iteration) for ramp in self.ramps)
+
+    def evaluate(self, images: Tensor, iteration: int | None) -> Evaluation:
+        """Evaluate the loss and check what it returns; of weight 0, without gradient."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.weight_at(iteration) != 0):
+            found = self.loss.evaluate(images, iteration) if isinstance(self.loss, Loss) else plain(self.loss(images))
+            return checked(found, self.name, images)
 
     def describe(self) -> str:
         """Return the term as one reads it: `0.5 * style (from 10)`."""
-        name = " ".join((self.name, *map(str, self.timings)))
+        name = " ".join((self.name, *map(str, self.ramps)))
         return name if self.weight == 1 else f"{self.weight:g} * {name}"
 
 
+@final
 @dataclass(frozen=True)
-class WeightedSum(Group):
+class WeightedSum(Loss):
     """A weighted sum of losses; every term is logged, unweighted, under a unique name.
 
     A term of weight 0 is only logged: it is evaluated without gradient and cannot spoil the sum.
 
     Arguments:
-        terms: what is added.
-        name: name of the sum as a term of another one.
-        iteration: the iteration whose weights the gradient has; None for those of the end, which the value always has.
+        terms: What is added.
+        name: Name of the sum as a term of another one.
     """
 
     terms: tuple[Term, ...]
     name: str = ""
-    iteration: int | None = None
 
     def __post_init__(self) -> None:
-        """Make the names unique: identity, identity-2, ..."""
-        taken, terms = list(_COLUMNS), []
+        taken, terms = list(COLUMNS), []
         for term in self.terms:
-            taken.append(_unique(term.name, taken))
+            taken.append(unique(term.name, taken))
             terms.append(replace(term, name=taken[-1]))
         object.__setattr__(self, "terms", tuple(terms))
 
-    def evaluate(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum and the unweighted value of each term, those of nested sums included."""
-        values: dict[str, Tensor] = {}
-        taken = [*_COLUMNS, *(term.name for term in self.terms)]
-        total = judged = image.new_zeros(len(image))
-        for term in self.terms:
-            now, finally_ = term.weight_at(self.iteration), term.weight_at(None)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and now != 0):
-                value, inside = _checked(term.loss, term.name, image)
-            values[term.name] = value
-            for name, inner in inside.items():
-                taken.append(_unique(name, taken))
+    def __call__(self, image: Any) -> Tensor:
+        """Return the sum, with the weights of the end."""
+        return self.evaluate(image).loss
+
+    def evaluate(self, images: Tensor, iteration: int | None = None) -> Evaluation:
+        """Return the weighted sums and the unweighted value of each term, those of nested sums included."""
+        return self.add([term.evaluate(images, iteration) for term in self.terms], images, iteration)
+
+    def add(self, parts: Sequence[Evaluation], images: Tensor, iteration: int | None) -> Evaluation:
+        """Add up the evaluations of the terms."""
+        loss = objective = images.new_zeros(len(images))
+        for term, part in zip(self.terms, parts, strict=True):
+            if finally_ := term.weight_at(None):
+                loss = loss + finally_ * part.loss
+            if now := term.weight_at(iteration):
+                objective = objective + now * part.objective
+        if self.settled and torch.is_grad_enabled() and images.requires_grad and not objective.requires_grad:
+            objective = 0 * images.flatten(1).sum(1)  # while nothing is on
+        values, taken = dict[str, Tensor](), [*COLUMNS, *(term.name for term in self.terms)]
+        for term, part in zip(self.terms, parts, strict=True):
+            values[term.name] = part.loss
+            for name, inner in part.terms.items():
+                taken.append(unique(name, taken))
                 values[taken[-1]] = inner
-            if now != 0:
-                total = total + now * value
-            if finally_ != 0:
-                judged = judged + finally_ * value.detach()
-        if all(term.weight_at(self.iteration) == term.weight_at(None) for term in self.terms):
-            return total, values
-        # The value is what a solve is judged by at every iteration; the gradient is that of this iteration's weights.
-        if not total.requires_grad and image.requires_grad and torch.is_grad_enabled():
-            total = 0 * image.flatten(1).sum(1)
-        return judged + (total - total.detach()), values
+        return Evaluation(loss, objective, values)
 
     def weights(self, iteration: int | None = None) -> dict[str, float]:
         """Return the weight of each term at an iteration, or in the end."""
         return {term.name: term.weight_at(iteration) for term in self.terms}
 
-    def at(self, iteration: int) -> "WeightedSum":
-        """Return the sum with the weights of an iteration in its gradient."""
-        losses = [term.loss.at(iteration) if isinstance(term.loss, Loss) else term.loss for term in self.terms]
-        terms = tuple(replace(term, loss=loss) for term, loss in zip(self.terms, losses, strict=True))
-        same = all(one.loss is other.loss and not one.timings for one, other in zip(terms, self.terms, strict=True))
-        return self if same else replace(self, terms=terms, iteration=iteration)
-
-    @property
-    def lasting(self) -> bool:
-        """Whether some term has a weight in the end."""
-        return any(
-            term.weight_at(None) != 0 and (not isinstance(term.loss, Group) or term.loss.lasting) for term in self.terms
-        )
-
     @property
     def settled(self) -> int:
         """First iteration from which every weight is what it stays."""
         inner = (term.loss.settled for term in self.terms if isinstance(term.loss, Loss))
-        return max((0, *inner, *(time.settled for term in self.terms for time in term.timings)))
+        return max((0, *inner, *(ramp.settled for term in self.terms for ramp in term.ramps)))
 
-    def scaled(self, weight: float) -> "WeightedSum":
+    @property
+    def lasting(self) -> bool:
+        """Whether some term has a weight in the end."""
+        return any(term.weight_at(None) and getattr(term.loss, "lasting", True) for term in self.terms)
+
+    def scaled(self, weight: float) -> WeightedSum:
         """Return the sum with every weight multiplied."""
-        if not isinstance(weight, int | float) or weight != weight or abs(weight) == float("inf"):
+        if not isinstance(weight, int | float) or not isfinite(weight):
             raise InvalidArgument(f"A loss was multiplied by {weight!r}. Expected a finite number, as in `2 * loss`.")
         return replace(self, terms=tuple(replace(term, weight=weight * term.weight) for term in self.terms))
 
@@ -206,17 +222,18 @@ class WeightedSum(Group):
         return " + ".join(term.describe() for term in self.terms).replace("+ -", "- ")
 
     def references(self) -> Sequence[Tensor]:
-        """Return the reference pictures of all terms."""
-        found = [ref for term in self.terms if isinstance(term.loss, Loss) for ref in term.loss.references()]
-        return tuple(found)
+        """Return the reference images of all terms."""
+        return tuple(ref for term in self.terms if isinstance(term.loss, Loss) for ref in term.loss.references())
 
 
-def loss_name(loss: LossLike) -> str:
-    """Return the name a loss has in logs: its own, or that of its function or class, in lower case."""
-    name = getattr(loss, "name", "") or getattr(loss, "__name__", "") or type(loss).__name__
-    if not isinstance(name, str) or name == "<lambda>":
-        return "loss-term"
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+def evaluate(loss: LossLike, images: Tensor, iteration: int | None = None) -> Evaluation:
+    """Evaluate any loss at an iteration, None for the end, or raise `InvalidLoss` with the cure."""
+    return as_sum(loss).evaluate(images, iteration)
+
+
+def as_loss(loss: LossLike, name: str = "") -> WeightedSum:
+    """Give any callable the algebra of losses: `0.5 * gf.as_loss(my_function)`."""
+    return WeightedSum((Term(1.0, loss, name or loss_name(loss)),), name=name) if name else as_sum(loss)
 
 
 def as_sum(loss: object) -> WeightedSum:
@@ -229,71 +246,3 @@ def as_sum(loss: object) -> WeightedSum:
             "for example `gf.load_loss('identity', reference='me.png')`."
         )
     return WeightedSum((Term(1.0, loss, loss_name(loss)),))
-
-
-def as_loss(loss: LossLike, name: str = "") -> WeightedSum:
-    """Give any callable the algebra of losses: `0.5 * gf.as_loss(my_function)`."""
-    return WeightedSum((Term(1.0, loss, name or loss_name(loss)),), name=name) if name else as_sum(loss)
-
-
-def evaluate(loss: LossLike, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of each image and the unweighted terms by name, or raise `InvalidLoss` with the cure."""
-    return as_sum(loss).evaluate(image)
-
-
-def _unique(name: str, taken: Collection[str]) -> str:
-    found, count = name, 1
-    while found in taken:
-        count += 1
-        found = f"{name}-{count}"
-    return found
-
-
-def _checked(loss: LossLike, name: str, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    value, inside = loss.evaluate(image) if isinstance(loss, Group) else (loss(image), {})
-    return _checked_value(value, name, image), inside
-
-
-def require_lasting(loss: WeightedSum) -> None:
-    """Refuse a schedule that ends with nothing to compare iterates by."""
-    if loss.settled and not loss.lasting:
-        raise InvalidLoss(
-            f"Nothing is left of the loss '{loss.describe()}' in the end, so its iterates cannot be compared. Add a "
-            "loss that stays, or keep a share of this one: `gf.schedule(loss, end=30, after=0.1)`."
-        )
-
-
-def _checked_value(value: object, name: str, image: Tensor) -> Tensor:
-    """Return what a loss returned, in the dtype of the images, or refuse all but one differentiable number per image.
-
-    Raises:
-        InvalidLoss: with the name of the loss, what it returned and the cure.
-    """
-    batch = len(image)
-    if not isinstance(value, Tensor):
-        raise InvalidLoss(
-            f"Loss '{name}' returned a {type(value).__name__}. Expected a tensor of shape ({batch},): "
-            "one number per image."
-        )
-    if value.shape != (batch,):
-        cure = (
-            "Return one number per image, for example `.flatten(1).mean(1)` instead of `.mean()`."
-            if value.dim() == 0
-            else "Reduce every dimension but the first, for example with `.flatten(1).mean(1)`."
-        )
-        raise InvalidLoss(
-            f"Loss '{name}' returned shape {tuple(value.shape)} for {batch} images. Expected ({batch},). {cure}"
-        )
-    if not value.is_floating_point():
-        raise InvalidLoss(f"Loss '{name}' returned {value.dtype}. Expected a differentiable floating-point tensor.")
-    if torch.is_grad_enabled() and image.requires_grad and not value.requires_grad:
-        raise no_gradient(name)
-    return value.to(image.dtype)
-
-
-def no_gradient(name: str) -> InvalidLoss:
-    """Return the error for a loss that the images do not reach."""
-    return InvalidLoss(
-        f"Loss '{name}' has no gradient with respect to the images. Expected a differentiable loss: remove "
-        "`.detach()`, `.item()`, `.numpy()` and `torch.no_grad()` from it, or log it only, with `0 * loss`."
-    )

@@ -1,13 +1,13 @@
 """How the weight of a loss changes over the iterations."""
 
-from dataclasses import dataclass, fields
-from math import isfinite
+from dataclasses import dataclass
 
+from guideflow._require import count, in_range
 from guideflow.errors import InvalidArgument
 
 
 @dataclass(frozen=True)
-class Timing:
+class Ramp:
     """A factor that is 1 for some iterations, and fades in before and out after them.
 
         w(i) = 1 - (1 - before) (1 - r(i)) - (1 - after) (1 - f(i))
@@ -15,16 +15,10 @@ class Timing:
 
     Iteration 0 is the unguided image; the weight at iteration i decides the update that leads to iteration i + 1.
 
-    Arguments:
-        start: first iteration on which the factor is more than `before`.
-        end: first iteration on which it is `after` again; None for never.
-        fade_in: number of iterations, from `start` on, that are on the way to 1.
-        fade_out: number of iterations, up to `end`, that are on the way from 1.
-        before: factor until `start`.
-        after: factor from `end` on.
+    Arguments: those of `Loss.scheduled`, in order.
 
     Raises:
-        InvalidArgument: if there is no room for the fades between `start` and `end`, or a value is out of range.
+        InvalidArgument: If there is no room for the fades between `start` and `end`, or a value is out of range.
     """
 
     start: int = 0
@@ -35,18 +29,11 @@ class Timing:
     after: float = 0.0
 
     def __post_init__(self) -> None:
-        """Validate."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("before", "after"):
-                good = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-            else:
-                good = (isinstance(value, int) and not isinstance(value, bool) and value >= 0) or (
-                    field.name == "end" and value is None
-                )
-            if not good:
-                kind = "a finite number" if field.name in ("before", "after") else "an integer of at least 0"
-                raise InvalidArgument(f"A schedule got {field.name} = {value!r}. Expected {kind}.")
+        for name in ("start", "fade_in", "fade_out", "end"):
+            if name != "end" or self.end is not None:
+                count(name, getattr(self, name), low=0)
+        in_range("before", self.before)
+        in_range("after", self.after)
         if self.end is None and (self.fade_out or self.after):
             raise InvalidArgument("A schedule got fade_out or after, and no end. Give the iteration too, as in end=30.")
         if self.end is not None and self.end - self.start < max(1, self.fade_in + self.fade_out):
@@ -73,7 +60,6 @@ class Timing:
         return self.start + self.fade_in if self.end is None else self.end
 
     def __str__(self) -> str:
-        """Say when it is on: `(from 10, to 30)`."""
         parts = [f"from {self.start}"] if self.start or self.fade_in else []
         parts += [] if self.end is None else [f"to {self.end}"]
         return f"({', '.join(parts) or 'always'})"
