@@ -247,6 +247,7 @@ def test_the_objective_of_a_balanced_sum_is_what_its_gradient_belongs_to() -> No
     torch.testing.assert_close(objective.detach(), common * (A(IMAGE) / ga + 3 * smoothness(IMAGE) / gs))
     torch.testing.assert_close(judged.detach(), A(IMAGE) + 3 * smoothness(IMAGE))
 
+
 def test_balanced_gradients_have_equal_norms_per_image() -> None:
     far = 100 * gf.as_loss(smoothness)
     loss = gf.balanced(A, far.named("far"))
