@@ -160,10 +160,12 @@ def test_resume_goes_on_bit_for_bit(home, capsys):
     assert main(["run", "--resume", "--out", "parts", "--iterations", "6"]) == 0
     assert torch.equal(gf.Solution.load("whole").images, gf.Solution.load("parts").images)
     capsys.readouterr()
-    assert "6 iterations are done already. To go on, type --iterations 56" in refused(
+    assert "6 iterations are done already. To go on, type --iterations 26" in refused(
         capsys, ["run", "--resume", "--out", "parts"]
     )
     assert "takes --sampler, --loss from the saved run" in refused(capsys, [*RUN, "--resume", "--out", "parts"])
+    for other in ("--solver", "--negative-prompt"):
+        assert f"takes {other} from" in refused(capsys, ["run", "--resume", "--out", "parts", other, "anchored"])
     assert "No solution is saved in nowhere" in refused(capsys, ["run", "--resume", "--out", "nowhere"])
 
 

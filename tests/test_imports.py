@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -13,33 +14,12 @@ import pytest
 import guideflow as gf
 from guideflow import registry
 from guideflow.testing import ConformanceFailure, check_loss, fake_distribution
-
-HEAVY = [
-    "PIL",
-    "accelerate",
-    "diffusers",
-    "gradio",
-    "insightface",
-    "kornia",
-    "matplotlib",
-    "onnxruntime",
-    "open_clip",
-    "pandas",
-    "rich",
-    "scipy",
-    "segmentation_models_pytorch",
-    "sympy",
-    "timm",
-    "torchvision",
-    "tqdm",
-    "transformers",
-    "typer",
-]
+from guideflow.testing.losses import HEAVY
 
 
 def run(code, *, torch_first=False):
     """Which heavy packages a fresh interpreter imports; with torch first, those of torch's own do not count."""
-    watched = HEAVY if torch_first else [*HEAVY, "torch"]
+    watched = [*HEAVY, "pandas", "sympy", "tqdm", *([] if torch_first else ["torch"])]
     code = f"{'import torch' if torch_first else ''}\nimport json, sys\nbefore = set(sys.modules)\n{code}"
     code += f"\nprint(json.dumps(sorted((set(sys.modules) - before) & set({watched!r}))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -48,6 +28,12 @@ def run(code, *, torch_first=False):
 
 def command(*arguments):
     return f"from guideflow.__main__ import main\nassert main({list(arguments)!r}) == 0"
+
+
+def test_what_is_slow_is_listed_once():
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    banned = re.search(r"banned-module-level-imports = \[(.*?)\]", text, re.DOTALL)[1]
+    assert re.findall(r'"(\w+)"', banned) == list(HEAVY)
 
 
 OWN = {"rich", "typer"}  # what the command line is made of

@@ -61,7 +61,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("
 def run_command(
     sampler: options.SamplerOption = None,
     loss: options.LossOption = None,
-    solver: options.SolverOption = "auto",
+    solver: options.SolverOption = None,
     prompt: options.PromptOption = None,
     negative_prompt: options.NegativePromptOption = None,
     seed: options.SeedOption = None,
@@ -79,8 +79,9 @@ def run_command(
 
     if not resume:
         return solve_new(sampler, loss or [], solver, prompt, negative_prompt, seed, iterations, out, gradient_mode)
-    given = {"--sampler": sampler, "--loss": loss, "--prompt": prompt, "--seed": seed, "--gradient-mode": gradient_mode}
-    return resume_saved(out, iterations, [name for name, value in given.items() if value], loss or [])
+    new = {"--sampler": sampler, "--loss": loss, "--solver": solver, "--prompt": prompt, "--seed": seed}
+    new |= {"--negative-prompt": negative_prompt, "--gradient-mode": gradient_mode}
+    return resume_saved(out, iterations, [name for name, value in new.items() if value], loss or [])
 
 
 @app.command("list")

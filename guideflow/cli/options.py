@@ -23,7 +23,7 @@ LossOption = Annotated[
         show_default=False,
     ),
 ]
-SolverOption = Annotated[str, typer.Option(help="NAME or NAME:key=value,...")]
+SolverOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...", show_default="auto")]
 PromptOption = Annotated[
     list[str] | None, typer.Option(help="Once for all images, or repeat: one per image.", show_default=False)
 ]

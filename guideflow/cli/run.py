@@ -10,12 +10,13 @@ from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.solution import Result, Solution
 
 INTERRUPTED = 130
+MORE = 20  # iterations to go on by, as suggested
 
 
 def solve_new(
     sampler: str | None,
     losses: list[str],
-    solver: str,
+    solver: str | None,
     prompts: list[str] | None,
     negative_prompts: list[str] | None,
     seeds: list[int] | None,
@@ -33,19 +34,18 @@ def solve_new(
         )
     _refuse_used(out)
     # Cheap and most likely mistyped first: a solver and the losses' references load before the sampler's weights.
-    made_solver, made_loss = load("solver", solver), load_losses(losses)
-    solution = gf.solve(
-        load("sampler", sampler),
-        made_loss,
-        prompt=prompts or "",
-        negative_prompt=negative_prompts,
-        seed=seeds or 0,
-        solver=made_solver,
-        max_iterations=20 if iterations is None else iterations,
-        gradient_mode=gradient_mode or "full",
-        callback=gf.callbacks.ProgressBar(),
-    )
-    return _finish(solution, out)
+    made_solver, made_loss = solver and load("solver", solver), load_losses(losses)
+    options = {
+        "prompt": prompts,
+        "negative_prompt": negative_prompts,
+        "seed": seeds,
+        "solver": made_solver,
+        "max_iterations": iterations,
+        "gradient_mode": gradient_mode,
+        "callback": gf.callbacks.ProgressBar(),
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    return _finish(gf.solve(load("sampler", sampler), made_loss, **given), out)
 
 
 def resume_saved(out: Path, iterations: int | None, also_given: list[str], losses: list[str]) -> int:
@@ -60,7 +60,7 @@ def resume_saved(out: Path, iterations: int | None, also_given: list[str], losse
     if saved.state.iteration >= total:
         raise CannotResume(
             f"{saved.state.iteration} iterations are done already. To go on, type "
-            f"--iterations {saved.state.iteration + 50} or any number above."
+            f"--iterations {saved.state.iteration + MORE} or any number above."
         )
     loss = load_losses(losses) if losses else None
     return _finish(gf.resume(out, max_iterations=total, loss=loss, callback=gf.callbacks.ProgressBar()), out)
@@ -117,7 +117,7 @@ def show(solution: Solution, out: Path) -> None:
     saved = f"{pictures[0]} to {pictures[-1].name}" if len(pictures) > 1 else str(pictures[0] if pictures else out)
     console.print(f"Saved {saved}, with history.csv and manifest.json.", highlight=False, soft_wrap=True)
     if any(result.can_go_on for result in solution.result):
-        more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else 20)
+        more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else MORE)
         console.print(
             f"Go on with: guideflow run --resume --out {shlex.quote(str(out))} --iterations {more}",
             highlight=False,

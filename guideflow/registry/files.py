@@ -59,7 +59,6 @@ class FunctionLoss(Loss):
     """
 
     def __init__(self, function: Callable[..., Tensor], options: dict[str, Any]) -> None:
-        """Remember both."""
         self.name = function.__name__
         self._function, self._options = function, options
 

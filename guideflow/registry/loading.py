@@ -111,7 +111,6 @@ class Option:
     default: str | None
 
     def __str__(self) -> str:
-        """Write the option as it stands in a signature."""
         return f"{self.name}={self.default}" if self.default is not None else f"{self.name} (required)"
 
 

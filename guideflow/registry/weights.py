@@ -35,7 +35,6 @@ class Download:
         return any(all(any(snapshot.glob(pattern)) for pattern in self.files) for snapshot in snapshots)
 
     def __str__(self) -> str:
-        """Write the repository, the files and the size."""
         return f"{self.repository}: {', '.join(self.files)} (about {gigabytes(self.size)})"
 
 
