@@ -15,7 +15,6 @@ from .images import check_image as check_image
 from .losses.balancing import balanced as balanced
 from .losses.base import Loss as Loss
 from .losses.base import as_loss as as_loss
-from .problem import Noise as Noise
 from .problem import Problem as Problem
 from .problem import Rollout as Rollout
 from .problem import draw_noise as draw_noise
@@ -29,7 +28,6 @@ from .sampler import AffineSampler as AffineSampler
 from .sampler import Sampler as Sampler
 from .sampler import Schedule as Schedule
 from .solution import Result as Result
-from .solution import Settings as Settings
 from .solution import Solution as Solution
 from .solve import iterate as iterate
 from .solve import resume as resume

@@ -16,7 +16,6 @@ import pytest
 import guideflow as gf
 import tiny
 from guideflow import callbacks, errors, images, registry, testing
-from guideflow.registry import hooks
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -92,8 +91,7 @@ def public(module):
 
 @pytest.mark.parametrize("name", sorted(public(gf)))
 def test_every_public_name_is_in_the_reference(name):
-    aliases = ("Image", "Latent", "PerImage")
-    assert documented(getattr(gf, name), name) or (name in aliases and "guideflow.types" in DIRECTIVES)
+    assert documented(getattr(gf, name), name)
 
 
 @pytest.mark.parametrize("module", [callbacks, errors, images, registry, testing], ids=lambda module: module.__name__)
@@ -104,9 +102,8 @@ def test_every_name_of_a_public_module_is_in_the_reference(module):
 
 
 @pytest.mark.parametrize("name", sorted(registry.HOOKS.values()))
-def test_every_hook_is_a_heading_with_its_exact_signature(name):
-    signature = str(inspect.signature(getattr(hooks, name))).replace("'", "")
-    assert f"\n### `{name}{signature}`\n" in (DOCS / "api" / "plugins.md").read_text()
+def test_every_hook_is_a_heading(name):
+    assert f"\n### `{name}()" in (DOCS / "api" / "plugins.md").read_text()
 
 
 def test_every_command_is_documented():

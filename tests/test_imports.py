@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -74,6 +75,10 @@ def test_what_type_checkers_see_is_what_there_is(package):
     stars = {}
     exec(f"from {module.__name__} import *", stars)
     assert names <= stars.keys()
+
+
+def test_the_public_surface_stays_small():
+    assert len([name for name in gf.__all__ if not inspect.ismodule(getattr(gf, name))]) <= 42
 
 
 LOSS = """
