@@ -306,6 +306,14 @@ def test_every_first_party_entry_has_a_summary_and_an_extra_that_exists():
 
 
 def test_an_object_that_takes_no_attribute_has_no_config(install):
-    hook = "import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses():\n    return {'slot': int}\n"
+    hook = "import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses():\n    return {'slot': lambda: len}\n"
     install("slot = plugin_slot", hook)
     assert registry.config(gf.load_loss("slot")) is None
+
+
+@pytest.mark.parametrize(("kind", "plural"), [("sampler", "samplers"), ("loss", "losses"), ("solver", "solvers")])
+def test_what_a_factory_makes_is_of_its_kind(install, kind, plural):
+    hook = f"import guideflow as gf\n@gf.hookimpl\ndef guideflow_{plural}():\n    return {{'odd': int}}\n"
+    install("odd = plugin_odd", hook)
+    with pytest.raises(BrokenPlugin, match=f"The {kind} 'odd' is made as a int. Expected"):
+        getattr(gf, f"load_{kind}")("odd")

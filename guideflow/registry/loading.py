@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from guideflow._require import did_you_mean
-from guideflow.errors import InvalidArgument
+from guideflow.errors import BrokenPlugin, InvalidArgument
 from guideflow.registry.configs import note
 from guideflow.registry.discovery import find
 from guideflow.registry.entries import is_file
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from guideflow.sampler import Sampler
     from guideflow.solvers import Solver
     from guideflow.types import LossLike
+
+_BASES: Final = {"sampler": "guideflow.sampler:Sampler", "solver": "guideflow.solvers:Solver"}
 
 
 def load_sampler(name: str, /, **options: Any) -> Sampler:
@@ -76,7 +79,11 @@ def load_solver(name: str, /, **options: Any) -> Solver[Any]:
 def _load(kind: str, name: str, given: dict[str, Any]) -> Any:
     make = factory(kind, name)
     _check(kind, name, make, given)
-    return note(make(**given), name, given)
+    made = make(**given)
+    if not (callable(made) if kind == "loss" else isinstance(made, resolve_name(_BASES[kind]))):
+        expected = "a callable" if kind == "loss" else f"one derived from `gf.{kind.title()}`"
+        raise BrokenPlugin(f"The {kind} {name!r} is made as a {type(made).__name__}. Expected {expected}.")
+    return note(made, name, given)
 
 
 def factory(kind: str, name: str) -> Callable[..., Any]:
