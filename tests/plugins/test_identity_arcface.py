@@ -14,7 +14,6 @@ onnx = pytest.importorskip("onnx")
 numpy_helper, helper = onnx.numpy_helper, onnx.helper
 reference = pytest.importorskip("onnx.reference")
 FLOAT = onnx.TensorProto.FLOAT
-N = np.random.default_rng(0)
 
 
 class Graph:
@@ -22,6 +21,7 @@ class Graph:
 
     def __init__(self):
         self.nodes, self.weights = [], []
+        self.generator = np.random.default_rng(0)
 
     def weight(self, values):
         name = f"w{len(self.weights)}"
@@ -29,7 +29,7 @@ class Graph:
         return name
 
     def random(self, *shape, scale=0.3):
-        return self.weight((N.standard_normal(shape) * scale).astype(np.float32))
+        return self.weight((self.generator.standard_normal(shape) * scale).astype(np.float32))
 
     def __call__(self, op, *inputs, outputs=1, **attributes):
         names = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
@@ -127,7 +127,7 @@ OPERATORS = {
     "GlobalAveragePool": {},
     "LeakyRelu": dict(alpha=0.2),
     "LpNormalization": dict(axis=1),
-    "MatMul": dict(inputs=[N.standard_normal((6, 5)).astype(np.float32)]),
+    "MatMul": dict(inputs=[np.random.default_rng(1).standard_normal((6, 5)).astype(np.float32)]),
     "Mul": dict(inputs=[np.float32(3)]),
     "Pow": dict(inputs=[np.float32(2)]),
     "ReduceMean": dict(axes=[2, 3], keepdims=0),

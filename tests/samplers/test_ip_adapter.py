@@ -43,12 +43,13 @@ def test_result_equals_the_pipeline(base, picture, guidance_scale, count):
 
     checkpoint, adapter = base
     pictures = [picture, picture.flip(-1)][:count]
-    sampler = LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=guidance_scale)
+    parts = load_parts(checkpoint, dtype="float64")
+    sampler = LatentSampler(parts, perflow_schedule(), guidance_scale=guidance_scale)
     adapted = with_ip_adapter(sampler, adapter, pictures if count > 1 else picture, SCALE)
     states = run(adapted, ("a cat", "a dog"))
 
     kind = "XL" if "sdxl" in str(checkpoint) else ""
-    pipeline = getattr(diffusers, f"StableDiffusion{kind}Pipeline").from_pretrained(checkpoint)
+    pipeline = getattr(diffusers, f"StableDiffusion{kind}Pipeline").from_pretrained(checkpoint).to(torch.float64)
     pipeline.load_ip_adapter(str(adapter.parent), subfolder="", weight_name=adapter.name)
     pipeline.set_ip_adapter_scale(SCALE)
     seen = []
@@ -69,16 +70,16 @@ def test_result_equals_the_pipeline(base, picture, guidance_scale, count):
         states[0], adapted.schedule[0]._replace(time=float(t)), adapted.condition(["a cat", "a dog"])
     )
     torch.testing.assert_close(z[:2], states[0])
-    torch.testing.assert_close(found, output, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(found, output, atol=1e-12, rtol=1e-12)
 
 
 def test_scale_zero_and_the_sampler_it_was_made_of_are_as_without(base, picture):
     checkpoint, adapter = base
-    sampler = LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=2.0)
+    sampler = LatentSampler(load_parts(checkpoint, dtype="float64"), perflow_schedule(), guidance_scale=2.0)
     before = run(sampler)[-1]
     strong, off = with_ip_adapter(sampler, adapter, picture, 1.0), with_ip_adapter(sampler, adapter, picture, 0.0)
     assert torch.equal(run(sampler)[-1], before)
-    torch.testing.assert_close(run(off)[-1], before, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(run(off)[-1], before, atol=1e-12, rtol=1e-12)
     assert (run(strong)[-1] - before).abs().max() > 1e-2
     assert off.parts.unet.conv_in.weight.data_ptr() == sampler.parts.unet.conv_in.weight.data_ptr()
     assert not any(weight.requires_grad for weight in strong.parts.unet.parameters())
