@@ -1,6 +1,7 @@
 """Loading segmentation networks: folders of transformers and smp in their true layout, torchvision, what is missing."""
 
 import json
+import shutil
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -123,8 +124,8 @@ def test_smp_pictures_of_any_size_are_brought_to_a_multiple_of_its_stride(unet):
     assert loss.segment(NOISE[..., :35]).shape == (2, 48, 32)
 
 
-def test_smp_reads_names_and_normalisation_that_lie_beside_it(unet):
-    folder, _ = unet
+def test_smp_reads_names_and_normalisation_that_lie_beside_it(unet, tmp_path):
+    folder = shutil.copytree(unet[0], tmp_path / "unet")
     with pytest.raises(InvalidArgument, match=r"has no preprocessor_config\.json.*0\.485"):
         load_segmenter(folder)
     (folder / "preprocessor_config.json").write_text(
