@@ -70,7 +70,7 @@ def run_command(
     out: options.OutOption = Path("out"),
     resume: options.ResumeOption = False,
 ) -> int:
-    """Guide a sampler with losses, and save pictures, history and everything needed to go on.
+    """Guide a sampler with losses, and save images, history and everything needed to go on.
 
     For example: guideflow run --sampler avatars-perflow --loss avatars-identity:reference=me.png
     --prompt "a smiling person" --seed 0 --seed 1 --out me

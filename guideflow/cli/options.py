@@ -40,7 +40,7 @@ IterationsOption = Annotated[
 GradientModeOption = Annotated[
     str | None,
     typer.Option(
-        help="full (fastest), windowed, checkpointed (least memory) or auto (what fits); the pictures are the same.",
+        help="full (fastest), windowed, checkpointed (least memory) or auto (what fits); the images are the same.",
         show_default="full",
     ),
 ]

@@ -113,8 +113,8 @@ def show(solution: Solution, out: Path) -> None:
     for result in dict.fromkeys(solution.result):
         if result.failed:
             console.print(f"{_word(result)}: {result.value}", highlight=False)
-    pictures = sorted(out.glob("guided-*.png"))
-    saved = f"{pictures[0]} to {pictures[-1].name}" if len(pictures) > 1 else str(pictures[0] if pictures else out)
+    images = sorted(out.glob("guided-*.png"))
+    saved = f"{images[0]} to {images[-1].name}" if len(images) > 1 else str(images[0] if images else out)
     console.print(f"Saved {saved}, with history.csv and manifest.json.", highlight=False, soft_wrap=True)
     if any(result.can_go_on for result in solution.result):
         more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else MORE)

@@ -42,7 +42,7 @@ class Entry:
         summary: One line for listings.
         extra: The extra of guideflow it needs, as in `pip install 'guideflow[extra]'`.
         licence: The licence of the weights it loads.
-        needs: What it asks for to work: `"face"` (in the picture), `"prompt"`, `"affine sampler"`, ...
+        needs: What it asks for to work: `"face"` (in the image), `"prompt"`, `"affine sampler"`, ...
         base: The model family a sampler builds on, such as "SD 1.5".
         steps: The numbers of steps it can take, such as "1 to 4".
         downloads: What its defaults fetch; `()` if its weights are included, None if it does not say.

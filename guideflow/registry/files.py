@@ -54,7 +54,7 @@ class FunctionLoss(Loss):
     """A function from a file as a loss, with its options.
 
     Arguments:
-        function: from images, and the options by keyword, to one number per picture.
+        function: from images, and the options by keyword, to one number per image.
         options: the options.
     """
 

@@ -11,7 +11,7 @@ def guideflow_samplers() -> Mapping[str, Entry]:
     """Samplers in closed form."""
     return {
         "toy-linear": Entry("guideflow.toy:ToyLinear", "a flow with a linear velocity: its optima are known exactly"),
-        "toy-mixture": Entry("guideflow.toy:ToyMixture", "exact sampler of twelve small pictures: shapes in colours"),
+        "toy-mixture": Entry("guideflow.toy:ToyMixture", "exact sampler of twelve small images: shapes in colours"),
     }
 
 
