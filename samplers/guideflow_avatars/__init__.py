@@ -12,11 +12,7 @@ from guideflow._lazy import lazy
 from guideflow.errors import InvalidArgument
 from guideflow.registry import Entry, hookimpl
 from guideflow_avatars.samplers import BASE as BASE
-from guideflow_avatars.samplers import avatars_instaflow as avatars_instaflow
-from guideflow_avatars.samplers import avatars_pcm as avatars_pcm
-from guideflow_avatars.samplers import avatars_perflow as avatars_perflow
-from guideflow_avatars.samplers import avatars_rectified_flow as avatars_rectified_flow
-from guideflow_avatars.samplers import avatars_turbo as avatars_turbo
+from guideflow_avatars.samplers import FAMILIES, LICENCE
 
 if TYPE_CHECKING:
     from guideflow_avatars.identity import AvatarsIdentity as AvatarsIdentity
@@ -35,14 +31,6 @@ __getattr__, __dir__ = lazy(
 )
 
 HERE = Path(__file__).parent
-_WEIGHTS_LICENCE = "CC BY 4.0 (trained on ToonHead by Johan Melin)"
-_SAMPLERS = {
-    "avatars-perflow": (avatars_perflow, "piecewise rectified flow", "4 or more"),
-    "avatars-rectified-flow": (avatars_rectified_flow, "2-rectified flow", "1 or more"),
-    "avatars-instaflow": (avatars_instaflow, "distilled rectified flow", "1"),
-    "avatars-turbo": (avatars_turbo, "adversarial distillation", "1 to 4"),
-    "avatars-pcm": (avatars_pcm, "phased consistency model", "4 or more"),
-}
 
 
 def portraits() -> tuple[str, ...]:
@@ -70,19 +58,7 @@ def portrait(name: str) -> Path:
 @hookimpl
 def guideflow_samplers() -> Mapping[str, Entry]:
     """Samplers of the avatars world."""
-    return {
-        name: Entry(
-            factory,
-            summary=f"cartoon portraits, 64x64; {family}",
-            extra="diffusers",
-            licence=_WEIGHTS_LICENCE,
-            needs=("prompt",),
-            base="avatars",
-            steps=steps,
-            downloads=(),
-        )
-        for name, (factory, family, steps) in _SAMPLERS.items()
-    }
+    return {name: family.entry(downloads=()) for name, family in FAMILIES.items()}
 
 
 @hookimpl
@@ -93,7 +69,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
             "guideflow_avatars.identity:AvatarsIdentity",
             summary="Distance to the person in a reference avatar",
             extra="diffusers",
-            licence=_WEIGHTS_LICENCE,
+            licence=LICENCE,
             needs=("reference",),
             downloads=(),
         ),
@@ -101,14 +77,14 @@ def guideflow_losses() -> Mapping[str, Entry]:
             "guideflow_avatars.segmentation:AvatarsSegmentation",
             summary="Distance of an avatar's layout to a drawn one, or to that of a reference avatar",
             extra="segmentation",
-            licence=_WEIGHTS_LICENCE,
+            licence=LICENCE,
             needs=("layout or reference",),
             downloads=(),
         ),
         "avatars-style": Entry(
             "guideflow_avatars.style:AvatarsStyle",
             summary="Distance to palette and texture of reference pictures",
-            licence=_WEIGHTS_LICENCE,
+            licence=LICENCE,
             needs=("reference",),
             downloads=(),
         ),
@@ -116,7 +92,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
             "guideflow_avatars.subject:AvatarsSubject",
             summary="Distance to a reference avatar in features learnt without labels",
             extra="subject",
-            licence=_WEIGHTS_LICENCE,
+            licence=LICENCE,
             needs=("reference",),
             downloads=(),
         ),

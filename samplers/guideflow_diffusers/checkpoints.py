@@ -12,7 +12,7 @@ from torch import nn
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers.hub import locate
-from guideflow_diffusers.lora import Weights, check_fit
+from guideflow_diffusers.weights import Weights, check_fit
 
 DENOISERS = ("unet", "transformer")
 _STABILITY = "model.diffusion_model."

@@ -1,4 +1,4 @@
-"""Decoders: latents to pictures, and cheaper gradients for the same pictures."""
+"""Decoders: latents to images, and cheaper gradients for the same images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -16,9 +16,6 @@ from guideflow._require import require
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers.hub import locate, missing
 from guideflow_diffusers.quiet import without_progress_bars
-
-if TYPE_CHECKING:
-    from guideflow_diffusers.latent import LatentSampler
 
 
 def decode_latents(vae: Any, z: Tensor, gradient: DecoderGradient | None = None) -> Tensor:
@@ -30,13 +27,13 @@ def decode_latents(vae: Any, z: Tensor, gradient: DecoderGradient | None = None)
         vae: An autoencoder whose configuration has `scaling_factor`, and either `shift_factor` (the mean), or
             `latents_mean` and `latents_std` for each channel, or neither.
         z: Latents, (B, C, h, w).
-        gradient: Stands in for the decoder's gradient; None for its own. The picture is the decoder's either way.
+        gradient: Stands in for the decoder's gradient; None for its own. The image is the decoder's either way.
 
     Returns:
         Pictures, (B, 3, H, W) in [0, 1].
     """
-    picture: Tensor = unscale_and_decode(vae, z) if gradient is None else _Borrowed.apply(z, vae, gradient)
-    return (picture / 2 + 0.5).clamp(0, 1)
+    image: Tensor = unscale_and_decode(vae, z) if gradient is None else _Borrowed.apply(z, vae, gradient)
+    return (image / 2 + 0.5).clamp(0, 1)
 
 
 def unscale_and_decode(vae: Any, z: Tensor) -> Tensor:
@@ -49,8 +46,8 @@ def unscale_and_decode(vae: Any, z: Tensor) -> Tensor:
         z = z * std / config.scaling_factor + mean
     else:
         z = z / config.scaling_factor + (config.get("shift_factor") or 0.0)
-    picture: Tensor = vae.decode(z).sample
-    return picture
+    image: Tensor = vae.decode(z).sample
+    return image
 
 
 class DecoderGradient(ABC):
@@ -69,7 +66,7 @@ class TiledGradient(DecoderGradient):
         dL/dz = sum_i J_i^T (w_i dL/dx),    sum_i w_i = 1 at every pixel
 
     with J_i the Jacobian of decoding tile i alone and w_i its weight, which falls to the tile's inner edges. Keeps what
-    one tile keeps. Not exact: a tile does not see the rest of the picture, which normalisation and attention in the
+    one tile keeps. Not exact: a tile does not see the rest of the image, which normalisation and attention in the
     decoder do.
 
     Arguments:
@@ -129,7 +126,7 @@ class TinyGradient(DecoderGradient):
     Arguments:
         vae: diffusers' `AutoencoderTiny`, or any autoencoder that `decode_latents` takes.
 
-    Source: https://github.com/madebyollin/taesd, for the decoders; their gradient beneath the full decoder's picture is
+    Source: https://github.com/madebyollin/taesd, for the decoders; their gradient beneath the full decoder's image is
     a straight-through estimator (Bengio et al., 2013).
     """
 
@@ -140,42 +137,24 @@ class TinyGradient(DecoderGradient):
         return _vector_jacobian(partial(unscale_and_decode, self.vae), z, gradient)
 
 
-def with_decoder_gradient(sampler: LatentSampler, how: str | Path | DecoderGradient) -> LatentSampler:
-    """Take the gradient of a sampler's decoder in a cheaper way.
-
-    Pictures, and the loss that is reported for them, stay those of the full decoder, which is then evaluated without
-    gradient; what changes is the direction in which guidance goes.
+def load_decoder_gradient(how: str | Path | DecoderGradient | None, vae: Any) -> DecoderGradient | None:
+    """Read what `LatentSampler` takes, for the decoder it is to stand in for.
 
     Arguments:
-        sampler: Made of diffusers parts.
-        how: "full" for the decoder's own gradient, "tiled" for `TiledGradient()`, the folder or Hub id of an
-            `AutoencoderTiny` ("madebyollin/taesd" for SD 1.5 and 2.1, "madebyollin/taesdxl" for SDXL), or a
-            `DecoderGradient`.
+        how: "full" or None, "tiled", the folder or Hub id of an `AutoencoderTiny`, or a `DecoderGradient`.
+        vae: The full decoder.
 
     Returns:
-        A sampler with the same parts, schedule and guidance scale.
+        The stand-in; None for the decoder's own gradient.
 
     Raises:
         InvalidArgument: If the small decoder does not fit.
         MissingWeights: If it is on the Hub and cannot be fetched.
     """
-    from guideflow_diffusers.latent import LatentSampler  # which needs this module
-
-    return LatentSampler(
-        sampler.parts,
-        sampler.schedule,
-        guidance_scale=sampler.guidance_scale,
-        image_size=sampler.image_size,
-        decoder_gradient=load_decoder_gradient(how, sampler.parts.vae),
-    )
-
-
-def load_decoder_gradient(how: str | Path | DecoderGradient, vae: Any) -> DecoderGradient | None:
-    """Read what `with_decoder_gradient` takes, for the decoder it is to stand in for; None is its own gradient."""
-    if isinstance(how, DecoderGradient) or how == "full":
-        return how if isinstance(how, DecoderGradient) else None
-    if how == "tiled":
-        return TiledGradient()
+    if how is None or isinstance(how, DecoderGradient):
+        return how
+    if how in ("full", "tiled"):
+        return TiledGradient() if how == "tiled" else None
     folder = locate(how, option="decoder_gradient", components=())
     if not (folder / "config.json").is_file():
         raise InvalidArgument(
@@ -197,7 +176,7 @@ def load_decoder_gradient(how: str | Path | DecoderGradient, vae: Any) -> Decode
 
 
 class _Borrowed(torch.autograd.Function):
-    """The full decoder's picture with the gradient of a stand-in."""
+    """The full decoder's image with the gradient of a stand-in."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, vae: Any, gradient: DecoderGradient) -> Tensor:
@@ -215,10 +194,10 @@ class _Borrowed(torch.autograd.Function):
 def _vector_jacobian(decode: Any, z: Tensor, gradient: Tensor) -> Tensor:
     start = z.detach().requires_grad_()
     with torch.enable_grad():
-        picture = decode(start)
-    if picture.shape != gradient.shape:
+        image = decode(start)
+    if image.shape != gradient.shape:
         raise InvalidArgument(
-            f"The small decoder turns latents {tuple(z.shape)} into {tuple(picture.shape)}, the full one into "
+            f"The small decoder turns latents {tuple(z.shape)} into {tuple(image.shape)}, the full one into "
             f"{tuple(gradient.shape)}. Give one of the same base."
         )
-    return torch.autograd.grad(picture, start, gradient.to(picture.dtype))[0]
+    return torch.autograd.grad(image, start, gradient.to(image.dtype))[0]

@@ -19,21 +19,21 @@ from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import Parts
 from guideflow_diffusers.quiet import without_progress_bars
 
-Picture = str | Path | Tensor
+Source = str | Path | Tensor
 Adapted = TypeVar("Adapted", LatentSampler, Parts)
 
 
 def with_ip_adapter(
     sampler_or_parts: Adapted,
     adapter: str | Path,
-    image: Picture | Sequence[Picture],
+    image: Source | Sequence[Source],
     scale: float = 1.0,
     *,
     image_encoder: str | Path | None = None,
 ) -> Adapted:
-    """Let a picture prompt the denoiser beside the text, by an IP-Adapter for SD 1.5 or SDXL.
+    """Let an image prompt the denoiser beside the text, by an IP-Adapter for SD 1.5 or SDXL.
 
-    In every cross-attention, attention(q, text) + scale attention(q, picture). diffusers' loader converts the adapter;
+    In every cross-attention, attention(q, text) + scale attention(q, image). diffusers' loader converts the adapter;
     the weights of the base are shared with what was given, which stays as it was.
 
     Arguments:
@@ -41,35 +41,30 @@ def with_ip_adapter(
         adapter: The adapter's safetensors file, local or on the Hub, such as
             "h94/IP-Adapter:models/ip-adapter_sd15.safetensors".
         image: A path, a tensor (3, H, W) in [0, 1], or several of either; every image of a batch is prompted by all.
-        scale: Weight of the picture; 0 leaves the text alone.
+        scale: Weight of the image; 0 leaves the text alone.
         image_encoder: Folder of the adapter's CLIP image encoder, or `owner/name:folder` on the Hub; by default
             `image_encoder` beside the adapter's file.
 
     Returns:
-        A sampler with the same schedule and guidance scale, or parts, with the picture built in.
+        A sampler with the same schedule and guidance scale, or parts, with the image built in.
 
     Raises:
-        InvalidArgument: If the file is no IP-Adapter, is for another base, or there is no picture.
+        InvalidArgument: If the file is no IP-Adapter, is for another base, or there is no image.
         MissingWeights: If it is on the Hub and cannot be fetched.
 
     Source: Ye et al., "IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion
     Models", 2023, Eq. 5.
     """
     if isinstance(sampler_or_parts, LatentSampler):
-        return LatentSampler(
-            with_ip_adapter(sampler_or_parts.parts, adapter, image, scale, image_encoder=image_encoder),
-            sampler_or_parts.schedule,
-            guidance_scale=sampler_or_parts.guidance_scale,
-            image_size=sampler_or_parts.image_size,
-            decoder_gradient=sampler_or_parts.decoder_gradient,
-        )
+        parts = with_ip_adapter(sampler_or_parts.parts, adapter, image, scale, image_encoder=image_encoder)
+        return sampler_or_parts.replace(parts=parts)
     parts = sampler_or_parts
-    pictures = [image] if isinstance(image, str | Path) or (isinstance(image, Tensor) and image.ndim == 3) else [*image]
-    if not pictures:
-        raise InvalidArgument("Got no picture to prompt with. Expected a path, a tensor (3, H, W), or several.")
+    images = [image] if isinstance(image, str | Path) or (isinstance(image, Tensor) and image.ndim == 3) else [*image]
+    if not images:
+        raise InvalidArgument("Got no image to prompt with. Expected a path, a tensor (3, H, W), or several.")
     if parts.image_prompt:
         raise InvalidArgument(
-            "These parts have an IP-Adapter already. Start from the parts without, and give all pictures."
+            "These parts have an IP-Adapter already. Start from the parts without, and give all images."
         )
     file = locate(adapter, option="adapter")
     encoder = _encoder_folder(adapter, file, image_encoder)
@@ -81,7 +76,7 @@ def with_ip_adapter(
         pipeline.set_ip_adapter_scale(scale)
         with torch.no_grad():
             both = pipeline.prepare_ip_adapter_image_embeds(
-                [[_as_pil(picture) for picture in pictures]], None, parts.unet.device, 1, True
+                [[_as_pil(one) for one in images]], None, parts.unet.device, 1, True
             )
     prompt = tuple((given.to(unet.dtype), without.to(unet.dtype)) for without, given in (b.chunk(2) for b in both))
     return dataclasses.replace(parts, unet=unet, image_prompt=prompt)
@@ -166,5 +161,5 @@ def _pipeline(parts: Parts, unet: Any, encoder: Path) -> Any:
     )
 
 
-def _as_pil(picture: Picture) -> Any:
-    return to_pil(read_image(picture)[0] if isinstance(picture, str | Path) else picture)
+def _as_pil(image: Source) -> Any:
+    return to_pil(read_image(image)[0] if isinstance(image, str | Path) else image)

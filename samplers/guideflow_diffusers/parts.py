@@ -13,13 +13,14 @@ from torch import Tensor
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers import checkpoints
 from guideflow_diffusers.hub import COMPONENTS, find_weights, locate
-from guideflow_diffusers.latent import LatentSampler as LatentSampler
-from guideflow_diffusers.lora import Weights, add_weights, is_lora, merge_lora
+from guideflow_diffusers.lora import is_lora, merge_lora
 from guideflow_diffusers.quiet import without_progress_bars
-from guideflow_diffusers.text import Condition as Condition
+from guideflow_diffusers.weights import Weights, add_weights
 
 Delta = str | Path | Sequence[str | Path]
 """Delta weights, or (styled, original): two denoisers whose difference is added."""
+
+_WIDTHS = {768: "SD 1.5", 1024: "SD 2.1", 2048: "SDXL"}  # numbers a token, of the text encoders together
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Parts:
         text_encoder_2: `CLIPTextModelWithProjection` of SDXL, which also makes the pooled embedding.
         force_zeros_for_empty_prompt: Whether zeros stand in where there is no negative prompt.
         image_prompt: What an IP-Adapter hands to the denoiser, see `with_ip_adapter`: for each adapter the encoded
-            pictures, (1, pictures, ...), and the same without a picture.
+            images, (1, images, ...), and the same without an image.
     """
 
     unet: Any
@@ -52,6 +53,11 @@ class Parts:
         for network in (self.unet, self.vae, self.text_encoder, self.text_encoder_2):
             if network is not None:
                 network.eval().requires_grad_(False)
+
+    @property
+    def base(self) -> str | None:
+        """The model family, "SD 1.5", "SD 2.1" or "SDXL", as far as its text encoders tell; None for others."""
+        return "SDXL" if self.text_encoder_2 is not None else _WIDTHS.get(self.unet.config.get("cross_attention_dim"))
 
 
 def load_parts(
@@ -162,7 +168,7 @@ def _check_widths(parts: Parts) -> None:
     if isinstance(expected, int) and width != expected:
         raise InvalidArgument(
             f"The text encoders give {width} numbers a token and the denoiser takes {expected}: they are of different "
-            "bases. Give a base= of the denoiser's kind (SD 1.5: 768, SD 2.1: 1024, SDXL: 2048)."
+            f"bases. Give a base= of the denoiser's kind ({', '.join(f'{name}: {n}' for n, name in _WIDTHS.items())})."
         )
     given, taken = parts.vae.config.latent_channels, parts.unet.config.in_channels
     if given != taken:

@@ -1,16 +1,25 @@
-"""What the schedules share: time grids, steps of a network that predicts noise, and their reach."""
+"""What the schedules share: the noise schedule, time grids, and steps of a network that predicts noise."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
-from guideflow.errors import InvalidArgument
-from guideflow.sampler import Schedule
-from guideflow_diffusers.noise import alpha_bar
+import guideflow as gf
+from guideflow._require import count
 
 TRAIN_STEPS = 1000
 CONSISTENCY_STEPS = 50
+
+
+@functools.cache
+def alpha_bar() -> tuple[float, ...]:
+    """Cumulative product of 1 - beta, beta = linspace(sqrt(0.00085), sqrt(0.012), 1000)^2, in the models' float32."""
+    import torch  # only here: listings read families without it
+
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, TRAIN_STEPS, dtype=torch.float32) ** 2
+    return tuple(torch.cumprod(1 - beta, 0).tolist())
 
 
 def trailing_grid(num_steps: int) -> tuple[int, ...]:
@@ -25,7 +34,7 @@ def trailing_grid(num_steps: int) -> tuple[int, ...]:
     Raises:
         InvalidArgument: If the number of steps is out of range.
     """
-    require_steps(num_steps, TRAIN_STEPS)
+    count("num_steps", num_steps, 1, TRAIN_STEPS)
     # numpy.arange takes the difference of its first two entries, which decides a tie (48 steps).
     stride = TRAIN_STEPS - (TRAIN_STEPS - TRAIN_STEPS / num_steps)
     return tuple(round(TRAIN_STEPS - i * stride) - 1 for i in range(num_steps))
@@ -43,7 +52,7 @@ def consistency_grid(num_steps: int) -> tuple[int, ...]:
     Raises:
         InvalidArgument: If the number of steps is out of range.
     """
-    require_steps(num_steps, CONSISTENCY_STEPS)
+    count("num_steps", num_steps, 1, CONSISTENCY_STEPS)
     stride = TRAIN_STEPS // CONSISTENCY_STEPS
     # Floating point on purpose: diffusers floors i * (50 / K), not (50 * i) // K.
     chosen = (int(i * (CONSISTENCY_STEPS / num_steps)) for i in range(num_steps))
@@ -51,13 +60,9 @@ def consistency_grid(num_steps: int) -> tuple[int, ...]:
 
 
 def noise_prediction_schedule(
-    times: Sequence[int],
-    signal: Sequence[float],
-    fresh: Sequence[float] = (),
-    *,
-    init_scale: float = 1.0,
-) -> Schedule:
-    """Table of a network that predicts noise: go to the clean picture, and back to a smaller noise level.
+    times: Sequence[int], signal: Sequence[float], noise: Sequence[float] = (), *, init_scale: float = 1.0
+) -> gf.Schedule:
+    """Table of a network that predicts noise: go to the clean image, and back to a lower noise level.
 
         x = (z - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar)
         z' = sqrt(alpha_bar') x + sqrt(1 - alpha_bar' - d^2) epsilon + d n
@@ -65,7 +70,7 @@ def noise_prediction_schedule(
     Arguments:
         times: Indices into the noise schedule, high to low.
         signal: alpha_bar' at the end of each step, in (0, 1].
-        fresh: Share d of new noise in each step, in [0, sqrt(1 - alpha_bar')]; 0 by default.
+        noise: Level d of new noise in each step, in [0, sqrt(1 - alpha_bar')]; 0 by default.
         init_scale: Standard deviation of the first state.
 
     Returns:
@@ -73,26 +78,20 @@ def noise_prediction_schedule(
 
     Source: Song et al., "Denoising Diffusion Implicit Models", 2021, Eq. 12.
     """
-    fresh = tuple(fresh) or (0.0,) * len(times)
+    noise = tuple(noise) or (0.0,) * len(times)
     state, output = [], []
-    for t, end, d in zip(times, signal, fresh, strict=True):
+    for t, end, d in zip(times, signal, noise, strict=True):
         start = alpha_bar()[t]
         a = math.sqrt(end / start)
         state.append(a)
         output.append(math.sqrt(max(1 - end - d * d, 0.0)) - a * math.sqrt(1 - start))
-    return Schedule(
-        times=tuple(times),
-        state=tuple(state),
-        output=tuple(output),
-        noise=fresh,
-        init_scale=init_scale,
-    )
+    return gf.Schedule(tuple(times), tuple(state), tuple(output), noise=noise, init_scale=init_scale)
 
 
-def reach(schedule: Schedule) -> tuple[float, ...]:
+def reach(schedule: gf.Schedule) -> tuple[float, ...]:
     """Return -b_k / a_k: how far a network that predicts noise reaches back to the start of each step.
 
-    `gf.Anchored(gain=reach(sampler.schedule))` edits less in late windows, whose picture is almost clean. Where the
+    `gf.Anchored(gain=reach(sampler.schedule))` edits less in late windows, whose image is almost clean. Where the
     factors average 0.6, the same reach takes a `scale` larger by 1.7.
 
     Arguments:
@@ -102,16 +101,3 @@ def reach(schedule: Schedule) -> tuple[float, ...]:
         One factor per step.
     """
     return tuple(-b / a for a, b in zip(schedule.state, schedule.output, strict=True))
-
-
-def require_word(name: str, given: str, words: Sequence[str]) -> None:
-    """Raise `InvalidArgument` unless an option is one of its words."""
-    if given not in words:
-        expected = " or ".join(map(repr, words)) if len(words) < 3 else f"one of {', '.join(map(repr, words))}"
-        raise InvalidArgument(f"Got {name} = {given!r}. Expected {expected}.")
-
-
-def require_steps(num_steps: int, most: int) -> None:
-    """Raise `InvalidArgument` unless there are between one and `most` steps."""
-    if not 1 <= num_steps <= most:
-        raise InvalidArgument(f"Got num_steps = {num_steps}. Expected 1 to {most}, for example num_steps=4.")

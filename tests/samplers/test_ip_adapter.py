@@ -9,7 +9,8 @@ import tiny
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow.images import save_image, to_pil
 from guideflow_diffusers.ip_adapter import with_ip_adapter
-from guideflow_diffusers.parts import LatentSampler, load_parts
+from guideflow_diffusers.latent import LatentSampler
+from guideflow_diffusers.parts import load_parts
 from guideflow_diffusers.perflow import perflow_schedule
 
 SCALE = 0.7
@@ -118,7 +119,7 @@ def test_parts_and_paths_are_taken(base, picture, tmp_path):
     assert isinstance(parts.unet, nn.Module) and len(parts.image_prompt) == 1
     with pytest.raises(InvalidArgument, match="already"):
         with_ip_adapter(parts, adapter, path)
-    with pytest.raises(InvalidArgument, match="no picture"):
+    with pytest.raises(InvalidArgument, match="no image"):
         with_ip_adapter(load_parts(checkpoint), adapter, [])
 
 

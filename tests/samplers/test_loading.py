@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 import tiny
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow_diffusers.hub import find_weights, locate
+from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.lora import stability_name
-from guideflow_diffusers.parts import LatentSampler, as_dtype, load_parts
+from guideflow_diffusers.parts import as_dtype, load_parts
 from guideflow_diffusers.perflow import perflow_schedule
 
 HUB = "somebody/tiny-model"

@@ -6,8 +6,9 @@ import torch
 import guideflow as gf
 import tiny
 from guideflow.errors import InvalidArgument
-from guideflow_diffusers.latent import decode_latents, guidance_embedding
-from guideflow_diffusers.parts import LatentSampler, load_parts
+from guideflow_diffusers.decoding import decode_latents
+from guideflow_diffusers.latent import LatentSampler, guidance_embedding
+from guideflow_diffusers.parts import load_parts
 from guideflow_diffusers.perflow import perflow_schedule
 
 PROMPTS = ["a cat", "two dogs in a box"]

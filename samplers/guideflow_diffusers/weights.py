@@ -1,0 +1,110 @@
+"""Weights in safetensors files: read them one by one, add them to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guideflow._require import require
+from guideflow.errors import InvalidArgument
+
+
+class Weights(Mapping[str, Tensor]):
+    """Tensors of safetensors files, each read when it is asked for: a network need not fit twice into memory.
+
+    Arguments:
+        files: One file, or the shards of one network.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Read the names only."""
+        safetensors = require("safetensors", extra="diffusers")
+        self.files = tuple(files)
+        self.metadata: dict[str, str] = {}
+        self._handles: dict[str, Any] = {}
+        for file in self.files:
+            try:
+                handle = safetensors.safe_open(file, framework="pt")
+            except safetensors.SafetensorError as error:
+                raise InvalidArgument(f"{file} cannot be read ({error}). Download it again.") from error
+            self.metadata |= handle.metadata() or {}
+            self._handles |= dict.fromkeys(handle.keys(), handle)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read one tensor."""
+        tensor: Tensor = self._handles[name].get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names."""
+        return iter(self._handles)
+
+    def __len__(self) -> int:
+        """Count the tensors."""
+        return len(self._handles)
+
+
+@torch.no_grad()
+def add_weights(network: nn.Module, weights: Weights, minus: Weights | None = None) -> None:
+    """Add delta weights to a network, W <- W + weights, or W <- W + weights - minus for a difference of two.
+
+    Arguments:
+        network: Changed in place; sums are taken in float32 or better.
+        weights: Tensors by the names of the network's own.
+        minus: Taken away again, under the same names.
+
+    Raises:
+        InvalidArgument: If a name or a shape does not fit; nothing is changed then.
+    """
+    own = dict(network.named_parameters())
+    for part in (weights, minus) if minus is not None else (weights,):
+        check_fit(own, part, complete=minus is not None)
+    for name in weights:
+        change = weights[name].to(own[name].device, sum_dtype(own[name]))
+        if minus is not None:
+            change = change - minus[name].to(change)
+        add(own[name], change)
+
+
+def check_fit(own: Mapping[str, Tensor], weights: Weights, *, complete: bool = True) -> None:
+    """Refuse weights that are not a network's.
+
+    Arguments:
+        own: The network's tensors by name.
+        weights: Of a file.
+        complete: Whether every tensor has to be there.
+
+    Raises:
+        InvalidArgument: With the names or shapes that do not fit.
+    """
+    where = ", ".join(str(file) for file in weights.files)
+    if unknown := [name for name in weights if name not in own]:
+        raise InvalidArgument(f"{several(unknown)} of {where} are not weights of the denoiser. Is it of this base?")
+    if complete and (lacking := [name for name in own if name not in weights]):
+        raise InvalidArgument(f"{where} lacks {several(lacking)}. Expected the weights of a whole denoiser.")
+    for name in weights:
+        if weights[name].shape != own[name].shape:
+            raise InvalidArgument(
+                f"{name} in {where} has shape {tuple(weights[name].shape)}; the denoiser's has "
+                f"{tuple(own[name].shape)}. Give weights that were made for this base."
+            )
+
+
+def add(layer: Tensor, change: Tensor) -> None:
+    """Add to a layer's weight in place, in the dtype of the change."""
+    layer.copy_(layer.to(change.dtype) + change)
+
+
+def sum_dtype(layer: Tensor) -> torch.dtype:
+    """Return the dtype to take sums in: float32 or better."""
+    return torch.promote_types(layer.dtype, torch.float32)
+
+
+def several(names: Sequence[str]) -> str:
+    """Name the first few of many tensors."""
+    shown = ", ".join(names[:5])
+    return f"{len(names)} tensors ({shown}{', ...' if len(names) > 5 else ''})"
