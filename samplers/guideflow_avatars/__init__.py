@@ -5,54 +5,13 @@ Everything a first try needs ships inside this package: five few-step samplers i
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from guideflow._lazy import lazy
-from guideflow.errors import InvalidArgument
+import lazy_loader
+
 from guideflow.registry import Entry, hookimpl
-from guideflow_avatars.samplers import BASE as BASE
 from guideflow_avatars.samplers import FAMILIES, LICENCE
 
-if TYPE_CHECKING:
-    from guideflow_avatars.identity import AvatarsIdentity as AvatarsIdentity
-    from guideflow_avatars.segmentation import AvatarsSegmentation as AvatarsSegmentation
-    from guideflow_avatars.style import AvatarsStyle as AvatarsStyle
-    from guideflow_avatars.subject import AvatarsSubject as AvatarsSubject
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "identity": ("AvatarsIdentity",),
-        "segmentation": ("AvatarsSegmentation",),
-        "style": ("AvatarsStyle",),
-        "subject": ("AvatarsSubject",),
-    },
-)
-
-HERE = Path(__file__).parent
-
-
-def portraits() -> tuple[str, ...]:
-    """Names of the bundled reference portraits: people that no network of this world was trained on."""
-    return tuple(sorted(path.stem for path in (HERE / "portraits").glob("*.png")))
-
-
-def portrait(name: str) -> Path:
-    """Path of a bundled reference portrait.
-
-    Arguments:
-        name: One of `portraits()`.
-
-    Returns:
-        Path of a PNG, 64x64.
-
-    Raises:
-        InvalidArgument: If there is no portrait of that name.
-    """
-    if name not in portraits():
-        raise InvalidArgument(f"There is no bundled portrait {name!r}. Expected one of: {', '.join(portraits())}.")
-    return HERE / "portraits" / f"{name}.png"
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @hookimpl

@@ -120,7 +120,7 @@ def test_useless_references_are_refused(bad):
 
 
 def test_unknown_portrait_names_the_known_ones():
-    with pytest.raises(InvalidArgument, match="ada, ben"):
+    with pytest.raises(InvalidArgument, match="'ada', 'ben'"):
         avatars.portrait("nobody")
 
 
