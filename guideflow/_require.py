@@ -10,6 +10,25 @@ from types import ModuleType
 
 from guideflow.errors import InvalidArgument, MissingExtra
 
+SLOW = (
+    "PIL",
+    "accelerate",
+    "diffusers",
+    "insightface",
+    "kornia",
+    "matplotlib",
+    "onnxruntime",
+    "open_clip",
+    "rich",
+    "scipy",
+    "segmentation_models_pytorch",
+    "timm",
+    "torchvision",
+    "transformers",
+    "typer",
+)
+"""Packages that no module imports at its top; pyproject.toml bans them by the same names."""
+
 
 def require(module: str, /, *, extra: str) -> ModuleType:
     """Import a package that is slow to import or may not be installed.

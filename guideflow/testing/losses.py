@@ -11,26 +11,8 @@ import torch
 from torch import Tensor
 
 from guideflow import registry
+from guideflow._require import SLOW
 from guideflow.testing._run import Check, parametrize, require, require_close, require_gradient, run, trainable
-
-HEAVY = (
-    "PIL",
-    "accelerate",
-    "diffusers",
-    "insightface",
-    "kornia",
-    "matplotlib",
-    "onnxruntime",
-    "open_clip",
-    "rich",
-    "scipy",
-    "segmentation_models_pytorch",
-    "timm",
-    "torchvision",
-    "transformers",
-    "typer",
-)
-"""Packages that a plugin's module must not import at its top."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +209,7 @@ def check_light_import(subject: Subject) -> None:
     Troubleshooting: import such packages inside the function that needs them, with `guideflow.require`.
     """
     module = registry.find("loss", str(subject.name)).plugin.module
-    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({SLOW!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     require(not done.stdout.split(), f"importing {module} also imports {done.stdout.strip()}")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from guideflow._require import did_you_mean
 from guideflow.errors import InvalidArgument
 
 
@@ -34,8 +34,7 @@ class Classes:
             return given
         if isinstance(given, str) and self.names and given in self.names:
             return self.names.index(given)
-        near = difflib.get_close_matches(str(given), self.names or (), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(given), self.names or ())
         if isinstance(given, str) and not self.names:
             hint = " Its classes have no names; give them: names=['background', ...]."
         raise InvalidArgument(f"The network has no class {given!r}.{hint} Expected {self.listing()}.")
