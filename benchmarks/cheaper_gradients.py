@@ -34,7 +34,7 @@ PAGE = HERE.parent / "docs" / "tutorials" / "memory-and-speed.md"
 class Around(gf.AffineSampler):
     """A sampler whose network output is replaced by a function of it; the picture stays the same."""
 
-    def __init__(self, inner: LatentSampler, change: Callable[[LatentSampler, int, Tensor, Any], Tensor]) -> None:
+    def __init__(self, inner: LatentSampler, change: Callable[[LatentSampler, Row, Tensor, Any], Tensor]) -> None:
         """Take everything else from the inner sampler."""
         self.inner, self.change, self.schedule = inner, change, inner.schedule
         self.latent_shape, self.image_size, self.device = inner.latent_shape, inner.image_size, inner.device
@@ -46,16 +46,32 @@ class Around(gf.AffineSampler):
 
     def predict(self, z: Tensor, row: Row, condition: Any) -> Tensor:
         """Change the inner sampler's answer."""
-        return self.change(self.inner, row.index, z, condition)
+        return self.change(self.inner, row, z, condition)
 
     def decode(self, z: Tensor) -> Tensor:
         """As the inner sampler."""
         return self.inner.decode(z)
 
 
-def conditional_branch(inner: LatentSampler, k: int, z: Tensor, condition: Any) -> Tensor:
+def detached(sampler: LatentSampler, windows: int = 0) -> Around:
+    """A sampler whose network is a constant for the gradient, in all but the last windows.
+
+        z' = a_k z + b_k stop(predict(z, row_k)) + d_k n_k,    stop: what follows is a constant for the gradient
+
+    Source: He et al., MPGD (2024); Patel et al., FlowChef (2024).
+    """
+
+    def change(inner: LatentSampler, row: Row, z: Tensor, condition: Any) -> Tensor:
+        keeps = row.index >= inner.num_steps - windows
+        with torch.set_grad_enabled(torch.is_grad_enabled() and keeps):
+            return inner.predict(z, row, condition)
+
+    return Around(sampler, change)
+
+
+def conditional_branch(inner: LatentSampler, row: Row, z: Tensor, condition: Any) -> Tensor:
     """The gradient through the evaluation with the prompt; the one without is a constant."""
-    t, scale = inner.schedule.times[k], inner.guidance_scale
+    t, scale = row.time, inner.guidance_scale
     with torch.no_grad():
         negative = inner._denoise(z, t, condition.negative, condition.negative_pooled, [])
     return negative + scale * (inner._denoise(z, t, condition.text, condition.pooled, []) - negative)
@@ -99,9 +115,9 @@ def compiled() -> gf.Sampler:
 PLAIN, GUIDED = "full gradient", "full gradient, guided by prompt"
 WAYS = [
     Way(PLAIN, lambda: gf.load_sampler("avatars-perflow"), PLAIN),
-    Way("last 2 windows", lambda: gf.Detached(gf.load_sampler("avatars-perflow"), windows=2), PLAIN),
-    Way("last window", lambda: gf.Detached(gf.load_sampler("avatars-perflow"), windows=1), PLAIN),
-    Way("no network", lambda: gf.Detached(gf.load_sampler("avatars-perflow")), PLAIN),
+    Way("last 2 windows", lambda: detached(gf.load_sampler("avatars-perflow"), windows=2), PLAIN),
+    Way("last window", lambda: detached(gf.load_sampler("avatars-perflow"), windows=1), PLAIN),
+    Way("no network", lambda: detached(gf.load_sampler("avatars-perflow")), PLAIN),
     Way("bfloat16 network", lambda: gf.load_sampler("avatars-perflow", dtype="bfloat16"), PLAIN),
     Way("channels last", channels_last, PLAIN),
     Way("torch.compile", compiled, PLAIN),

@@ -9,7 +9,9 @@ from . import solvers as solvers
 from . import testing as testing
 from . import types as types
 from ._require import require as require
-from .detached import Detached as Detached
+from ._solve import iterate as iterate
+from ._solve import resume as resume
+from ._solve import solve as solve
 from .errors import GuideflowError as GuideflowError
 from .images import check_image as check_image
 from .losses.balancing import balanced as balanced
@@ -29,9 +31,6 @@ from .sampler import Sampler as Sampler
 from .sampler import Schedule as Schedule
 from .solution import Result as Result
 from .solution import Solution as Solution
-from .solve import iterate as iterate
-from .solve import resume as resume
-from .solve import solve as solve
 from .solvers import Anchored as Anchored
 from .solvers import Annealed as Annealed
 from .solvers import Auto as Auto

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from guideflow._require import require
+from guideflow._require import count, require
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers import State
@@ -54,7 +54,6 @@ class Callbacks:
     """Several callbacks as one."""
 
     def __init__(self, callbacks: Callback | Sequence[Callback] | None) -> None:
-        """Accept none, one or several."""
         given = () if callbacks is None else tuple(callbacks) if isinstance(callbacks, Sequence) else (callbacks,)
         for callback in given:
             if not callable(callback):
@@ -93,7 +92,6 @@ class ProgressBar:
     """
 
     def __init__(self, console: Any = None) -> None:
-        """Prepare; nothing is shown before the solve starts."""
         self.console = console
         self._bar: Any = None
         self._task: Any = None
@@ -136,7 +134,6 @@ class Recorder:
     """
 
     def __init__(self, what: Callable[[Progress], Any] | None = None) -> None:
-        """Begin with an empty list."""
         self.what = what or (lambda progress: progress.state.rollout.images)
         self.values: list[Any] = []
 
@@ -150,17 +147,15 @@ class ImageSnapshots:
 
     Arguments:
         directory: folder, made if missing.
-        every: number of iterations between pictures; the unguided one is always written.
+        every: number of iterations between images; the unguided one is always written.
     """
 
     def __init__(self, directory: str | PathLike[str], *, every: int = 10) -> None:
-        """Validate."""
-        if not isinstance(every, int) or every < 1:
-            raise InvalidArgument(f"ImageSnapshots got every = {every!r}. Expected an integer of at least 1.")
+        count("every", every)
         self.directory, self.every = Path(directory), every
 
     def __call__(self, progress: Progress) -> None:
-        """Write a picture if it is time."""
+        """Write an image if it is time."""
         if progress.iteration % self.every:
             return
         from guideflow import images

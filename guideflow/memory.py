@@ -1,5 +1,6 @@
 """Memory: how much a differentiable call keeps, how much a device has left, and what running out of it looks like."""
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,17 @@ def available_bytes(device: torch.device) -> float:
         return float("inf")
     free = [_cgroup(Path("/sys/fs/cgroup"), *names) for names in (_CGROUP_V2, _CGROUP_V1)]
     return min(_field(Path("/proc/meminfo"), "MemAvailable:", 1024), *free)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most bytes that were in use at a time so far: on a GPU by tensors, otherwise by the process; 0 on Windows."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def ran_out(error: BaseException) -> bool:

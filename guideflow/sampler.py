@@ -96,7 +96,7 @@ class Row(NamedTuple):
         gain: relative step size c_k of anchored guidance.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]
     time: float
     end_time: float
     state: float

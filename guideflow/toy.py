@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from guideflow.errors import InvalidArgument
+from guideflow._require import count, in_range, one_of
 from guideflow.sampler import AffineSampler, Row, Schedule
 
 _SHAPES = ("disc", "ring", "square", "diamond")
@@ -27,7 +27,7 @@ class ToyLinear(AffineSampler):
         size: number of entries of a state, or height and width of the images if `image`.
         spread: bound of the eigenvalues of A.
         gain: relative step size of anchored guidance, one for all steps or one for each.
-        image: decode to pictures (3, size, size) in [0, 1], clamped; otherwise `decode` is the identity on vectors.
+        image: decode to images (3, size, size) in [0, 1], clamped; otherwise `decode` is the identity on vectors.
         dtype: float32 or float64.
         device: where to compute.
         seed: seed of A.
@@ -45,8 +45,7 @@ class ToyLinear(AffineSampler):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """Draw the matrix."""
-        _require_steps(num_steps)
+        count("num_steps", num_steps, high=1000)
         self.dtype, self.device, self.image = _dtype(dtype), torch.device(device), image
         self.latent_shape = (3, size, size) if image else (size,)
         self.image_size = (size, size) if image else (1, size)
@@ -73,27 +72,27 @@ class ToyLinear(AffineSampler):
         return velocity.view_as(z)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the state itself, or a picture."""
+        """Return the state itself, or an image."""
         return (0.5 + z / 8).clamp(0, 1) if self.image else z
 
 
 class ToyMixture(AffineSampler):
-    """Exact sampler of a Gaussian mixture around twelve small pictures: four shapes in three colours.
+    """Exact sampler of a Gaussian mixture around twelve small images: four shapes in three colours.
 
-    The data are x = mean_i + deviation n with the mean of a random picture i; on the path z = alpha x + sigma n the
+    The data are x = mean_i + deviation n with the mean of a random image i; on the path z = alpha x + sigma n the
     best possible network is a posterior mean, known in closed form:
 
         E[n | z] = sum_i r_i(z) sigma (z - alpha mean_i) / v
         E[x | z] = sum_i r_i(z) (mean_i + alpha deviation^2 (z - alpha mean_i) / v)
 
-    with v = alpha^2 deviation^2 + sigma^2 and r_i the posterior probability of picture i. A prompt selects pictures by
+    with v = alpha^2 deviation^2 + sigma^2 and r_i the posterior probability of image i. A prompt selects images by
     its words ("a red disc", "green"); the empty prompt selects all.
 
     Arguments:
         num_steps: number of steps K.
         family: "ddim" (noise prediction on Stable Diffusion's schedule, deterministic), "ancestral" (the same with
             frozen noise in every step but the last) or "flow" (velocity prediction on straight paths).
-        size: height and width of the pictures.
+        size: height and width of the images.
         deviation: standard deviation of each component.
         dtype: float32 or float64.
         device: where to compute.
@@ -109,17 +108,14 @@ class ToyMixture(AffineSampler):
         dtype: torch.dtype | str = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Draw the pictures and compute the schedule."""
-        _require_steps(num_steps)
-        if family not in ("ddim", "ancestral", "flow"):
-            raise InvalidArgument(f"ToyMixture got family = {family!r}. Expected 'ddim', 'ancestral' or 'flow'.")
-        if deviation <= 0:
-            raise InvalidArgument(f"ToyMixture got deviation = {deviation}. Expected a number above 0, as 0.15.")
+        count("num_steps", num_steps, high=1000)
+        one_of("family", family, ("ddim", "ancestral", "flow"))
+        in_range("deviation", deviation, 1e-6)
         self.dtype, self.device, self.family, self.deviation = _dtype(dtype), torch.device(device), family, deviation
         self.latent_shape, self.image_size = (3, size, size), (size, size)
         self.names = tuple(f"{colour} {shape}" for shape in _SHAPES for colour in _COLOURS)
-        pictures = [_picture(shape, rgb, size) for shape in _SHAPES for rgb in _COLOURS.values()]
-        self.means = torch.stack(pictures).to(self.device, self.dtype)
+        images = [_image(shape, rgb, size) for shape in _SHAPES for rgb in _COLOURS.values()]
+        self.means = torch.stack(images).to(self.device, self.dtype)
         if family == "flow":
             self.schedule = _flow_schedule(num_steps)
         else:
@@ -146,7 +142,7 @@ class ToyMixture(AffineSampler):
         return mean + signal * self.deviation**2 / variance * residual_mean - noise_mean
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return a picture in [0, 1]."""
+        """Return an image in [0, 1]."""
         return (z / 2 + 0.5).clamp(0, 1)
 
     def levels(self, t: float) -> tuple[float, float]:
@@ -204,7 +200,7 @@ def _flow_schedule(num_steps: int) -> Schedule:
     return Schedule(times=times, state=(1.0,) * num_steps, output=(1 / num_steps,) * num_steps)
 
 
-def _picture(shape: str, colour: tuple[float, float, float], size: int) -> Tensor:
+def _image(shape: str, colour: tuple[float, float, float], size: int) -> Tensor:
     """Draw one anti-aliased shape on a light background, in [-1, 1]."""
     axis = (torch.arange(size, dtype=torch.float64) + 0.5) / size * 2 - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
@@ -228,12 +224,6 @@ def _prompt_noise(prompt: str, entries: int) -> Tensor:
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if found not in (torch.float32, torch.float64):
-        raise InvalidArgument(f"A toy sampler got dtype = {dtype!r}. Expected float32 or float64.")
-    return found
-
-
-def _require_steps(num_steps: int) -> None:
-    if not (isinstance(num_steps, int) and 1 <= num_steps <= 1000):
-        raise InvalidArgument(f"A toy sampler got num_steps = {num_steps!r}. Expected an integer from 1 to 1000.")
+    names = {"float32": torch.float32, "float64": torch.float64}
+    one_of("dtype", dtype, (*names, *names.values()))
+    return names[dtype] if isinstance(dtype, str) else dtype

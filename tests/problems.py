@@ -1,12 +1,15 @@
 """Samplers and losses with closed-form answers, shared by the tests."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 import guideflow as gf
+from guideflow.solvers import by_image
+from guideflow.storage import flatten
 from guideflow.toy import ToyLinear, ToyMixture
 
 SOLVERS = {
@@ -66,10 +69,48 @@ def problem(sampler: Any, loss: Any = None, seeds: Sequence[int] = (0, 1), **opt
     return gf.Problem(sampler, loss, gf.draw_noise(sampler, seeds), sampler.condition([""] * len(seeds)), **options)
 
 
-def run(problem: gf.Problem, solver: gf.Solver[Any], iterations: int) -> list[gf.State]:
+def run(problem: gf.Problem, solver: gf.Solver, iterations: int) -> list[gf.State]:
     states = []
     for state in gf.iterate(problem, solver):
         states.append(state)
         if state.iteration == iterations:
             return states
     raise AssertionError("unreachable")
+
+
+def solve(sampler: Any, iterations: int, **options: Any) -> gf.Solution:
+    """Solve with a loss of two terms."""
+    loss = Distance(target(sampler)) + 0.1 * gf.as_loss(lambda x: x.square().flatten(1).mean(1), "size")
+    options = {"prompt": ["red", "blue"], "seed": [0, 1], **options}
+    return gf.solve(sampler, loss, max_iterations=iterations, **options)
+
+
+def assert_same(one: gf.Solution, two: gf.Solution) -> None:
+    """Compare everything but the clock, bit for bit."""
+    for part in ("state", "best", "kept"):
+        ours, theirs = flatten(getattr(one, part), part), flatten(getattr(two, part), part)
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert torch.equal(value, theirs[name]), name
+    assert list(one.history) == list(two.history)
+    assert all(torch.equal(column, two.history[name]) for name, column in one.history.items())
+    assert one.result == two.result and torch.equal(one.unguided, two.unguided)
+    assert one.stats["network_evaluations"] == two.stats["network_evaluations"]
+
+
+@dataclass(frozen=True)
+class Sign(gf.ControlSolver):
+    """A third party's, with a memory."""
+
+    name: ClassVar[str] = "test-sign"
+
+    scale: float = 0.02
+    inner: gf.ControlSolver = gf.FlowGrad(decay=0.1)  # noqa: RUF009
+
+    def remember(self, problem: gf.Problem, state: gf.State) -> dict[str, Any]:
+        return {"mean": by_image(torch.zeros_like(state.controls)), "a/b. c": {"count": state.rollout.loss * 0}}
+
+    def move(self, problem: gf.Problem, state: gf.State) -> gf.Move:
+        mean = 0.7 * state.memory["mean"] + 0.3 * by_image(state.rollout.gradients[1:])
+        count = state.memory["a/b. c"]["count"] + 1
+        return gf.Move.of_controls(-self.scale * by_image(mean).sign(), {"mean": mean, "a/b. c": {"count": count}})

@@ -98,7 +98,7 @@ def test_run_saves_what_solution_save_writes_and_says_where(home, capsys):
     assert solution.seeds == (4, 5) and solution.prompts == ("red disc", "green")
     assert solution.history["loss"].shape == (4, 2)
     assert images.read_metadata("here/guided-00.png")["guideflow:prompt"] == "red disc"
-    assert solution.recipes["sampler"] == {"name": "toy-mixture", "options": {}}
+    assert solution.configs["sampler"] == {"name": "toy-mixture", "options": {}}
 
 
 def test_run_equals_the_same_solve_in_python(home):

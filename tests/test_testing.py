@@ -303,6 +303,13 @@ class Remembering(Simple):
         return state.controls - self.scale * self.memory[0]
 
 
+class Listing(Simple):
+    """Remembers what cannot be saved."""
+
+    def step(self, problem, state):
+        return replace(super().step(problem, state), memory={"controls": [state.controls]})
+
+
 class Uphill(Simple):
     def update(self, state):
         return state.controls + self.scale * state.rollout.gradients[1:]
@@ -332,11 +339,12 @@ class Demanding(Simple):
         (Uncounted, {"counts"}),
         (Stale, {"rollout-belongs-to-state", "improves"}),
         (Mutating, {"pure"}),
-        (Remembering, {"pure", "batch-independent", "nonfinite-stays-alone"}),
+        (Remembering, {"pure", "batch-independent", "nonfinite-stays-alone", "resumes"}),
+        (Listing, {"pure", "resumes"}),
         (Uphill, {"improves"}),
         (BatchNorm, {"batch-independent", "nonfinite-stays-alone"}),
         (Restless, {"scale-zero"}),
-        (Demanding, {"requires"}),
+        (Demanding, {"plain-sampler"}),
     ],
 )
 def test_a_wrong_solver_is_caught(solver, expected):

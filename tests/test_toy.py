@@ -94,9 +94,9 @@ def test_loaded_by_name_they_give_pictures(name: str) -> None:
 
 
 def test_bad_options_are_named() -> None:
-    with pytest.raises(InvalidArgument, match="dtype = 'float16'"):
+    with pytest.raises(InvalidArgument, match="dtype='float16'"):
         ToyLinear(dtype="float16")
-    with pytest.raises(InvalidArgument, match="num_steps = 0"):
+    with pytest.raises(InvalidArgument, match="num_steps=0"):
         ToyLinear(num_steps=0)
     with pytest.raises(InvalidArgument, match="deviation"):
         ToyMixture(deviation=0.0)

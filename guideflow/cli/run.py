@@ -51,10 +51,10 @@ def solve_new(
 def resume_saved(out: Path, iterations: int | None, also_given: list[str], losses: list[str]) -> int:
     """Go on with a saved run, save and show; the exit code is returned. A loss from a file has to be given again."""
     import guideflow as gf
-    from guideflow._recipes import names_a_file
+    from guideflow.storage import names_a_file
 
     saved = Solution.load(out) if also_given in ([], ["--loss"]) else None
-    if saved is None or (losses and not names_a_file(saved.recipes["loss"])):
+    if saved is None or (losses and not names_a_file(saved.configs["loss"])):
         raise InvalidArgument(f"--resume takes {', '.join(also_given)} from the saved run. Leave them out.")
     total = saved.settings.max_iterations if iterations is None else iterations
     if saved.state.iteration >= total:

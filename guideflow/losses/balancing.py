@@ -105,7 +105,7 @@ def balanced(*losses: LossLike, limit: float = 1000.0) -> Balanced:
     Raises:
         InvalidArgument: if there are fewer than two terms, or the limit is below 1.
 
-    Source: Esser et al., Taming Transformers (CVPR 2021), Eq. 7, which balances two losses by the norms of their
+    Source: Esser et al., Taming Transformers (CVPR 2021), Eq. (7), which balances two losses by the norms of their
     gradients; Chen et al., GradNorm (ICML 2018), for the idea. Here norms are taken at the image, not at a layer.
     Not for terms that are to fade when they are met: their gradients are enlarged then. Weigh those by hand.
     """

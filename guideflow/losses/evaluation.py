@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
     terms: Mapping[str, Tensor]
 
 
-def plain(value: Tensor) -> Evaluation:
+def plain(value: Any) -> Evaluation:
     """Return the evaluation of a loss that is neither scheduled nor a sum."""
     return Evaluation(value, value, {})
 

@@ -60,7 +60,7 @@ def load_loss(name: str, /, **options: Any) -> LossLike:
     return cast("LossLike", _load("loss", name, options))
 
 
-def load_solver(name: str, /, **options: Any) -> Solver[Any]:
+def load_solver(name: str, /, **options: Any) -> Solver:
     """Make the solver of a name.
 
     Arguments:
@@ -73,7 +73,7 @@ def load_solver(name: str, /, **options: Any) -> Solver[Any]:
     Raises:
         GuideflowError: As `load_sampler`.
     """
-    return cast("Solver[Any]", _load("solver", name, options))
+    return cast("Solver", _load("solver", name, options))
 
 
 def _load(kind: str, name: str, given: dict[str, Any]) -> Any:

@@ -5,10 +5,11 @@ from typing import ClassVar, final
 
 import torch
 
+from guideflow._require import in_range
 from guideflow.problem import Problem
-from guideflow.solvers._base import State, gradients, require_range, step_size
-from guideflow.solvers._base import unit_clip as N
-from guideflow.solvers.control import ControlSolver, Move, shifts
+from guideflow.solvers.base import State, gradients, shifts, step_size
+from guideflow.solvers.base import unit_clip as N
+from guideflow.solvers.control import ControlSolver, Move
 
 
 @final
@@ -20,7 +21,7 @@ class FlowGrad(ControlSolver):
         z_0 <- z_0 - noise (s N(g_0) + decay (z_0 - z_init)),   back on the shell of z_init    (noise > 0)
 
     with g_k = dL/dz_k = dL/du_k, N(g) = g / max(norm(g), 1) and s = scale sqrt(d) / 128. The decay pulls the controls
-    to zero and the picture to the unguided one; it is the running cost of OC-Flow.
+    to zero and the image to the unguided one; it is the running cost of OC-Flow.
 
     One rollout per iteration: K network evaluations and their input gradients.
 
@@ -32,7 +33,7 @@ class FlowGrad(ControlSolver):
 
     Source: Liu et al., FlowGrad: Controlling the Output of Generative ODEs with Gradients (CVPR 2023), without its
     non-uniform discretisation; Wang et al., OC-Flow (2025), for the decay.
-    Not for keeping pictures natural: the last control edits the finished latent directly, like an adversarial attack.
+    Not for keeping images natural: the last control edits the finished latent directly, like an adversarial attack.
     """
 
     name: ClassVar[str] = "flowgrad"
@@ -42,10 +43,9 @@ class FlowGrad(ControlSolver):
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        """Validate the hyper-parameters."""
-        require_range(self, "scale", 0)
-        require_range(self, "decay", 0, 1)
-        require_range(self, "noise", 0)
+        in_range("scale", self.scale, 0)
+        in_range("decay", self.decay, 0, 1)
+        in_range("noise", self.noise, 0)
 
     def move(self, problem: Problem, state: State) -> Move:
         """Move every control, and perhaps z_0, against its own gradient."""

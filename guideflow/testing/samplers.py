@@ -180,7 +180,7 @@ def check_input_unchanged(subject: Subject) -> None:
 
 
 def check_image_range(subject: Subject) -> None:
-    """A decoder of pictures returns RGB in [0, 1] of the promised size.
+    """A decoder of images returns RGB in [0, 1] of the promised size.
 
     Troubleshooting: end with `(x / 2 + 0.5).clamp(0, 1)`, and set image_size to (height, width).
     """

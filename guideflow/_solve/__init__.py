@@ -1,37 +1,34 @@
-"""The driver loop: iterate a solver, stop each image in time, keep the best."""
+"""Solve, resume, iterate: what a user calls."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import inf
 from os import PathLike
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import torch
 
-from guideflow._recipes import recipes
-from guideflow._run import Clock, Run
-from guideflow._storage import from_disk
+from guideflow import registry, storage
+from guideflow._solve.run import Advance, Run
 from guideflow.callbacks import Callback, Callbacks
 from guideflow.errors import CannotResume, InvalidArgument
-from guideflow.problem import Problem, draw_noise
-from guideflow.registry import load_solver
+from guideflow.problem import Noise, Problem, broadcast, draw_noise
 from guideflow.sampler import Sampler
 from guideflow.solution import Settings, Solution
 from guideflow.solvers import Solver, State
-from guideflow.types import LossLike
-
-S = TypeVar("S", bound=State)
+from guideflow.types import LossLike, map_tensors
 
 
-def iterate(problem: Problem, solver: Solver[S], state: S | None = None) -> Iterator[S]:
+def iterate(problem: Problem, solver: Solver, state: State | None = None) -> Iterator[State]:
     """Yield the states of a solver without end, first the given one or else the unguided one.
 
     `break` to stop; pass the last state to go on later. Nothing is kept, stopped or checked: that is `solve`'s work.
     """
-    solver.check(problem)
-    state = solver.init(problem.at(0)) if state is None else state
+    advance = Advance(problem, solver)
+    state = advance(None) if state is None else state
     while True:
         yield state
-        state = solver.step(problem.at(state.iteration + 1), state)
+        state = advance(state)
 
 
 def solve(
@@ -41,7 +38,7 @@ def solve(
     prompt: str | Sequence[str] = "",
     negative_prompt: str | Sequence[str] | None = None,
     seed: int | Sequence[int] = 0,
-    solver: str | Solver[Any] = "auto",
+    solver: str | Solver = "auto",
     max_iterations: int = 20,
     callback: Callback | Sequence[Callback] | None = None,
     keep: Literal["best", "last"] = "best",
@@ -88,18 +85,29 @@ def solve(
     """
     if not isinstance(sampler, Sampler):
         raise InvalidArgument(f"Got {sampler!r} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
-    prompts, negatives, seeds = _broadcast(prompt, negative_prompt, seed)
+    prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed)
     settings = Settings(
-        prompts, negatives, seeds, max_iterations, keep, target_loss, patience, loss_scale, gradient_mode, memory_limit
+        prompts=prompts,
+        negative_prompts=negatives,
+        seeds=seeds,
+        max_iterations=max_iterations,
+        horizon=max_iterations,
+        keep=keep,
+        target_loss=target_loss,
+        patience=patience,
+        loss_scale=loss_scale,
+        gradient_mode=gradient_mode,
+        memory_limit=memory_limit,
     )
-    _check(settings, time_limit)
-    solver = load_solver(solver) if isinstance(solver, str) else solver
-    with torch.no_grad():
-        condition = sampler.condition(prompts, negatives)
-    problem = Problem(sampler, loss, draw_noise(sampler, seeds), condition, loss_scale, gradient_mode, memory_limit)
-    solver.check(problem)
-    run = Run(problem, solver, settings, recipes(sampler, loss, solver))
-    return run.finish(Clock(time_limit), Callbacks(callback), throw)
+    callbacks, limit = Callbacks(callback), _limit(time_limit)
+    solver = registry.load_solver(solver) if isinstance(solver, str) else solver
+    problem = _problem(sampler, loss, draw_noise(sampler, seeds), settings)
+    configs = {
+        "sampler": registry.config(sampler),
+        "loss": storage.loss_config(loss),
+        "solver": registry.config(solver),
+    }
+    return Run.begin(Advance(problem, solver), settings, configs).finish(callbacks, limit, throw)
 
 
 def resume(
@@ -110,7 +118,7 @@ def resume(
     time_limit: float | None = None,
     sampler: Sampler | None = None,
     loss: LossLike | None = None,
-    solver: Solver[Any] | None = None,
+    solver: Solver | None = None,
     throw: bool = False,
 ) -> Solution:
     """Go on with a solution, exactly as if it had been solved in one piece.
@@ -130,56 +138,56 @@ def resume(
     Raises:
         CannotResume: if a part is missing or does not fit, or more iterations than `max_iterations` are done.
     """
-    if not isinstance(solution, Solution) or solution.problem is None or sampler or loss or solver:
-        solution = from_disk(solution, sampler, loss, solver)
-    assert solution.problem is not None and solution.solver is not None
-    if max_iterations < solution.state.iteration:
+    callbacks, limit = Callbacks(callback), _limit(time_limit)
+    saved = solution if isinstance(solution, Solution) else Solution.load(solution)
+    if max_iterations < saved.state.iteration:
         raise CannotResume(
-            f"Got max_iterations = {max_iterations}, but {solution.state.iteration} iterations are done already. "
+            f"Got max_iterations = {max_iterations}, but {saved.state.iteration} iterations are done already. "
             "`max_iterations` is the total; give a larger one."
         )
-    settings = replace(solution.settings, max_iterations=max_iterations)
-    _check(settings, time_limit)
-    run = Run(solution.problem, solution.solver, settings, dict(solution.recipes), solution.run)
-    run.state, run.best, run.unguided = solution.state, solution.best, solution.unguided
-    run.result = [None if result.can_go_on else result for result in solution.result]
-    run.rows = [
-        {name: column[i].to(run.state.z0.device) for name, column in solution.history.items()}
-        for i in range(run.state.iteration + 1)
-    ]
-    run.seconds = solution.stats["seconds"]
-    solution.problem.evaluations.count = int(solution.stats["network_evaluations"])
-    solution.problem.evaluations.rebuilt = int(solution.stats.get("rebuilt_evaluations", 0))
-    return run.finish(Clock(time_limit), Callbacks(callback), throw)
+    settings = replace(saved.settings, max_iterations=max_iterations)
+    old, configs = saved.problem, saved.configs
+    sampler = sampler or (old.sampler if old else storage.rebuild("sampler", configs["sampler"]))
+    loss = loss if loss is not None else (old.loss if old else storage.rebuild("loss", configs["loss"]))
+    solver = solver or saved.solver or storage.rebuild("solver", configs["solver"])
+    _check_fit(saved, sampler, solver)
+    saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
+    if old is None or old.sampler is not sampler or old.loss is not loss:
+        old = _problem(sampler, loss, saved.noise, settings)
+    return Run.again(Advance(old, solver), settings, saved).finish(callbacks, limit, throw)
 
 
-def _broadcast(
-    prompt: str | Sequence[str], negative_prompt: str | Sequence[str] | None, seed: int | Sequence[int]
-) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[int, ...]]:
-    prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-    negatives = (negative_prompt,) if isinstance(negative_prompt, str) else tuple(negative_prompt or ())
-    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
-    lists: dict[str, Sequence[object]] = {"prompt": prompts, "seed": seeds}
-    if negative_prompt is not None:
-        lists["negative_prompt"] = negatives
-    batch = max(map(len, lists.values()))
-    if batch == 0 or any(len(values) not in (1, batch) for values in lists.values()):
-        counts = ", ".join(f"{len(values)} for `{name}`" for name, values in lists.items())
-        raise InvalidArgument(f"Got lists of different lengths: {counts}. Give each one value, or one per image.")
-    for name, values, kind in (("prompt", prompts, str), ("negative_prompt", negatives, str), ("seed", seeds, int)):
-        for value in values:
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise InvalidArgument(f"Got {value!r} in `{name}`. Expected {kind.__name__} values only.")
-    full_negatives = None if negative_prompt is None else negatives * (batch // len(negatives))
-    return prompts * (batch // len(prompts)), full_negatives, seeds * (batch // len(seeds))
+def _problem(sampler: Sampler, loss: LossLike, noise: Noise, settings: Settings) -> Problem:
+    with torch.no_grad():
+        condition = sampler.condition(settings.prompts, settings.negative_prompts)
+    return Problem(
+        sampler,
+        loss,
+        noise,
+        condition,
+        loss_scale=settings.loss_scale,
+        gradient_mode=settings.gradient_mode,
+        memory_limit=settings.memory_limit,
+        horizon=settings.horizon,
+    )
 
 
-def _check(settings: Settings, time_limit: float | None) -> None:
-    if settings.keep not in ("best", "last"):
-        raise InvalidArgument(f"Got keep = {settings.keep!r}. Expected 'best' or 'last'.")
-    if not isinstance(settings.max_iterations, int) or settings.max_iterations < 0:
-        raise InvalidArgument(f"Got max_iterations = {settings.max_iterations!r}. Expected an integer of at least 0.")
-    if settings.patience is not None and settings.patience < 1:
-        raise InvalidArgument(f"Got patience = {settings.patience!r}. Expected at least 1, or None.")
-    if time_limit is not None and not time_limit > 0:
-        raise InvalidArgument(f"Got time_limit = {time_limit!r}. Expected seconds above 0, or None.")
+def _check_fit(saved: Solution, sampler: Sampler, solver: Solver) -> None:
+    config = saved.configs["solver"]
+    if config is not None and config["name"] != solver.name:
+        raise CannotResume(
+            f"The solution was made by {config['name']!r}, not {solver.name!r}. Give the solver it was made with."
+        )
+    given = (sampler.num_steps, len(saved.seeds), *sampler.latent_shape), sampler.state_dtype
+    found = tuple(saved.state.controls.shape), saved.state.z0.dtype
+    if given != found:
+        raise CannotResume(
+            f"The saved controls have shape {found[0]} and {found[1]}; the sampler given needs {given[0]} and "
+            f"{given[1]}. Give the sampler that the solution was made with."
+        )
+
+
+def _limit(seconds: float | None) -> float:
+    if seconds is not None and not seconds > 0:
+        raise InvalidArgument(f"Got time_limit={seconds!r}. Expected seconds above 0, or None.")
+    return inf if seconds is None else seconds

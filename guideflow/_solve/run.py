@@ -1,0 +1,246 @@
+"""The loop: step, stop each image in time, keep the best."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from guideflow.callbacks import Callbacks, Progress
+from guideflow.errors import InvalidArgument, NonFinite, OutOfMemory
+from guideflow.gradients import MODES, choose
+from guideflow.losses.base import as_sum
+from guideflow.memory import peak_bytes, release
+from guideflow.problem import Problem
+from guideflow.solution import Kept, Result, Settings, Solution
+from guideflow.solvers import Solver, State
+from guideflow.types import Mask, map_tensors
+
+T = TypeVar("T")
+
+
+class Advance:
+    """A solver on a problem, in the gradient mode asked for: "auto" is the fastest that fits, the next where it fails.
+
+    `rebuilt` counts the steps of the sampler that choosing the mode took.
+    """
+
+    def __init__(self, problem: Problem, solver: Solver) -> None:
+        self.problem, self.solver, self.rebuilt = problem, solver, 0
+        self.adapts = problem.gradient_mode == "auto"
+
+    def __call__(self, state: State | None) -> State:
+        """Return the next state, or the unguided one after None."""
+        iteration = 0 if state is None else state.iteration + 1
+        if self.problem.gradient_mode == "auto":
+            now = self.problem.at(iteration)
+            self._take(choose(now, now.z0, lambda k, end_point: torch.zeros_like(end_point), now.memory_limit))
+            self.rebuilt += now.num_steps
+        while True:
+            now = self.problem.at(iteration)
+            try:
+                found = self.solver.init(now) if state is None else self.solver.step(now, state)
+                _check_memory(found.memory, len(found.z0))
+                return found
+            except OutOfMemory:
+                following = MODES[MODES.index(now.gradient_mode) + 1 :]
+                if not self.adapts or not following:
+                    raise
+            # Only here, outside the handler, the failed attempt's graph is gone.
+            release(now.sampler.device)
+            self._take(following[0])
+
+    def _take(self, mode: str) -> None:
+        self.problem = replace(self.problem, gradient_mode=mode)
+
+
+def _check_memory(memory: Mapping[str, Any], batch: int) -> None:
+    """Refuse at once what could not be saved in the end."""
+    for name, value in memory.items():
+        if isinstance(value, Mapping):
+            _check_memory(value, batch)
+        elif not isinstance(value, Tensor) or value.shape[:1] != (batch,):
+            given = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InvalidArgument(
+                f"The solver remembers {given} as {name!r}. Expected tensors ({batch}, ...), image by image."
+            )
+
+
+@dataclass
+class Run:
+    """The changing part of a solve.
+
+    Arguments:
+        advance: the solver at work.
+        settings: how the solve was asked for.
+        configs: how its parts can be loaded again.
+        state: the latest iterate.
+        best: that of lowest loss of each image.
+        unguided: images without guidance.
+        rows: one for each iteration, of the history.
+        result: why an image is finished; None while it goes on.
+        evaluations: network evaluations so far.
+        rebuilt: steps evaluated once more so far.
+        start: when it would have begun, had it gone in one piece.
+    """
+
+    advance: Advance
+    settings: Settings
+    configs: Mapping[str, Any]
+    state: State
+    best: Kept
+    unguided: Tensor
+    rows: list[dict[str, Tensor]]
+    result: list[Result | None]
+    evaluations: int
+    rebuilt: int
+    start: float
+
+    @classmethod
+    def begin(cls, advance: Advance, settings: Settings, configs: Mapping[str, Any]) -> "Run":
+        """Roll out the unguided images."""
+        start = time.perf_counter()
+        state = advance(None)
+        row, rollout = _measure(state), state.rollout
+        result = [None if good else Result.NONFINITE_START for good in _finite(row).tolist()]
+        counts = rollout.evaluations, rollout.rebuilt
+        return cls(advance, settings, configs, state, Kept.of(state), rollout.images, [row], result, *counts, start)
+
+    @classmethod
+    def again(cls, advance: Advance, settings: Settings, saved: Solution) -> "Run":
+        """Go on where a solution ended."""
+        rows = [{name: column[i] for name, column in saved.history.items()} for i in range(len(saved.history["loss"]))]
+        return cls(
+            advance,
+            settings,
+            saved.configs,
+            saved.state,
+            saved.best,
+            saved.unguided,
+            rows,
+            result=[None if result.can_go_on else result for result in saved.result],
+            evaluations=int(saved.stats["network_evaluations"]),
+            rebuilt=int(saved.stats["rebuilt_evaluations"]),
+            start=time.perf_counter() - saved.stats["seconds"],
+        )
+
+    def finish(self, callbacks: Callbacks, limit: float, throw: bool) -> Solution:
+        """Iterate to the end, or for so many seconds from now, and return the solution."""
+        outcome, deadline = Result.MAX_ITERATIONS, time.perf_counter() + limit
+        try:
+            self._review()
+            callbacks.start(self.advance.problem, self.settings.max_iterations)
+            callbacks(self._progress())
+            while self.state.iteration < self.settings.max_iterations and None in self.result:
+                if time.perf_counter() >= deadline:
+                    outcome = Result.TIME_LIMIT
+                    break
+                self._iterate()
+                self._review()
+                callbacks(self._progress())
+        except KeyboardInterrupt:
+            outcome = Result.INTERRUPTED
+        finally:
+            callbacks.close()
+        solution = self._solution(tuple(result or outcome for result in self.result))
+        failed = {i: result for i, result in enumerate(solution.result) if result.failed}
+        if throw and failed:
+            raise NonFinite("; ".join(f"Image {i}: {result.value}" for i, result in failed.items()), solution)
+        return solution
+
+    def _iterate(self) -> None:
+        state = self.advance(self.state)
+        evaluations, rebuilt, row = state.rollout.evaluations, state.rollout.rebuilt, _measure(state)
+        accepted = _finite(row)
+        good: list[bool] = accepted.tolist()  # the one wait for the device in an iteration
+        goes_on = [fine and result is None for fine, result in zip(good, self.result, strict=True)]
+        if not all(goes_on):
+            # What has stopped, and what just became nan, keeps its old row, in the solver's memory too.
+            accepted = torch.tensor(goes_on, device=accepted.device)
+            state = _where(accepted, state, self.state)
+            row = _measure(state)
+        best = _where(accepted & (state.rollout.loss < self.best.loss), Kept.of(state), self.best)
+        self.result = [
+            result if fine or result is not None else Result.NONFINITE
+            for fine, result in zip(good, self.result, strict=True)
+        ]
+        # Last, and together: an interrupt before this line leaves the iterate before.
+        self.state, self.best, self.rows = state, best, [*self.rows, row]
+        self.evaluations, self.rebuilt = self.evaluations + evaluations, self.rebuilt + rebuilt
+
+    def _review(self) -> None:
+        """Stop the images that are good enough or make no progress."""
+        target, patience = self.settings.target_loss, self.settings.patience
+        if target is None and patience is None:
+            return
+        losses, best = self.state.rollout.loss.tolist(), self.best.iteration.tolist()
+        # Before that a term may not have guided yet, so that its loss had no reason to improve.
+        settled = as_sum(self.advance.problem.loss).settled
+        for i, result in enumerate(self.result):
+            if result is None and target is not None and losses[i] <= target:
+                self.result[i] = Result.TARGET_REACHED
+            elif result is None and patience is not None and self.state.iteration - max(best[i], settled) >= patience:
+                self.result[i] = Result.NO_IMPROVEMENT
+
+    def _progress(self) -> Progress:
+        return Progress(
+            iteration=self.state.iteration,
+            max_iterations=self.settings.max_iterations,
+            state=self.state,
+            problem=self.advance.problem,
+            best_loss=self.best.loss,
+            active=tuple(result is None for result in self.result),
+            seconds=time.perf_counter() - self.start,
+        )
+
+    def _solution(self, result: tuple[Result, ...]) -> Solution:
+        problem = self.advance.problem
+        return Solution(
+            best=self.best,
+            unguided=self.unguided,
+            history={name: torch.stack([row[name] for row in self.rows]).cpu() for name in self.rows[0]},
+            result=result,
+            stats={
+                "iterations": self.state.iteration,
+                "network_evaluations": self.evaluations,
+                "rebuilt_evaluations": self.rebuilt + self.advance.rebuilt,
+                "gradient_mode": problem.gradient_mode,
+                "seconds": time.perf_counter() - self.start,
+                "peak_memory": peak_bytes(problem.sampler.device),
+            },
+            settings=self.settings,
+            state=self.state,
+            noise=problem.noise,
+            references=tuple(as_sum(problem.loss).references()),
+            configs=self.configs,
+            problem=replace(problem, gradient_mode=self.settings.gradient_mode),
+            solver=self.advance.solver,
+        )
+
+
+def _where(mask: Mask, new: T, old: T) -> T:
+    """Take from `new` the images where the mask is true, from `old` the others."""
+
+    def rows(new: Tensor, old: Tensor, axis: int) -> Tensor:
+        return torch.where(mask.view(*[1] * axis, -1, *[1] * (new.dim() - axis - 1)), new, old)
+
+    return map_tensors(rows, new, old)
+
+
+def _measure(state: State) -> dict[str, Tensor]:
+    """Return one row of the history."""
+    rollout = state.rollout
+    gradients = torch.zeros_like(rollout.states) if rollout.gradients is None else rollout.gradients
+    norms = {"gradient_norm": _norm(gradients), "control_norm": _norm(state.controls)}
+    return {"loss": rollout.loss, **rollout.terms, **norms}
+
+
+def _norm(values: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(values.transpose(0, 1).flatten(1), dim=1)
+    return norm
+
+
+def _finite(row: dict[str, Tensor]) -> Tensor:
+    return torch.isfinite(row["loss"]) & torch.isfinite(row["gradient_norm"]) & torch.isfinite(row["control_norm"])
