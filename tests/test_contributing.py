@@ -76,4 +76,4 @@ def test_a_solver(install):
     run = ["run", "--sampler", "toy-mixture", "--loss", "loss.py:dark", "--iterations", "2"]
     Path("loss.py").write_text("def dark(image):\n    return image.flatten(1).mean(1)\n")
     assert main([*run, "--solver", "momentum:solver=sign:scale=0.2", "--out", "out"]) == 0
-    assert gf.Solution.load("out").solver == gf.Momentum(gf.load_solver("sign", scale=0.2))
+    assert gf.Solution.load("out").configs["solver"]["options"]["solver"] == {"name": "sign", "options": {"scale": 0.2}}

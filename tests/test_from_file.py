@@ -123,8 +123,8 @@ def test_what_an_import_raises_is_told_in_one_line(tmp_path, capsys, source, say
 
 
 def test_a_run_from_the_command_line(file, capsys):
-    run = ["run", "--sampler", "toy-mixture", "--loss", f"0.5*{file}:Grey:shade=light,gain=3"]
-    run += ["--loss", f"{file}:redness"]
+    losses = ["--loss", f"0.5*{file}:Grey:shade=light,gain=3", "--loss", f"{file}:redness"]
+    run = ["run", "--sampler", "toy-mixture", *losses, "--solver", "flowgrad"]
     assert main([*run, "--iterations", "4", "--out", "whole"]) == 0
     assert main([*run, "--iterations", "2", "--out", "parts"]) == 0
     history = gf.Solution.load("whole").history
@@ -133,7 +133,7 @@ def test_a_run_from_the_command_line(file, capsys):
     # What a saved run names as a file is not executed on its word.
     assert main(["run", "--resume", "--out", "parts", "--iterations", "4"]) == 2
     assert "Give it again" in capsys.readouterr().err
-    assert main(["run", "--resume", "--out", "parts", "--iterations", "4", *run[3:]]) == 0
+    assert main(["run", "--resume", "--out", "parts", "--iterations", "4", *losses]) == 0
     assert torch.equal(gf.Solution.load("parts").images, gf.Solution.load("whole").images)
     with pytest.raises(CannotResume, match="read from the file"):
         gf.resume("parts", max_iterations=6)

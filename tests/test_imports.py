@@ -81,6 +81,11 @@ def test_the_public_surface_stays_small():
     assert len([name for name in gf.__all__ if not inspect.ismodule(getattr(gf, name))]) <= 42
 
 
+def test_no_module_is_called_like_a_public_name():
+    modules = {path.stem for path in Path(gf.__file__).parent.iterdir()}
+    assert not [name for name in gf.__all__ if name in modules and not inspect.ismodule(getattr(gf, name))]
+
+
 LOSS = """
 import guideflow as gf
 import {}
