@@ -1,4 +1,6 @@
 from . import detections as detections
+from . import matching as matching
+from . import networks as networks
 from . import vision as vision
 from .balancing import Balanced as Balanced
 from .balancing import balanced as balanced

@@ -1,77 +1,203 @@
-"""What losses that look for several subjects share: which find is which subject, and what if one is not found."""
+"""Losses on what is detected in images: detect, match with the subjects of the references, fall back, compare.
+
+Where a thing is, its place, is a tensor: a box or some points, in pixels.
+"""
 
 from __future__ import annotations
 
+import weakref
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from guideflow._require import require
+from guideflow._require import in_range, one_of
+from guideflow.errors import InvalidImage
+from guideflow.images import check_image
+from guideflow.losses.base import Loss
+from guideflow.losses.matching import (
+    CENTER,
+    FOUND,
+    LAST,
+    POLICIES,
+    SKIPPED,
+    Detections,
+    LastPlaces,
+    Match,
+    Outcome,
+    assign,
+)
 
-POLICIES = ("last", "center", "skip", "raise")
-"""What can be done about a subject that is not found."""
 
-FOUND, LAST, CENTER, SKIPPED = "found", "last", "center", "skipped"
-"""How a subject was dealt with in a picture."""
+class DetectionLoss(Loss):
+    """Distance between the subjects in an image and those in reference images.
 
-_FORBIDDEN = 1e6
-_SAME_PICTURE = 0.15
-"""Root mean square difference under which a picture is a later state of another; pictures of two seeds have 0.3."""
+        loss(x) = mean over subjects s of  d(x, place of s)                           if s was found,
+                                           penalty + d(x, place assumed, if any)      otherwise
 
-
-def assign(distance: Tensor, allowed: Tensor, *, extra: str) -> list[tuple[int, int]]:
-    """Match finds and subjects so that the sum of distances is least, as many as can be (Hungarian assignment).
+    Places are found without gradient in the clamped image, and compared with gradient. A subject that is not found
+    costs more than any wrong one, so that losing it is never the best image.
 
     Arguments:
-        distance: (finds, subjects).
-        allowed: Whether a find may be that subject, (finds, subjects).
-        extra: The extra of guideflow that brings scipy, which several subjects need.
-
-    Returns:
-        Pairs of a find and a subject: every subject gets at most one, and no find is used twice.
-
-    Raises:
-        MissingExtra: If there are several subjects and scipy is not installed.
-    """
-    if distance.shape[1] == 1:
-        best = int(torch.where(allowed, distance, torch.inf)[:, 0].argmin())
-        return [(best, 0)] if allowed[best, 0] else []
-    optimize = require("scipy.optimize", extra=extra)
-    cost = torch.where(allowed, distance, _FORBIDDEN)
-    finds, subjects = optimize.linear_sum_assignment(cost.double().numpy())
-    return [(int(k), int(r)) for k, r in zip(finds, subjects, strict=True) if allowed[k, r]]
-
-
-def _thumbnail(image: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(image.detach().float().clamp(0, 1), 16)
-
-
-@dataclass
-class Memory:
-    """Where each subject was when it was last found, for each row of the batch.
-
-    A place is only remembered for the picture it was found in and its later states: if the picture in that row is
-    quite another one, as in a new solve, there is nothing to remember.
+        references: The reference images of each subject, (3, H, W) each.
+        on_missing: One of `POLICIES`.
+        penalty: Loss of a subject that is not found.
+        like: A tensor of the device and the dtype in which images are compared.
     """
 
-    places: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    extra: ClassVar[str]
+    """The extra of guideflow that brings scipy, which several subjects need."""
 
-    def keep(self, image: Tensor, found: Sequence[tuple[int, int]], places: Sequence[Tensor]) -> None:
-        """Remember the place of each find, a pair of a picture and a subject."""
-        if found:
-            small = _thumbnail(image)
-            for (i, r), place in zip(found, places, strict=True):
-                self.places[i, r] = (place, small[i])
+    nouns: ClassVar[tuple[str, str]] = ("Subject", "subjects")
+    """What one, and several, are called in messages."""
 
-    def recall(self, image: Tensor, i: int, r: int) -> Tensor | None:
-        """Return where subject r was in picture i, or None."""
-        if (i, r) not in self.places or i >= len(image):
-            return None
-        place, small = self.places[i, r]
-        here = _thumbnail(image[i : i + 1])[0]
-        if small.shape != here.shape or (here - small).square().mean().sqrt() > _SAME_PICTURE:
-            return None
-        return place
+    missing_error: ClassVar[type[InvalidImage]]
+    """What `on_missing="raise"` raises."""
+
+    def __init__(self, references: Sequence[Sequence[Tensor]], on_missing: str, penalty: float, like: Tensor) -> None:
+        one_of("on_missing", on_missing, POLICIES)
+        in_range("missing_penalty", penalty, 0)
+        self._references, self._count = tuple(image for each in references for image in each), len(references)
+        self._on_missing, self._penalty, self._like = on_missing, float(penalty), like
+        self._last = LastPlaces()
+        self._outcome: Outcome | None = None
+        self._seen: weakref.ref[Tensor] | None = None
+
+    @abstractmethod
+    def detect(self, image: Tensor) -> Detections:
+        """Find candidates in images (B, 3, H, W), the best of each image first; called without gradient."""
+
+    @abstractmethod
+    def distances(self, image: Tensor, index: Tensor, place: Tensor) -> Tensor:
+        """Return the distances (M, S) of what is at places (M, ...) of the images `index` (M,) to each subject."""
+
+    @abstractmethod
+    def center(self, image: Tensor, subject: int) -> Tensor:
+        """Return the place of a subject if all stood in a row in the middle of the images."""
+
+    @abstractmethod
+    def taken(self, place: Tensor, others: Sequence[Tensor]) -> bool:
+        """Tell whether a place is that of one of others: nothing may be used twice."""
+
+    def assign(self, found: Detections, distance: Tensor) -> list[tuple[int, int]]:
+        """Return pairs of a candidate of one image and a subject, given their distances (M, S)."""
+        return assign(distance, found.allowed, extra=self.extra)
+
+    def __call__(self, image: Any) -> Tensor:
+        """Return the mean distance to the subjects for each image, from 0."""
+        check_image(image)
+        x = image.to(self._like)
+        matches = self._match(x)
+        each = x.new_full((len(x), self._count), self._penalty)
+        distance = torch.full_like(each, torch.nan)
+        places = [match.place for match in matches if match.place is not None]
+        place = x.new_full((len(matches), *(places[0].shape if places else (4,))), torch.nan)
+        if places:
+            index, subject = torch.tensor([m[:2] for m in matches if m.place is not None], device=x.device).T
+            here = torch.stack(places)
+            found = self.distances(x, index, here).gather(1, subject[:, None])[:, 0]
+            penalty = [0.0 if m.status == FOUND else self._penalty for m in matches if m.place is not None]
+            each = each.index_put((index, subject), found + x.new_tensor(penalty))
+            distance[index, subject] = found.detach()
+            place[index * self._count + subject] = here.to(place)
+        rows = range(0, len(matches), self._count)
+        self._outcome = Outcome(
+            status=tuple(tuple(match.status for match in matches[i : i + self._count]) for i in rows),
+            place=place.unflatten(0, (len(x), self._count)),
+            distance=distance,
+            score=x.new_tensor([match.score for match in matches]).view(len(x), self._count),
+        )
+        self._seen = weakref.ref(image)
+        # The second term is a gradient of zero for images in which there is nothing to look at.
+        value: Tensor = each.mean(1) + 0 * x.flatten(1).sum(1)
+        return value
+
+    @torch.no_grad()
+    def _match(self, x: Tensor) -> list[Match]:
+        """Return a match for every image and every subject, images first."""
+        x = x.detach().clamp(0, 1)
+        found = self.detect(x)
+        owner, allowed = found.image.tolist(), found.allowed.cpu()
+        rows = [[k for k, one in enumerate(owner) if one == i] for i in range(len(x))]
+        if not owner or (self._count == 1 and all(len(each) <= 1 for each in rows)):
+            pairs = [[(k, 0) for k in each if allowed[k, 0]] for each in rows]
+        else:  # only numbers leave the device, no images
+            table = self.distances(x, found.image, found.place).cpu()
+            pairs = [
+                [(each[k], s) for k, s in self.assign(_some(found, each, allowed), table[each])] if each else []
+                for each in rows
+            ]
+        score = found.score.tolist()
+        matches = [
+            Match(i, s, FOUND, found.place[k], score[k][s]) for i, each in enumerate(pairs) for k, s in sorted(each)
+        ]
+        self._last.keep(x, matches)
+        for i, each in enumerate(pairs):
+            here = [found.place[k] for k, _ in each]
+            matches += [self._without(x, i, s, here) for s in sorted(set(range(self._count)) - {s for _, s in each})]
+        return sorted(matches, key=lambda match: match[:2])
+
+    def _without(self, x: Tensor, i: int, s: int, here: list[Tensor]) -> Match:
+        """Decide where to look for a subject that is not found; `here` are the places in use, and grows."""
+        if self._on_missing == "raise":
+            raise self.missing_error(
+                f"{self.nouns[0]} {s} was not found in image {i}. Go on without with on_missing='last', or type a "
+                "lower floor=."
+            )
+        place, status = None, SKIPPED
+        if self._on_missing == "last":
+            place, status = self._last.recall(x, i, s), LAST
+        elif self._on_missing == "center":
+            place, status = self.center(x, s), CENTER
+        if place is None or self.taken(place, here):
+            return Match(i, s, SKIPPED)
+        here.append(place)
+        return Match(i, s, status, place)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the last call saw; None before the first."""
+        return self._outcome
+
+    @property
+    def missing(self) -> Missing:
+        """A loss to log beside this one, `loss + 0 * loss.missing`: the number of subjects that are not found."""
+        return Missing(self)
+
+    def forget(self) -> None:
+        """Forget where subjects were last found, as if nothing had been looked at yet."""
+        self._last.places.clear()
+
+    def references(self) -> tuple[Tensor, ...]:
+        """Return the reference images, (3, H, W) each."""
+        return self._references
+
+    def describe(self) -> str:
+        """Return one line that says what is minimised."""
+        return f"{self.name} ({self._count} {self.nouns[1]})" if self._count > 1 else self.name
+
+
+class Missing(Loss):
+    """Number of subjects of a loss that were not found, for each image; no gradient, so only to log.
+
+    Arguments:
+        loss: The loss that looks for them.
+    """
+
+    def __init__(self, loss: DetectionLoss) -> None:
+        self.name, self._loss = f"{loss.name}-missing", loss
+
+    def __call__(self, image: Any) -> Tensor:
+        """Return the number, (B,), of what the loss saw; if it was not given these images last, it looks again."""
+        if self._loss._seen is None or self._loss._seen() is not image:
+            with torch.no_grad():
+                self._loss(image)
+        outcome = self._loss.outcome
+        assert outcome is not None
+        return outcome.score.isnan().sum(1).to(outcome.score.dtype)
+
+
+def _some(found: Detections, rows: list[int], allowed: Tensor) -> Detections:
+    return Detections(found.image[rows], found.place[rows], found.score[rows], allowed[rows])

@@ -1,27 +1,32 @@
-"""What losses that look through a network have in common: reading references, preparing pictures, frozen networks."""
+"""What losses that look through a network have in common: reading references and preparing images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from guideflow._require import one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import check_image, read_image
 
-Picture = str | Path | Tensor
-"""Path of a picture, or a tensor (3, H, W) or (1, 3, H, W) in [0, 1]."""
+ImageSource = str | Path | Tensor
+"""Path of an image, or a tensor (3, H, W) or (1, 3, H, W) in [0, 1]."""
 
-Pictures = Picture | Sequence[Picture]
-"""One picture or several; a tensor (N, 3, H, W) is N of them."""
+ImageSources = ImageSource | Sequence[ImageSource]
+"""One image or several; a tensor (N, 3, H, W) is N of them."""
+
+References = ImageSource | Sequence[ImageSource | Sequence[ImageSource]]
+"""One image; or a sequence with one entry for each subject: an image, or a sequence of images of that subject."""
 
 
-def read_pictures(given: Pictures, *, what: str = "reference") -> tuple[Tensor, ...]:
-    """Read pictures from files or tensors.
+def read_images(given: ImageSources, *, what: str = "reference") -> tuple[Tensor, ...]:
+    """Read images from files or tensors.
 
     Arguments:
         given: One or several.
@@ -31,35 +36,84 @@ def read_pictures(given: Pictures, *, what: str = "reference") -> tuple[Tensor, 
         At least one float32 or float64 tensor (3, H, W) in [0, 1]; sizes may differ.
 
     Raises:
-        InvalidImage: If there is none, or one cannot be read or is no RGB picture in [0, 1].
+        InvalidImage: If there is none, or one cannot be read or is no RGB image in [0, 1].
     """
     several = [given] if isinstance(given, str | Path | Tensor) else list(given)
-    pictures: list[Tensor] = []
+    images: list[Tensor] = []
     for one in several:
         if isinstance(one, Tensor):
             batch = one[None] if one.dim() == 3 else one
             check_image(batch, what=what)
             batch = batch.detach()
-            pictures += (batch if batch.dtype == torch.float64 else batch.float()).unbind()
+            images += (batch if batch.dtype == torch.float64 else batch.float()).unbind()
         else:
-            pictures += read_image(one).unbind()
-    if not pictures:
-        raise InvalidImage(f"Got no picture as {what}. Expected at least one: type {what}='picture.png'.")
-    return tuple(pictures)
+            images += read_image(one).unbind()
+    if not images:
+        raise InvalidImage(f"Got no image as {what}. Expected at least one: type {what}='image.png'.")
+    return tuple(images)
+
+
+def read_subjects(reference: References, same: bool, option: str) -> list[list[tuple[str, Tensor]]]:
+    """Read the images of each subject, with the name of each for messages.
+
+    `"ann.png"` is one subject, `["ann.png", "bob.png"]` are two, `[["ann1.png", "ann2.png"], "bob.png"]` are two of
+    which the first has two images, and `["ann1.png", "ann2.png"]` with `same` is one with two.
+
+    Arguments:
+        reference: The images.
+        same: A flat list is of one subject.
+        option: The name of that option.
+
+    Returns:
+        Name and image (1, 3, H, W) in [0, 1] of each, by subject.
+
+    Raises:
+        InvalidArgument: If there is none, or lists are nested and `same` is set.
+        InvalidImage: If an image cannot be read.
+    """
+    given = [reference] if isinstance(reference, str | Path | Tensor) else list(reference)
+    each = [[entry] if isinstance(entry, str | Path | Tensor) else list(entry) for entry in given]
+    if not each or not all(each):
+        raise InvalidArgument(
+            f"Got {'a subject without images' if each else 'no reference'}. Expected an image, or a list with one "
+            "entry for each subject: reference=['ann.png', ['bob1.png', 'bob2.png']]."
+        )
+    if same and not all(isinstance(entry, str | Path | Tensor) for entry in given):
+        raise InvalidArgument(
+            f"Got lists within the list of references, and {option}=True. Expected one or the other: "
+            f"[['ann1.png', 'ann2.png']], or ['ann1.png', 'ann2.png'] with {option}=True."
+        )
+    if same:
+        each = [[source for subject in each for source in subject]]
+    return [[_read_one(source, i) for i, source in enumerate(subject)] for subject in each]
+
+
+def _read_one(source: ImageSource, number: int) -> tuple[str, Tensor]:
+    images = read_images(source)
+    if len(images) != 1:
+        raise InvalidImage(
+            f"Got a reference of {len(images)} images. Expected one image for each entry: `list(reference)` for as "
+            "many subjects, `[list(reference)]` for as many images of one."
+        )
+    return f"reference {number}" if isinstance(source, Tensor) else str(source), images[0][None]
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a network wants its pictures: one preparation for references and for what is generated.
+    """How a network wants its images: one preparation for references and for what is generated.
 
         y = (resize(x) - mean) / std,    x in [0, 1]
 
     Arguments:
-        size: (height, width) of the network's pictures, or None to leave sizes as they are.
-        mean: For each of red, green and blue, for pictures in [0, 1].
+        size: Side or (height, width) of the network's images, or None to leave sizes as they are.
+        mean: For each of red, green and blue, for images in [0, 1].
         std: The same.
         interpolation: "bilinear" or "bicubic"; both smooth when they shrink, as Pillow does.
-        crop: Keep the proportions and crop to the middle, instead of stretching the picture to the size.
+        crop: Keep the proportions and crop to the middle, instead of stretching the image to the size.
+        bgr: The network wants blue first.
+
+    Raises:
+        InvalidArgument: If a size is not positive, or mean or std are not three numbers, or a std is not positive.
     """
 
     size: tuple[int, int] | None = None
@@ -67,40 +121,40 @@ class Preparation:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     interpolation: str = "bilinear"
     crop: bool = False
+    bgr: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("interpolation", self.interpolation, ("bilinear", "bicubic"))
+        side = (self.size, self.size) if isinstance(self.size, int) else self.size and tuple(map(int, self.size))
+        if side is not None and (len(side) != 2 or min(side) < 1):
+            raise InvalidArgument(f"Got size={self.size!r}. Expected the side of a square, or (height, width).")
+        object.__setattr__(self, "size", side)
+        for name in ("mean", "std"):
+            values = tuple(map(float, getattr(self, name)))
+            if len(values) != 3 or (name == "std" and min(values) <= 0):
+                kind = "positive numbers" if name == "std" else "numbers"
+                raise InvalidArgument(
+                    f"Got {name}={values!r}. Expected three {kind}, for red, green and blue in [0, 1]."
+                )
+            object.__setattr__(self, name, values)
 
     def __call__(self, image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Prepare pictures (B, 3, H, W) in [0, 1]; half precision ends here."""
+        """Prepare images (B, 3, H, W) in [0, 1]; half precision ends here."""
         image = image.to(dtype)
         if self.size is not None:
             image = resize(image, self.size, self.interpolation, self.crop)
         mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        return (image - mean) / std
+        prepared = (image - mean) / std
+        return prepared.flip(1) if self.bgr else prepared
 
-    def changed(
-        self,
-        size: int | Sequence[int] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> Preparation:
-        """Return it with what is given in place of its own.
 
-        Raises:
-            InvalidArgument: If a size is not positive, or mean or std are not three numbers, or a std is not positive.
-        """
-        side = (size, size) if isinstance(size, int) else None if size is None else tuple(size)
-        if side is not None and (len(side) != 2 or min(side) < 1):
-            raise InvalidArgument(f"Got size={size!r}. Expected the side of a square, or (height, width).")
-        return Preparation(
-            self.size if side is None else (int(side[0]), int(side[1])),
-            self.mean if mean is None else _triple("mean", mean),
-            self.std if std is None else _triple("std", std, positive=True),
-            self.interpolation,
-            self.crop,
-        )
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that are not None: `replace(preparation, **given(size=size, mean=mean, std=std))`."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def resize(image: Tensor, size: tuple[int, int], interpolation: str = "bilinear", crop: bool = False) -> Tensor:
-    """Resize pictures with gradient, without aliasing; pictures that have the size come back as they are.
+    """Resize images with gradient, without aliasing; images that have the size come back as they are.
 
     Arguments:
         image: (B, 3, H, W).
@@ -121,40 +175,3 @@ def resize(image: Tensor, size: tuple[int, int], interpolation: str = "bilinear"
     image = F.interpolate(image, wanted, mode=interpolation, antialias=True)
     top, left = round((wanted[0] - size[0]) / 2), round((wanted[1] - size[1]) / 2)
     return image[..., top : top + size[0], left : left + size[1]]
-
-
-def freeze(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
-    """Make a network ready to look through: on its device, evaluating, without gradients, in float32 at least.
-
-    Arguments:
-        network: Changed in place. One in float64 stays so.
-        device: Where it runs.
-
-    Returns:
-        The network.
-    """
-    network = network.to(device).eval().requires_grad_(False)
-    return network if precision(network) == torch.float64 else network.float()
-
-
-def precision(network: nn.Module) -> torch.dtype:
-    """Tell in which precision a network computes: float64 if its weights are, else float32."""
-    return torch.float64 if any(one.dtype == torch.float64 for one in network.parameters()) else torch.float32
-
-
-def one_of(name: str, given: object, known: Sequence[str]) -> None:
-    """Refuse an option that is none of the known words.
-
-    Raises:
-        InvalidArgument: Listing them.
-    """
-    if given not in known:
-        raise InvalidArgument(f"Got {name}={given!r}. Expected one of: {', '.join(map(repr, known))}.")
-
-
-def _triple(name: str, given: Sequence[float], positive: bool = False) -> tuple[float, float, float]:
-    values = tuple(float(value) for value in given)
-    if len(values) != 3 or (positive and min(values) <= 0):
-        kind = "positive numbers" if positive else "numbers"
-        raise InvalidArgument(f"Got {name}={given!r}. Expected three {kind}, for red, green and blue in [0, 1].")
-    return values[0], values[1], values[2]

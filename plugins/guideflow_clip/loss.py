@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
-from guideflow.losses.vision import Pictures, freeze, one_of, precision, read_pictures
+from guideflow.losses.networks import freeze, precision
+from guideflow.losses.vision import ImageSources, read_images
 from guideflow.types import PerImage
 from guideflow_clip.models import load_clip, preparation_of
 
@@ -55,7 +58,7 @@ class Clip(Loss):
         self,
         text: str | Sequence[str] | None = None,
         *,
-        reference: Pictures | None = None,
+        reference: ImageSources | None = None,
         combine: str = "mean",
         network: str | Path | nn.Module = "ViT-B-32",
         checkpoint: str | Path | None = None,
@@ -76,7 +79,7 @@ class Clip(Loss):
                 f"Got {given} of text and reference. Expected one of them: text='a red boat' or reference='boat.png'. "
                 "For both, add two losses."
             )
-        self._references = () if reference is None else read_pictures(reference)
+        self._references = () if reference is None else read_images(reference)
         if isinstance(network, nn.Module):
             _require_method(network, "encode_image")
             title, preparation = type(network).__name__, preparation_of(network)
@@ -85,7 +88,7 @@ class Clip(Loss):
             network, preparation, title = loaded.network, loaded.preparation, loaded.title
             tokenizer = tokenizer or loaded.tokenizer
         self.network = freeze(network, device)
-        self._preparation = preparation.changed(size, mean, std)
+        self._preparation = replace(preparation, **given(size=size, mean=mean, std=std))
         with torch.no_grad():
             if texts:
                 targets = self._encode_texts(texts, tokenizer, device)

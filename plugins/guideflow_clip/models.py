@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.losses.vision import Preparation
+from guideflow.losses.vision import Preparation, given
 
 PUBLISHED = "openai"
 """The weights that a built-in name stands for when no checkpoint is given."""
@@ -96,9 +96,10 @@ def preparation_of(network: nn.Module) -> Preparation:
     config: dict[str, Any] = getattr(visual, "preprocess_cfg", {})
     size = config.get("size", getattr(visual, "image_size", None))
     return Preparation(
+        **given(size=size, mean=config.get("mean"), std=config.get("std")),
         interpolation="bilinear" if config.get("interpolation") == "bilinear" else "bicubic",
         crop=config.get("resize_mode", "shortest") == "shortest",
-    ).changed(size, config.get("mean"), config.get("std"))
+    )
 
 
 def _built_in(

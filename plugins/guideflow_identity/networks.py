@@ -77,7 +77,7 @@ class FaceDetector(nn.Module):
         self.conv8 = nn.Conv2d(512, 5 * len(ANCHORS), 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return raw outputs (B, H / 32, W / 32, 5 boxes, 5) of pictures (B, 3, H, W) in [0, 1], sides multiples of 32.
+        """Return raw outputs (B, H / 32, W / 32, 5 boxes, 5) of images (B, 3, H, W) in [0, 1], sides multiples of 32.
 
         The five numbers of a box are those that `boxes` reads.
         """

@@ -1,4 +1,4 @@
-"""Run an ONNX file in torch, with gradient: a small interpreter of the operators that face networks are made of.
+"""Run an ONNX file in torch, with gradient: a small interpreter of the operators that face recognisers are made of.
 
 Other graphs are converted by onnx2torch where that is installed.
 """
@@ -59,7 +59,7 @@ class OnnxNetwork(nn.Module):
             )
         given = [entry.name for entry in graph.input if entry.name not in self._values]
         if len(given) != 1:
-            raise InvalidArgument(f"The network has the inputs {given}. Expected one: pictures.")
+            raise InvalidArgument(f"The network has the inputs {given}. Expected one: images.")
         self._input, self._outputs = given[0], [entry.name for entry in graph.output]
 
     def _keep(self, name: str, value: Tensor, buffer: str) -> None:

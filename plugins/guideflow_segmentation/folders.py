@@ -12,6 +12,7 @@ from torch import nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow.losses.networks import from_transformers, one_line
 from guideflow.losses.vision import Preparation
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 
@@ -54,7 +55,7 @@ def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
     try:
         network, multiple = load(source)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        why = " ".join(str(error).split())[:200]
+        why = one_line(error)
         if folder.is_dir():
             raise InvalidArgument(f"{source} cannot be loaded as a segmentation network: {why}") from error
         raise _missing(source, why) from error
@@ -70,39 +71,45 @@ def _smp(source: str) -> tuple[nn.Module, int]:
 
 
 def _transformers(source: str) -> tuple[nn.Module, int]:
-    transformers = require("transformers", extra=EXTRA)
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        network, report = transformers.AutoModelForSemanticSegmentation.from_pretrained(
-            source, output_loading_info=True
-        )
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-    if lacking := sorted(report["missing_keys"]):
-        raise ValueError(f"it has no weights for {lacking[0]}; such a network would be partly random")
-    return network, 1
+    return from_transformers("AutoModelForSemanticSegmentation", source, extra=EXTRA), 1
+
+
+_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
 
 
 def preparation_from(processor: Mapping[str, Any]) -> Preparation:
     """Read a `preprocessor_config.json` of transformers.
 
     Arguments:
-        processor: Its content. Pictures in [0, 1] are 1/255 of what it speaks of.
+        processor: Its content. Images in [0, 1] are 1/255 of what it speaks of.
 
     Returns:
-        The same for pictures in [0, 1]; pictures are stretched to its size.
+        The same for images in [0, 1]. They are stretched to its size, and to that of its crop if it crops: a layout is
+        of the whole image, so nothing is cut off.
+
+    Raises:
+        InvalidArgument: If it resizes or pads in a way that is not known here, or does not say how it normalises.
     """
     size = processor.get("size") if processor.get("do_resize", True) else None
+    if processor.get("do_center_crop") or ("crop_size" in processor and "do_center_crop" not in processor):
+        size = processor.get("crop_size", size)
     if isinstance(size, Mapping):
         size = (size["height"], size["width"]) if "height" in size else size.get("shortest_edge")
+    resample = processor.get("resample", 2)
+    if size is not None and resample not in _INTERPOLATIONS:
+        raise InvalidArgument(f"The network's images are resized with resample={resample!r}. Expected 2 or 3.")
+    if processor.get("do_pad") and size is None:
+        raise InvalidArgument("The network's images are padded to a size. Type size=, to stretch them to one.")
     scale = 255 * (processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1)
-    normalise = processor.get("do_normalize", True)
-    mean = processor["image_mean"] if normalise else (0.0, 0.0, 0.0)
-    std = processor["image_std"] if normalise else (1.0, 1.0, 1.0)
-    return Preparation().changed(size, [value / scale for value in mean], [value / scale for value in std])
+    values = {}
+    if processor.get("do_normalize", "image_mean" in processor):
+        if not {"image_mean", "image_std"} <= processor.keys():
+            raise InvalidArgument("The network's images are normalised, but not how: type mean=[...], std=[...].")
+        values = {name: [value / scale for value in processor[f"image_{name}"]] for name in ("mean", "std")}
+    elif scale != 1:
+        values = {"std": [1 / scale] * 3}
+    bgr = bool(processor.get("do_flip_channel_order", False))
+    return Preparation(size, **values, interpolation=_INTERPOLATIONS.get(resample, "bilinear"), bgr=bgr)
 
 
 def _json(source: str, name: str) -> dict[str, Any] | None:
@@ -116,7 +123,7 @@ def _json(source: str, name: str) -> dict[str, Any] | None:
             absent = isinstance(error, hub.errors.EntryNotFoundError)
             if absent and not isinstance(error, hub.errors.LocalEntryNotFoundError):  # the latter: no network
                 return None
-            raise _missing(source, " ".join(str(error).split())[:160]) from error
+            raise _missing(source, one_line(error, 160)) from error
     if not file.is_file():
         return None
     try:

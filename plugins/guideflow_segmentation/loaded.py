@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
-from guideflow.losses.vision import Preparation, precision
+from guideflow.losses.networks import precision
+from guideflow.losses.vision import Preparation
 
 EXTRA: Final = "segmentation"
 
@@ -47,7 +48,7 @@ class Segmenter:
         Raises:
             InvalidArgument: If the network returns no logits.
         """
-        output: Any = self.network(self.preparation.changed(size)(image, precision(self.network)))
+        output: Any = self.network(replace(self.preparation, size=size)(image, precision(self.network)))
         if isinstance(output, Mapping) and "out" in output:
             output = output["out"]
         logits = getattr(output, "logits", output)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
-from guideflow.losses.vision import one_of, read_pictures, resize
+from guideflow.losses.vision import read_images, resize
 from guideflow.types import PerImage
 from guideflow_segmentation.classes import Classes
 from guideflow_segmentation.layout import Colour, draw_layout, read_layout, resize_layout
@@ -78,7 +79,6 @@ class Segmentation(Loss):
         std: Sequence[float] | None = None,
         device: str = "cpu",
     ) -> None:
-        """Load the network, and read the layout or the reference."""
         one_of("others", others, ("ignore", "merge"))
         if (layout is None) == (reference is None):
             raise InvalidArgument(
@@ -89,11 +89,12 @@ class Segmentation(Loss):
             raise InvalidArgument("Got others='merge' without labels. Type labels=['...'], the classes that count.")
         if colours is not None and layout is None:
             raise InvalidArgument("Got colours= without a layout. They say what the colours of a layout mean.")
-        self._references = () if reference is None else read_pictures(reference)
+        self._references = () if reference is None else read_images(reference)
         if len(self._references) > 1:
             raise InvalidArgument(f"Got {len(self._references)} references. Expected one: a picture has one layout.")
         self._segmenter = load_segmenter(network, checkpoint, names=names, size=size, mean=mean, std=std, device=device)
         self._device, self._ignore = device, ignore_index
+        self.draw: Callable[[Tensor, int], Tensor] = draw_layout  # how a layout is shown
         self._layout: Tensor | None = None
         classes = Classes(self._segmenter.names, self._count(given=names is not None))
         if layout is not None:
@@ -141,7 +142,7 @@ class Segmentation(Loss):
 
     def references(self) -> tuple[Tensor, ...]:
         """Return the reference picture, or the layout drawn in colours, (3, H, W)."""
-        return self._references or (draw_layout(self._layout, self._ignore),)  # type: ignore[arg-type]
+        return self._references or (self.draw(self._layout, self._ignore),)  # type: ignore[arg-type]
 
     def describe(self) -> str:
         """Return one line that says what is minimised: the network, and how much of which class is wanted."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from guideflow.errors import InvalidArgument
-from guideflow.losses.vision import Preparation, freeze
+from guideflow.losses.networks import freeze
+from guideflow.losses.vision import Preparation, given
 from guideflow_segmentation.folders import from_folder_or_hub
 from guideflow_segmentation.loaded import Segmenter
 from guideflow_segmentation.published import from_torchvision
@@ -54,7 +56,7 @@ def load_segmenter(
         found = from_folder_or_hub(network, normalised=mean is not None and std is not None)
     return Segmenter(
         freeze(found.network, device),
-        found.preparation.changed(size, mean, std),
+        replace(found.preparation, **given(size=size, mean=mean, std=std)),
         found.names if names is None else tuple(names),
         found.multiple,
         found.title,

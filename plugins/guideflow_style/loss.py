@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
-from guideflow.losses.vision import Pictures, Preparation, freeze, one_of, precision, read_pictures
+from guideflow.losses.networks import freeze, precision
+from guideflow.losses.vision import ImageSources, Preparation, given, read_images
 from guideflow.types import PerImage
 from guideflow_clip.models import load_clip, preparation_of
 from guideflow_style.features import VGG_LAYERS, ClipTokens, VggFeatures
@@ -66,7 +69,7 @@ class Style(Loss):
 
     def __init__(
         self,
-        reference: Pictures,
+        reference: ImageSources,
         *,
         backend: str = "clip",
         combine: str = "mean",
@@ -82,7 +85,7 @@ class Style(Loss):
         """Load the network and encode the references."""
         one_of("backend", backend, BACKENDS)
         one_of("combine", combine, ("mean", "best"))
-        self._references = read_pictures(reference)
+        self._references = read_images(reference)
         _check(backend, network, checkpoint, quick_gelu, layers)
         if isinstance(network, nn.Module):
             preparation = preparation_of(network) if hasattr(network, "visual") else Preparation()
@@ -99,10 +102,10 @@ class Style(Loss):
             network, preparation = loaded.network.visual, loaded.preparation
             network = ClipTokens(network, _blocks(layers)) if backend == "clip-gram" else network
         self.network = freeze(network, device)
-        self._preparation = preparation.changed(size, mean, std)
+        self._preparation = replace(preparation, **given(size=size, mean=mean, std=std))
         self._backend, self._cosine, self._nearest = backend, backend in ("clip", "cosine"), combine == "best"
         with torch.no_grad():
-            each = [self.describe_style(one[None].to(device)) for one in self._references]
+            each = [self.embed_style(one[None].to(device)) for one in self._references]
         self._targets = [torch.cat(layer) for layer in zip(*each, strict=True)]
         if combine == "mean":
             self._targets = [layer.mean(0, keepdim=True) for layer in self._targets]
@@ -111,13 +114,13 @@ class Style(Loss):
 
     def __call__(self, image: Tensor) -> PerImage:
         """Return the distance for each picture, at least 0."""
-        found = self.describe_style(image)
+        found = self.embed_style(image)
         if self._cosine:
             return 1 - (found[0] @ self._targets[0].T).amax(1)
         each = torch.stack([_relative(*pair) for pair in zip(found, self._targets, strict=True)])
         return each.mean(0).amin(1)
 
-    def describe_style(self, image: Tensor) -> list[Tensor]:
+    def embed_style(self, image: Tensor) -> list[Tensor]:
         """Return what is compared: unit embeddings [(B, C)], or a Gram matrix (B, C, C) of each layer.
 
         Raises:
@@ -185,7 +188,7 @@ def _check(backend: str, network: object, checkpoint: object, quick_gelu: object
         "quick_gelu": quick_gelu is not None and (module or backend == "vgg-gram"),
         "layers": layers is not None and not (backend == "clip-gram" or (backend == "vgg-gram" and not module)),
     }
-    for option, given in unread.items():
-        if given:
+    for option, was_given in unread.items():
+        if was_given:
             on = "a module" if module else f"backend={backend!r}"
             raise InvalidArgument(f"Got {option}=, which {on} does not read. Leave it out.")

@@ -12,8 +12,12 @@ import lazy_loader
 
 from guideflow.registry import Entry, hookimpl
 from guideflow.registry.weights import Download
-from guideflow_subject.published import DETECTOR as DETECTOR
-from guideflow_subject.published import NETWORK as NETWORK
+
+NETWORK = "facebook/dinov2-base"
+"""The features that are compared."""
+
+DETECTOR = "google/owlvit-base-patch32"
+"""What finds the subjects."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

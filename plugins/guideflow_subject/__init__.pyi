@@ -1,7 +1,8 @@
 from .detector import Detector as Detector
 from .detector import OwlViT as OwlViT
-from .loss import Outcome as Outcome
+from .detector import Query as Query
+from .loss import NoSubjectFound as NoSubjectFound
 from .loss import Subject as Subject
-from .published import DETECTOR as DETECTOR
-from .published import NETWORK as NETWORK
-from .sights import NoSubjectFound as NoSubjectFound
+
+NETWORK: str
+DETECTOR: str

@@ -33,7 +33,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
             downloads=(),
         ),
         "avatars-segmentation": Entry(
-            "guideflow_avatars.segmentation:AvatarsSegmentation",
+            "guideflow_avatars.segmentation:avatars_segmentation",
             summary="Distance of an avatar's layout to a drawn one, or to that of a reference avatar",
             extra="segmentation",
             licence=LICENCE,
@@ -41,14 +41,14 @@ def guideflow_losses() -> Mapping[str, Entry]:
             downloads=(),
         ),
         "avatars-style": Entry(
-            "guideflow_avatars.style:AvatarsStyle",
+            "guideflow_avatars.style:avatars_style",
             summary="Distance to palette and texture of reference pictures",
             licence=LICENCE,
             needs=("reference",),
             downloads=(),
         ),
         "avatars-subject": Entry(
-            "guideflow_avatars.subject:AvatarsSubject",
+            "guideflow_avatars.subject:avatars_subject",
             summary="Distance to a reference avatar in features learnt without labels",
             extra="subject",
             licence=LICENCE,

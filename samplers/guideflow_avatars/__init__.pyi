@@ -2,6 +2,6 @@ from .bundled import portrait as portrait
 from .bundled import portraits as portraits
 from .identity import AvatarsIdentity as AvatarsIdentity
 from .samplers import BASE as BASE
-from .segmentation import AvatarsSegmentation as AvatarsSegmentation
-from .style import AvatarsStyle as AvatarsStyle
-from .subject import AvatarsSubject as AvatarsSubject
+from .segmentation import avatars_segmentation as avatars_segmentation
+from .style import avatars_style as avatars_style
+from .subject import avatars_subject as avatars_subject

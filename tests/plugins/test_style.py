@@ -187,7 +187,7 @@ def test_clip_gram_takes_the_tokens_after_block_2_counted_from_0(vit):
         block.register_forward_hook(lambda _, __, output, number=number: found.update({number: output}))
     loss = Style(NOISE[0], backend="clip-gram", network=folder)
     network.visual(loss._preparation(NOISE))
-    torch.testing.assert_close(loss.describe_style(NOISE)[0], gram(found[2][:, 1:]))
+    torch.testing.assert_close(loss.embed_style(NOISE)[0], gram(found[2][:, 1:]))
     first = Style(NOISE[0], backend="clip-gram", network=folder, layers=[0, 3])
     expected = torch.stack([loss_of(gram(found[k][:, 1:])) for k in (0, 3)]).mean(0)
     torch.testing.assert_close(first(NOISE), expected)

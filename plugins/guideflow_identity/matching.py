@@ -1,32 +1,27 @@
-"""Which face is which person: every person gets at most one face, and no face is used twice."""
+"""Which faces of an image count, and what stands for a face that is not found."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument
-from guideflow.losses import detections
 from guideflow_identity.faces import Faces
 
 Region = tuple[float, float, float, float]
-"""Left, top, right and bottom as fractions of the picture."""
-
-assign = partial(detections.assign, extra="face")
-"""Match faces and people; see `guideflow.losses.detections.assign`."""
+"""Left, top, right and bottom as fractions of the image."""
 
 _FORBIDDEN = 1e6
 
 
 def regions(given: Sequence[float] | Sequence[Sequence[float]] | None, people: int) -> list[Region]:
-    """Return one region for each person: the one for all, their own, or the whole picture.
+    """Return one region for each person: the one for all, their own, or the whole image.
 
     Raises:
-        InvalidArgument: If it is not of this form, or not within the picture.
+        InvalidArgument: If it is not of this form, or not within the image.
     """
     if given is None:
         return [(0.0, 0.0, 1.0, 1.0)] * people
@@ -34,7 +29,7 @@ def regions(given: Sequence[float] | Sequence[Sequence[float]] | None, people: i
     if len(each) != people or not all(_is_region(one) for one in each):
         raise InvalidArgument(
             f"Got region={given!r} for {people} subjects. Expected (left, top, right, bottom) as fractions of the "
-            "picture, such as (0, 0, 0.5, 1) for the left half, or a list with one for each subject."
+            "image, such as (0, 0, 0.5, 1) for the left half, or a list with one for each subject."
         )
     return [tuple(map(float, one)) for one in each]  # type: ignore[misc, arg-type]
 
@@ -54,7 +49,7 @@ def inside(faces: Faces, regions: Sequence[Region], height: int, width: int) -> 
 
 
 def candidates(score: Sequence[float], allowed: Sequence[Sequence[bool]], threshold: float, people: int) -> list[int]:
-    """Choose among the faces of a picture, the best first: those that are sure, or else as many as there are people.
+    """Choose among the faces of a image, the best first: those that are sure, or else as many as there are people.
 
     Arguments:
         score: Score of each face, the best first, none under the floor.
@@ -95,3 +90,28 @@ def assign_in_order(place: Sequence[float], distance: Tensor, allowed: Tensor) -
     )
     best = min(ways, key=lambda pairs: sum(cost[k][r] for k, r in pairs))
     return [(k, r) for k, r in best if allowed[k, r]]
+
+
+def central(template: Tensor, size: int, r: int, people: int, height: int, width: int) -> Tensor:
+    """Return where person r's features would be if all people stood in a row in the middle, (P, 2) in pixels.
+
+    Arguments:
+        template: Features in an aligned face, (P, 2).
+        size: Side of an aligned face.
+        r: Number of the person.
+        people: Number of people.
+        height: Of the image.
+        width: Of the image.
+    """
+    side = 0.6 * min(height, width / people)
+    middle = template.new_tensor([(r + 0.5) * width / people, height / 2])
+    return (template / size - 0.5) * side + middle
+
+
+def taken(place: Tensor, others: Sequence[Tensor]) -> bool:
+    """Whether a place (P, 2) is that of one of other faces, (P, 2) each."""
+    if not others:
+        return False
+    centre = torch.stack([other.mean(0) for other in others])
+    reach = torch.stack([(other - other.mean(0)).norm(dim=1).mean() for other in others])
+    return bool(((centre - place.mean(0)).norm(dim=1) < reach).any())
