@@ -55,12 +55,12 @@ def test_shrinking_does_not_alias():
 
 
 def test_changes_are_checked():
-    changed = replace(Preparation(), **given(size=8, mean=[0.1] * 3, std=[0.2] * 3))
+    changed = replace(Preparation(), **given(8, [0.1] * 3, [0.2] * 3))
     assert changed == Preparation((8, 8), (0.1,) * 3, (0.2,) * 3)
-    assert replace(changed, **given(size=None, mean=None)) == changed
+    assert replace(changed, **given()) == changed
     for options in ({"size": 0}, {"size": (1, 2, 3)}, {"mean": [0.5]}, {"std": [1, 1, 0]}):
         with pytest.raises(InvalidArgument, match=next(iter(options))):
-            Preparation(**options)
+            given(**options)
 
 
 def test_networks_are_frozen_in_float32_unless_they_are_in_float64():

@@ -19,7 +19,7 @@ COLUMNS = ("loss", "gradient_norm", "control_norm")
 class Evaluation(NamedTuple):
     """What a loss says of a batch of images.
 
-    Arguments:
+    Attributes:
         loss: What the images are judged by, (B,): with the weights of the end, at every iteration.
         objective: What is differentiated, (B,): with the weights of the iteration.
         terms: Unweighted value of each term, (B,), by name; empty for a loss that is no sum.

@@ -26,7 +26,7 @@ _SAME_IMAGE = 0.15
 class Detections(NamedTuple):
     """Candidates found in a batch of images.
 
-    Arguments:
+    Attributes:
         image: The image of each, (M,), in order.
         place: Where it is, (M, ...).
         score: How sure the detector is that it is each subject, (M, S).

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from guideflow._require import one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import check_image, read_image
 
@@ -105,15 +104,12 @@ class Preparation:
         y = (resize(x) - mean) / std,    x in [0, 1]
 
     Arguments:
-        size: Side or (height, width) of the network's images, or None to leave sizes as they are.
+        size: (height, width) of the network's images, or None to leave sizes as they are.
         mean: For each of red, green and blue, for images in [0, 1].
         std: The same.
         interpolation: "bilinear" or "bicubic"; both smooth when they shrink, as Pillow does.
         crop: Keep the proportions and crop to the middle, instead of stretching the image to the size.
         bgr: The network wants blue first.
-
-    Raises:
-        InvalidArgument: If a size is not positive, or mean or std are not three numbers, or a std is not positive.
     """
 
     size: tuple[int, int] | None = None
@@ -122,21 +118,6 @@ class Preparation:
     interpolation: str = "bilinear"
     crop: bool = False
     bgr: bool = False
-
-    def __post_init__(self) -> None:
-        one_of("interpolation", self.interpolation, ("bilinear", "bicubic"))
-        side = (self.size, self.size) if isinstance(self.size, int) else self.size and tuple(map(int, self.size))
-        if side is not None and (len(side) != 2 or min(side) < 1):
-            raise InvalidArgument(f"Got size={self.size!r}. Expected the side of a square, or (height, width).")
-        object.__setattr__(self, "size", side)
-        for name in ("mean", "std"):
-            values = tuple(map(float, getattr(self, name)))
-            if len(values) != 3 or (name == "std" and min(values) <= 0):
-                kind = "positive numbers" if name == "std" else "numbers"
-                raise InvalidArgument(
-                    f"Got {name}={values!r}. Expected three {kind}, for red, green and blue in [0, 1]."
-                )
-            object.__setattr__(self, name, values)
 
     def __call__(self, image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Prepare images (B, 3, H, W) in [0, 1]; half precision ends here."""
@@ -148,9 +129,23 @@ class Preparation:
         return prepared.flip(1) if self.bgr else prepared
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """Return the options that are not None: `replace(preparation, **given(size=size, mean=mean, std=std))`."""
-    return {name: value for name, value in options.items() if value is not None}
+def given(
+    size: int | Sequence[int] | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Check what a user gives in place of a preparation's own, for `replace(preparation, **given(size, mean, std))`.
+
+    Raises:
+        InvalidArgument: If a size is not positive, or mean or std are not three numbers, or a std is not positive.
+    """
+    side = (size, size) if isinstance(size, int) else size and tuple(map(int, size))
+    if side is not None and (len(side) != 2 or min(side) < 1):
+        raise InvalidArgument(f"Got size={size!r}. Expected the side of a square, or (height, width).")
+    triples = {name: tuple(map(float, one)) for name, one in (("mean", mean), ("std", std)) if one is not None}
+    for name, values in triples.items():
+        if len(values) != 3 or (name == "std" and min(values) <= 0):
+            kind = "positive numbers" if name == "std" else "numbers"
+            raise InvalidArgument(f"Got {name}={values!r}. Expected three {kind}, for red, green and blue in [0, 1].")
+    return triples | ({} if side is None else {"size": side})
 
 
 def resize(image: Tensor, size: tuple[int, int], interpolation: str = "bilinear", crop: bool = False) -> Tensor:

@@ -88,7 +88,7 @@ class Clip(Loss):
             network, preparation, title = loaded.network, loaded.preparation, loaded.title
             tokenizer = tokenizer or loaded.tokenizer
         self.network = freeze(network, device)
-        self._preparation = replace(preparation, **given(size=size, mean=mean, std=std))
+        self._preparation = replace(preparation, **given(size, mean, std))
         with torch.no_grad():
             if texts:
                 targets = self._encode_texts(texts, tokenizer, device)

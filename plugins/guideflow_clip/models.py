@@ -96,7 +96,7 @@ def preparation_of(network: nn.Module) -> Preparation:
     config: dict[str, Any] = getattr(visual, "preprocess_cfg", {})
     size = config.get("size", getattr(visual, "image_size", None))
     return Preparation(
-        **given(size=size, mean=config.get("mean"), std=config.get("std")),
+        **given(size, config.get("mean"), config.get("std")),
         interpolation="bilinear" if config.get("interpolation") == "bilinear" else "bicubic",
         crop=config.get("resize_mode", "shortest") == "shortest",
     )

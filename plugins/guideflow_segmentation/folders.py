@@ -13,7 +13,7 @@ from torch import nn
 from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow.losses.networks import from_transformers, one_line
-from guideflow.losses.vision import Preparation
+from guideflow.losses.vision import Preparation, given
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -109,7 +109,7 @@ def preparation_from(processor: Mapping[str, Any]) -> Preparation:
     elif scale != 1:
         values = {"std": [1 / scale] * 3}
     bgr = bool(processor.get("do_flip_channel_order", False))
-    return Preparation(size, **values, interpolation=_INTERPOLATIONS.get(resample, "bilinear"), bgr=bgr)
+    return Preparation(**given(size, **values), interpolation=_INTERPOLATIONS.get(resample, "bilinear"), bgr=bgr)
 
 
 def _json(source: str, name: str) -> dict[str, Any] | None:

@@ -56,7 +56,7 @@ def load_segmenter(
         found = from_folder_or_hub(network, normalised=mean is not None and std is not None)
     return Segmenter(
         freeze(found.network, device),
-        replace(found.preparation, **given(size=size, mean=mean, std=std)),
+        replace(found.preparation, **given(size, mean, std)),
         found.names if names is None else tuple(names),
         found.multiple,
         found.title,

@@ -102,7 +102,7 @@ class Style(Loss):
             network, preparation = loaded.network.visual, loaded.preparation
             network = ClipTokens(network, _blocks(layers)) if backend == "clip-gram" else network
         self.network = freeze(network, device)
-        self._preparation = replace(preparation, **given(size=size, mean=mean, std=std))
+        self._preparation = replace(preparation, **given(size, mean, std))
         self._backend, self._cosine, self._nearest = backend, backend in ("clip", "cosine"), combine == "best"
         with torch.no_grad():
             each = [self.embed_style(one[None].to(device)) for one in self._references]

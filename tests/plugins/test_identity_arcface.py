@@ -92,7 +92,9 @@ def test_crop_and_embedding_are_those_of_insightface(pack, tmp_path, normalises)
     blue_first = np.ascontiguousarray(image[0].byte().flip(0).permute(1, 2, 0).numpy())
     for angle, scale in ((0.0, 1.0), (0.4, 1.6), (-0.7, 0.8)):
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        points = (np.array(arcface.TEMPLATE) @ turn.T + [90.3, 60.7] + np.random.default_rng(0).normal(0, 1, (5, 2))).astype(np.float32)
+        points = (
+            np.array(arcface.TEMPLATE) @ turn.T + [90.3, 60.7] + np.random.default_rng(0).normal(0, 1, (5, 2))
+        ).astype(np.float32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # insightface's, of scikit-image
             crop = face_align.norm_crop(blue_first, points)
