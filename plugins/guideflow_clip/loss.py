@@ -15,7 +15,7 @@ from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
 from guideflow.losses.networks import freeze, precision
-from guideflow.losses.vision import ImageSources, read_images
+from guideflow.losses.vision import ImageSources, given, read_images
 from guideflow.types import PerImage
 from guideflow_clip.models import load_clip, preparation_of
 
@@ -74,9 +74,9 @@ class Clip(Loss):
         one_of("combine", combine, ("mean", "best"))
         texts = [text] if isinstance(text, str) else list(text or ())
         if bool(texts) == (reference is not None) or not all(one.strip() for one in texts):
-            given = "both" if texts and reference is not None else "an empty text" if texts else "neither"
+            found = "both" if texts and reference is not None else "an empty text" if texts else "neither"
             raise InvalidArgument(
-                f"Got {given} of text and reference. Expected one of them: text='a red boat' or reference='boat.png'. "
+                f"Got {found} of text and reference. Expected one of them: text='a red boat' or reference='boat.png'. "
                 "For both, add two losses."
             )
         self._references = () if reference is None else read_images(reference)
