@@ -20,7 +20,6 @@ class Created(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every storage made meanwhile, with its bytes; weights and inputs are not among them."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         super().__init__()  # type: ignore[no-untyped-call]
         # The weak reference keeps the identity from being given to another storage once this one is gone.
         self.found: dict[int, tuple[StorageWeakRef, int]] = {}

@@ -44,7 +44,7 @@ def test_the_derivation_stands_where_the_rule_is() -> None:
 
 
 def test_equations_are_spelled_in_one_way() -> None:
-    for folder in ("guideflow", "plugins", "docs", "tests"):
+    for folder in ("guideflow", "plugins", "samplers", "docs", "tests"):
         for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.md")]:
             found = re.findall(r"\bEqs?\b\.? ?\d[^\n]*|\bEqs\. \([^\n]*", path.read_text())
             assert not found, f"{path.relative_to(ROOT)}: {found}; write Eq. (15)"

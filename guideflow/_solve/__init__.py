@@ -1,5 +1,6 @@
 """Solve, resume, iterate: what a user calls."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
@@ -99,7 +100,7 @@ def solve(
         gradient_mode=gradient_mode,
         memory_limit=memory_limit,
     )
-    callbacks, limit = Callbacks(callback), _limit(time_limit)
+    callbacks, deadline = Callbacks(callback), _deadline(time_limit)
     solver = registry.load_solver(solver) if isinstance(solver, str) else solver
     problem = _problem(sampler, loss, draw_noise(sampler, seeds), settings)
     configs = {
@@ -107,7 +108,7 @@ def solve(
         "loss": storage.loss_config(loss),
         "solver": registry.config(solver),
     }
-    return Run.begin(Advance(problem, solver), settings, configs).finish(callbacks, limit, throw)
+    return Run.begin(Advance(problem, solver), settings, configs).finish(callbacks, deadline, throw)
 
 
 def resume(
@@ -138,7 +139,7 @@ def resume(
     Raises:
         CannotResume: if a part is missing or does not fit, or more iterations than `max_iterations` are done.
     """
-    callbacks, limit = Callbacks(callback), _limit(time_limit)
+    callbacks, deadline = Callbacks(callback), _deadline(time_limit)
     saved = solution if isinstance(solution, Solution) else Solution.load(solution)
     if max_iterations < saved.state.iteration:
         raise CannotResume(
@@ -154,7 +155,7 @@ def resume(
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if old is None or old.sampler is not sampler or old.loss is not loss:
         old = _problem(sampler, loss, saved.noise, settings)
-    return Run.again(Advance(old, solver), settings, saved).finish(callbacks, limit, throw)
+    return Run.again(Advance(old, solver), settings, saved).finish(callbacks, deadline, throw)
 
 
 def _problem(sampler: Sampler, loss: LossLike, noise: Noise, settings: Settings) -> Problem:
@@ -187,7 +188,7 @@ def _check_fit(saved: Solution, sampler: Sampler, solver: Solver) -> None:
         )
 
 
-def _limit(seconds: float | None) -> float:
-    if seconds is not None and not seconds > 0:
-        raise InvalidArgument(f"Got time_limit={seconds!r}. Expected seconds above 0, or None.")
-    return inf if seconds is None else seconds
+def _deadline(time_limit: float | None) -> float:
+    if time_limit is not None and not time_limit > 0:
+        raise InvalidArgument(f"Got time_limit={time_limit!r}. Expected seconds above 0, or None.")
+    return inf if time_limit is None else time.perf_counter() + time_limit

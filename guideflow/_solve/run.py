@@ -126,9 +126,9 @@ class Run:
             start=time.perf_counter() - saved.stats["seconds"],
         )
 
-    def finish(self, callbacks: Callbacks, limit: float, throw: bool) -> Solution:
-        """Iterate to the end, or for so many seconds from now, and return the solution."""
-        outcome, deadline = Result.MAX_ITERATIONS, time.perf_counter() + limit
+    def finish(self, callbacks: Callbacks, deadline: float, throw: bool) -> Solution:
+        """Iterate to the end, or to a point of `time.perf_counter`, and return the solution."""
+        outcome = Result.MAX_ITERATIONS
         try:
             self._review()
             callbacks.start(self.advance.problem, self.settings.max_iterations)

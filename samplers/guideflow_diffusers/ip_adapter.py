@@ -53,7 +53,7 @@ def with_ip_adapter(
         MissingWeights: If it is on the Hub and cannot be fetched.
 
     Source: Ye et al., "IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion
-    Models", 2023, Eq. 5.
+    Models", 2023, Eq. (5).
     """
     if isinstance(sampler_or_parts, LatentSampler):
         parts = with_ip_adapter(sampler_or_parts.parts, adapter, image, scale, image_encoder=image_encoder)

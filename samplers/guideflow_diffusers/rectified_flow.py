@@ -28,7 +28,7 @@ def rectified_flow_schedule(num_steps: int = 4) -> gf.Schedule:
         InvalidArgument: If the number of steps is out of range.
 
     Source: Liu et al., "InstaFlow: One Step is Enough for High-Quality Diffusion-Based Text-to-Image Generation", 2023,
-        Eq. 2.
+        Eq. (2).
     """
     count("num_steps", num_steps, 1, TRAIN_STEPS)
     times = tuple(TRAIN_STEPS * (1 - i / num_steps) for i in range(num_steps))
@@ -48,7 +48,7 @@ def instaflow_schedule(num_steps: int = 1) -> gf.Schedule:
         InvalidArgument: If there is not exactly one step.
 
     Source: Liu et al., "InstaFlow: One Step is Enough for High-Quality Diffusion-Based Text-to-Image Generation", 2023,
-        Eq. 6.
+        Eq. (6).
     """
     if num_steps != 1:
         raise InvalidArgument(

@@ -76,7 +76,7 @@ def noise_prediction_schedule(
     Returns:
         The schedule.
 
-    Source: Song et al., "Denoising Diffusion Implicit Models", 2021, Eq. 12.
+    Source: Song et al., "Denoising Diffusion Implicit Models", 2021, Eq. (12).
     """
     noise = tuple(noise) or (0.0,) * len(times)
     state, output = [], []
