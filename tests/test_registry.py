@@ -106,8 +106,11 @@ def test_a_broken_plugin_harms_no_other_and_is_named_with_its_reason(install):
 
 def test_a_broken_plugin_that_is_called_like_the_name_says_why(install):
     install("dark = plugin_dark", "import no_such_module_anywhere")
-    with pytest.raises(BrokenPlugin, match=r"'dark' cannot be loaded.*No module named 'no_such_module_anywhere'"):
+    with pytest.raises(
+        BrokenPlugin, match=r"'dark' cannot be loaded.*No module named 'no_such_module_anywhere'"
+    ) as found:
         gf.load_loss("dark")
+    assert isinstance(found.value.__cause__, ModuleNotFoundError), "with its traceback"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from guideflow import registry
-from guideflow.errors import InvalidArgument, UnknownPlugin
+from guideflow.errors import InvalidArgument
 
 _PLURAL = {"samplers": "sampler", "losses": "loss", "solvers": "solver"}
 
@@ -63,23 +63,14 @@ def show_info(name: str) -> None:
         name: As `show_list` prints it.
 
     Raises:
-        UnknownPlugin: If nothing has the name.
+        UnknownPlugin: If nothing has the name; or BrokenPlugin, if what is called like it fails.
     """
     console = Console()
     found = [offer for kind in registry.HOOKS for offer in registry.offers(kind) if offer.name == name]
     if not found:
-        _explain(name)
+        raise registry.not_found(name, *registry.HOOKS)
     for offer in found:
         _show(console, offer)
-
-
-def _explain(name: str) -> None:
-    """Raise the most helpful error about a name that nothing has."""
-    for plugin, reason in registry.broken().items():
-        if plugin.name == name:
-            raise UnknownPlugin(f"The plugin {name!r} of {plugin.distribution} could not be loaded: {reason}.")
-    known = [offer.name for kind in registry.HOOKS for offer in registry.offers(kind)]
-    raise UnknownPlugin(registry.unknown("sampler, loss or solver", name, known))
 
 
 def _show(console: Console, offer: registry.Offer) -> None:

@@ -77,11 +77,12 @@ def run_command(
     """
     from guideflow.cli.run import resume_saved, solve_new
 
+    settings = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, "gradient_mode": gradient_mode}
     if not resume:
-        return solve_new(sampler, loss or [], solver, prompt, negative_prompt, seed, iterations, out, gradient_mode)
-    new = {"--sampler": sampler, "--loss": loss, "--solver": solver, "--prompt": prompt, "--seed": seed}
-    new |= {"--negative-prompt": negative_prompt, "--gradient-mode": gradient_mode}
-    return resume_saved(out, iterations, [name for name, value in new.items() if value], loss or [])
+        return solve_new(sampler, loss or [], solver, out, max_iterations=iterations, **settings)
+    new = {"sampler": sampler, "loss": loss, "solver": solver, **settings}
+    given = [f"--{name.replace('_', '-')}" for name, value in new.items() if value]
+    return resume_saved(out, iterations, given, loss or [])
 
 
 @app.command("list")

@@ -13,18 +13,8 @@ INTERRUPTED = 130
 MORE = 20  # iterations to go on by, as suggested
 
 
-def solve_new(
-    sampler: str | None,
-    losses: list[str],
-    solver: str | None,
-    prompts: list[str] | None,
-    negative_prompts: list[str] | None,
-    seeds: list[int] | None,
-    iterations: int | None,
-    out: Path,
-    gradient_mode: str | None = None,
-) -> int:
-    """Solve anew, save and show. Arguments are as typed; the exit code is returned."""
+def solve_new(sampler: str | None, losses: list[str], solver: str | None, out: Path, **options: Any) -> int:
+    """Solve anew, save and show. Arguments are as typed, options those of `solve`; the exit code is returned."""
     import guideflow as gf
 
     if sampler is None or not losses:
@@ -34,18 +24,11 @@ def solve_new(
         )
     _refuse_used(out)
     # Cheap and most likely mistyped first: a solver and the losses' references load before the sampler's weights.
-    made_solver, made_loss = solver and load("solver", solver), load_losses(losses)
-    options = {
-        "prompt": prompts,
-        "negative_prompt": negative_prompts,
-        "seed": seeds,
-        "solver": made_solver,
-        "max_iterations": iterations,
-        "gradient_mode": gradient_mode,
-        "callback": gf.callbacks.ProgressBar(),
-    }
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    return _finish(gf.solve(load("sampler", sampler), made_loss, **given), out)
+    if solver is not None:
+        options["solver"] = load("solver", solver)
+    loss = load_losses(losses)
+    options = {name: value for name, value in options.items() if value is not None}
+    return _finish(gf.solve(load("sampler", sampler), loss, callback=gf.callbacks.ProgressBar(), **options), out)
 
 
 def resume_saved(out: Path, iterations: int | None, also_given: list[str], losses: list[str]) -> int:

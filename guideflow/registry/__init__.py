@@ -4,10 +4,10 @@ from guideflow.registry.configs import config as config
 from guideflow.registry.discovery import HOOKS as HOOKS
 from guideflow.registry.discovery import broken as broken
 from guideflow.registry.discovery import find as find
+from guideflow.registry.discovery import not_found as not_found
 from guideflow.registry.discovery import offers as offers
 from guideflow.registry.discovery import plugins as plugins
 from guideflow.registry.discovery import refresh as refresh
-from guideflow.registry.discovery import unknown as unknown
 from guideflow.registry.entries import Entry as Entry
 from guideflow.registry.entries import Offer as Offer
 from guideflow.registry.entries import Plugin as Plugin

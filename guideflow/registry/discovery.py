@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -121,12 +121,7 @@ def find(kind: str, name: str) -> Offer:
         raise DuplicatePlugin(f"The {kind} {name!r} is provided by {who}. Uninstall one of them.")
     if found:
         return found[0]
-    for plugin, error in _found().broken.items():
-        if plugin.name == name:
-            raise BrokenPlugin(f"The {kind} {name!r} cannot be loaded. {_failure(plugin, error)}") from error
-    others = [f"There is a {o.kind} of that name: use load_{o.kind}." for o in _found().offers if o.name == name]
-    failures = [_failure(plugin, error) for plugin, error in _found().broken.items()]
-    raise UnknownPlugin(" ".join([unknown(kind, name, [o.name for o in offers(kind)]), *others, *failures]))
+    raise not_found(name, kind)
 
 
 def offers(kind: str) -> tuple[Offer, ...]:
@@ -150,21 +145,30 @@ def broken() -> Mapping[Plugin, str]:
     return {plugin: reason(error) for plugin, error in _found().broken.items()}
 
 
-def _failure(plugin: Plugin, error: BaseException) -> str:
-    return f"The plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) failed with {reason(error)}."
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say that a name is unknown, with near matches.
+def not_found(name: str, *kinds: str) -> UnknownPlugin | BrokenPlugin:
+    """Say that nothing provides a name: with near matches, and the plugins that failed.
 
     Arguments:
-        kind: What was looked for.
         name: As typed.
-        known: The names there are.
+        kinds: What was looked for.
 
     Returns:
-        One line.
+        The error, to be raised.
     """
-    names = sorted(set(known))
-    listing = ", ".join(names) or "none"
-    return f"There is no {kind} named {name!r}.{did_you_mean(name, names)} Known names: {listing}."
+    what = " or ".join(kinds)
+    failed = _found().broken
+    for plugin, error in failed.items():
+        if plugin.name == name:
+            found = BrokenPlugin(f"The {what} {name!r} cannot be loaded. {_failure(plugin, error)}")
+            found.__cause__ = error
+            return found
+    known = sorted({offer.name for kind in kinds for offer in offers(kind)})
+    lines = [
+        f"There is no {what} named {name!r}.{did_you_mean(name, known)} Known names: {', '.join(known) or 'none'}."
+    ]
+    lines += [f"There is a {o.kind} of that name: use load_{o.kind}." for o in _found().offers if o.name == name]
+    return UnknownPlugin(" ".join([*lines, *(_failure(plugin, error) for plugin, error in failed.items())]))
+
+
+def _failure(plugin: Plugin, error: BaseException) -> str:
+    return f"The plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) failed with {reason(error)}."

@@ -19,35 +19,13 @@ def guideflow_samplers() -> Mapping[str, Entry]:
 def guideflow_solvers() -> Mapping[str, Entry]:
     """Solvers, one algorithm a file."""
     return {
-        "auto": Entry(
-            "guideflow.solvers:Auto",
-            "the default: FlowGrad whose steps start long and grow short, tuned and measured on avatars",
-        ),
-        "anchored": Entry(
-            "guideflow.solvers:Anchored", "RectifID: stay near what the sampler would do from each new starting point"
-        ),
-        "unanchored": Entry(
-            "guideflow.solvers:Unanchored",
-            "the fixed-point equation of a straight flow, iterated at the end of each window",
-        ),
-        "noise-descent": Entry(
-            "guideflow.solvers:NoiseDescent", "momentum SGD on the initial noise, pulled back to where it started"
-        ),
-        "flowgrad": Entry("guideflow.solvers:FlowGrad", "descend on additive controls, each with its own gradient"),
-        "annealed": Entry(
-            "guideflow.solvers:Annealed",
-            "wraps a solver of controls: long steps first, to get near, and short ones then, to settle",
-        ),
-        "momentum": Entry(
-            "guideflow.solvers:Momentum",
-            "wraps a solver of controls: Nesterov's momentum, started again where the loss rises",
-        ),
-        "polyak": Entry(
-            "guideflow.solvers:Polyak",
-            "wraps a solver of controls: steps as long as the loss is above its known optimum",
-        ),
-        "trust-region": Entry(
-            "guideflow.solvers:TrustRegion",
-            "wraps a solver of controls: steps as long as the loss falls as its gradient promised",
-        ),
+        "auto": Entry("guideflow.solvers:Auto", "the default: FlowGrad in long steps first, then short ones"),
+        "anchored": Entry("guideflow.solvers:Anchored", "RectifID: near what the sampler would do by itself"),
+        "unanchored": Entry("guideflow.solvers:Unanchored", "the fixed point of a straight flow, window by window"),
+        "noise-descent": Entry("guideflow.solvers:NoiseDescent", "momentum SGD on the initial noise, pulled back"),
+        "flowgrad": Entry("guideflow.solvers:FlowGrad", "descend on each control by its own gradient"),
+        "annealed": Entry("guideflow.solvers:Annealed", "wraps a solver: long steps first, then short ones"),
+        "momentum": Entry("guideflow.solvers:Momentum", "wraps a solver: Nesterov's momentum, with restarts"),
+        "polyak": Entry("guideflow.solvers:Polyak", "wraps a solver: steps as the loss is above its optimum"),
+        "trust-region": Entry("guideflow.solvers:TrustRegion", "wraps a solver: steps as the gradient keeps its word"),
     }
