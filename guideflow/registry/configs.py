@@ -39,9 +39,9 @@ def config(made: object) -> dict[str, Any] | None:
 
 
 def _of_fields(made: object) -> dict[str, Any] | None:
-    name = getattr(made, "name", "")
-    if not is_dataclass(made) or not isinstance(name, str) or not name:
+    if not is_dataclass(made):
         return None
+    name = str(getattr(made, "name", ""))
     try:
         if find("solver", name).entry.resolve() is not type(made):
             return None

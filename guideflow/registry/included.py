@@ -26,6 +26,8 @@ def guideflow_solvers() -> Mapping[str, Entry]:
         "flowgrad": Entry("guideflow.solvers:FlowGrad", "descend on each control by its own gradient"),
         "annealed": Entry("guideflow.solvers:Annealed", "wraps a solver: long steps first, then short ones"),
         "momentum": Entry("guideflow.solvers:Momentum", "wraps a solver: Nesterov's momentum, with restarts"),
-        "polyak": Entry("guideflow.solvers:Polyak", "wraps a solver: steps as the loss is above its optimum"),
-        "trust-region": Entry("guideflow.solvers:TrustRegion", "wraps a solver: steps as the gradient keeps its word"),
+        "polyak": Entry("guideflow.solvers:Polyak", "wraps a solver: steps by how far the loss is above its optimum"),
+        "trust-region": Entry(
+            "guideflow.solvers:TrustRegion", "wraps a solver: steps by how well the gradient predicts"
+        ),
     }
