@@ -43,7 +43,7 @@ def load_sampler(name: str, /, **options: Any) -> Sampler:
 
 
 def load_loss(name: str, /, **options: Any) -> LossLike:
-    """Make the loss of a name.
+    """Make the loss of a name, as `load_sampler` makes a sampler.
 
     Arguments:
         name: As `guideflow list losses` shows it, or `path/to/file.py:Name`: a class that is made with the options, a
@@ -53,25 +53,16 @@ def load_loss(name: str, /, **options: Any) -> LossLike:
 
     Returns:
         A callable that maps an image batch to one number per image.
-
-    Raises:
-        GuideflowError: As `load_sampler`; `UnknownPlugin` and `BrokenPlugin` of a file as well.
     """
     return cast("LossLike", _load("loss", name, options))
 
 
 def load_solver(name: str, /, **options: Any) -> Solver:
-    """Make the solver of a name.
+    """Make the solver of a name, as `load_sampler` makes a sampler.
 
     Arguments:
         name: As `guideflow list solvers` shows it.
         options: Passed on to its factory; `guideflow info NAME` shows them.
-
-    Returns:
-        The solver.
-
-    Raises:
-        GuideflowError: As `load_sampler`.
     """
     return cast("Solver", _load("solver", name, options))
 
