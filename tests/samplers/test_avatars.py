@@ -7,7 +7,7 @@ import guideflow as gf
 import guideflow_avatars as avatars
 from exact import exact_identity
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.testing import check_loss, check_sampler
+from guideflow.testing import check_loss
 from guideflow_avatars import judges
 from guideflow_avatars.identity import AvatarsIdentity
 
@@ -27,7 +27,7 @@ def exact_sampler():
 @pytest.fixture(scope="module")
 def solution(sampler):
     loss = gf.load_loss("avatars-identity", reference=avatars.portrait("ada"))
-    return gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1, 2, 3], max_iterations=25)
+    return gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1, 2, 3], max_iterations=12)
 
 
 def reference(name="ada"):
@@ -80,10 +80,6 @@ def test_a_batch_equals_single_solves(exact_sampler, solver):
     for i, prompt in enumerate(prompts):
         alone = gf.solve(sampler, loss, prompt=prompt, seed=3 + i, solver=solver, max_iterations=2)
         assert (alone.latents[0] - together.latents[i]).norm() < 1e-9 * alone.latents.norm()
-
-
-def test_sampler_conforms():
-    check_sampler(lambda: gf.load_sampler("avatars-perflow"), prompts=(PROMPT, "a person", ""))
 
 
 def test_identity_conforms():

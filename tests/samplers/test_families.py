@@ -9,7 +9,8 @@ import guideflow_diffusers as families
 import references
 from family_table import FAMILIES, MAIN, NEGATIVES, PROMPTS, draw, error, relative, run, score
 
-TOLERANCE, GRADIENT_TOLERANCE = {"float32": 1e-5, "float64": 1e-12}, {"float32": 1e-4, "float64": 1e-11}
+# Schedulers of diffusers compute in float32: about ten times what that rounds to, and far below CAUGHT.
+TOLERANCE, GRADIENT_TOLERANCE = {"float32": 3e-5, "float64": 1e-12}, {"float32": 1e-4, "float64": 1e-11}
 CAUGHT = 1e-4  # the smallest mistake below makes a difference of 1.7e-4
 
 

@@ -108,8 +108,8 @@ def test_conforms(base, picture):
     from guideflow.testing import check_sampler
 
     checkpoint, adapter = base
-    make = lambda: LatentSampler(load_parts(checkpoint), perflow_schedule())  # noqa: E731
-    check_sampler(lambda: with_ip_adapter(make(), adapter, picture), prompts=("a", "b", "c"))
+    sampler = with_ip_adapter(LatentSampler(load_parts(checkpoint), perflow_schedule()), adapter, picture)
+    check_sampler(lambda: sampler, prompts=("a", "b", "c"))
 
 
 def test_parts_and_paths_are_taken(base, picture, tmp_path):

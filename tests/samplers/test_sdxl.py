@@ -155,9 +155,8 @@ def test_a_prompt_that_is_cut_short_warns(checkpoint):
 def test_conforms(checkpoint):
     from guideflow.testing import check_sampler
 
-    check_sampler(
-        lambda: LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=2.0), prompts=("a", "b", "c")
-    )
+    sampler = LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=2.0)
+    check_sampler(lambda: sampler, prompts=("a", "b", "c"))
 
 
 def test_half_precision_keeps_states_and_autoencoder_in_float32(sdxl):
