@@ -226,8 +226,8 @@ def test_a_saved_run_carries_schedules_and_balance(tmp_path: Path, monkeypatch: 
         sampler = gf.load_sampler("toy-linear")
         one, two, three = (gf.load_loss("grey", level=level) for level in (0.1, 0.3, 0.9))
         loss = 2 * gf.balanced(one, two.scheduled(start=1), limit=5) + three.scheduled(end=4, after=0.5)
-        gf.solve(sampler, loss, max_iterations=2).save(tmp_path / "run")
-        whole = gf.solve(sampler, loss, max_iterations=6)
+        gf.solve(sampler, loss, solver=gf.Anchored(), max_iterations=2).save(tmp_path / "run")
+        whole = gf.solve(sampler, loss, solver=gf.Anchored(), max_iterations=6)
         resumed = gf.resume(tmp_path / "run", max_iterations=6)
         for name, column in whole.history.items():
             torch.testing.assert_close(resumed.history[name], column, rtol=0, atol=0)

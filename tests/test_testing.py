@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 import guideflow as gf
+from guideflow import registry
 from guideflow.errors import InvalidArgument
 from guideflow.testing import (
     ConformanceFailure,
     check_loss,
     check_sampler,
     check_solver,
+    fake_distribution,
     parametrize_loss,
     parametrize_sampler,
     parametrize_solver,
@@ -373,6 +375,39 @@ def test_an_expected_failure_needs_a_reason_and_must_fail():
         check_loss(Contrast, expected_failures={"frozen": " "})
     with pytest.raises(InvalidArgument, match="no check named 'frosen'"):
         check_loss(Contrast, expected_failures={"frosen": "typo"})
+
+
+SLOW_PLUGIN = """
+import guideflow as gf
+import {imported}
+
+class Dark(gf.Loss):
+    def __call__(self, image):
+        gf.check_image(image)
+        return image.float().flatten(1).mean(1)
+
+@gf.hookimpl
+def guideflow_losses():
+    return {{"slow-dark": Dark}}
+"""
+
+
+@pytest.mark.parametrize(("imported", "failures"), [("json", set()), ("scipy.optimize", {"light-import"})])
+def test_a_module_that_imports_something_slow_is_caught(imported, failures, tmp_path, monkeypatch):
+    name = f"plugin_with_{imported.partition('.')[0]}"
+    fake_distribution(tmp_path, f"slow = {name}", SLOW_PLUGIN.format(imported=imported))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the process that imports the plugin by itself
+    registry.refresh()
+    try:
+        try:
+            check_loss(lambda: gf.load_loss("slow-dark"), name="slow-dark")
+            found = set()
+        except ConformanceFailure as error:
+            found = set(error.failures)
+        assert found == failures
+    finally:
+        registry.refresh()
 
 
 class OnePixel(gf.Loss):

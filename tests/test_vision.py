@@ -1,4 +1,4 @@
-"""What losses that look through a network share: reading references, preparing pictures, freezing networks."""
+"""What losses that look through a network share: reading references, preparing images, freezing networks."""
 
 from dataclasses import replace
 

@@ -17,7 +17,7 @@ from guideflow.testing._run import Check, parametrize, require, require_close, r
 
 @dataclass(frozen=True)
 class Subject:
-    """A fresh loss, the pictures it is tried on, and its name if it is to be loaded by name."""
+    """A fresh loss, the images it is tried on, and its name if it is to be loaded by name."""
 
     loss: Callable[[Tensor], Any]
     images: Tensor
@@ -36,9 +36,9 @@ def check_loss(
 
     Arguments:
         make: Makes the loss; called once per check.
-        images: At least two pictures (batch, 3, height, width) on which the loss means something, such as faces.
+        images: At least two images (batch, 3, height, width) on which the loss means something, such as faces.
             By default smooth random ones.
-        image_size: Side of the default pictures.
+        image_size: Side of the default images.
         name: The name under which the plugin offers the loss; given, loading by name is checked too.
         expected_failures: Reason by name of a check that is known to fail.
 
@@ -60,8 +60,8 @@ def parametrize_loss(
 
     Arguments:
         make: Makes the loss; called once per check.
-        images: At least two pictures on which the loss means something. By default smooth random ones.
-        image_size: Side of the default pictures.
+        images: At least two images on which the loss means something. By default smooth random ones.
+        image_size: Side of the default images.
         name: The name under which the plugin offers the loss; given, loading by name is checked too.
         expected_failures: Reason by name of a check that is known to fail.
 
@@ -77,7 +77,7 @@ def _prepare(
     if images is None:
         generator = torch.Generator().manual_seed(0)
         coarse = torch.rand(3, 3, 8, 8, generator=generator)
-        # Away from 0 and 1, so that small steps in any direction are pictures still.
+        # Away from 0 and 1, so that small steps in any direction are images still.
         smooth = torch.nn.functional.interpolate(coarse, image_size, mode="bicubic", align_corners=False)
         images = 0.15 + 0.7 * smooth.clamp(0, 1)
     return Subject(make(), images.clone(), name)
@@ -95,7 +95,7 @@ def check_shape(subject: Subject) -> None:
 
 
 def check_finite(subject: Subject) -> None:
-    """The loss is finite on ordinary pictures.
+    """The loss is finite on ordinary images.
 
     Troubleshooting: look for a division by a norm or a variance that can be zero, or a logarithm.
     """
@@ -104,7 +104,7 @@ def check_finite(subject: Subject) -> None:
 
 
 def check_deterministic(subject: Subject) -> None:
-    """The same pictures give the same numbers.
+    """The same images give the same numbers.
 
     Troubleshooting: call `.eval()` on networks; draw random numbers once, in `__init__`, from a seeded generator.
     """
@@ -126,20 +126,20 @@ def check_batch_independent(subject: Subject) -> None:
 
 
 def check_input_unchanged(subject: Subject) -> None:
-    """The loss does not write into the pictures it is given.
+    """The loss does not write into the images it is given.
 
     Troubleshooting: replace operations that end in an underscore, `+=` and assignments to slices.
     """
     before = subject.images.clone()
     subject.loss(subject.images)
-    require(torch.equal(before, subject.images), "the pictures were changed in place")
+    require(torch.equal(before, subject.images), "the images were changed in place")
 
 
 def check_gradient(subject: Subject) -> None:
     """The gradient agrees with finite differences.
 
     Troubleshooting: detect and choose without gradient, but crop and embed with; no `.detach()`, `.round()` or numpy
-    between the pictures and the number.
+    between the images and the number.
     """
     require_gradient(subject.loss, subject.images, "the loss", bounds=(-1e-3, 1 + 1e-3))
 
@@ -159,16 +159,16 @@ def check_descent(subject: Subject) -> None:
 
 
 def check_half_precision(subject: Subject) -> None:
-    """Pictures in half precision give a float32 number, close to the true one.
+    """Images in half precision give a float32 number, close to the true one.
 
     Troubleshooting: begin with `image = image.float()`.
     """
     exact = subject.loss(subject.images).detach()
     for dtype in (torch.float16, torch.bfloat16):
         value = subject.loss(subject.images.to(dtype)).detach()
-        require(value.dtype == torch.float32, f"{dtype} pictures gave {value.dtype}, not float32")
+        require(value.dtype == torch.float32, f"{dtype} images gave {value.dtype}, not float32")
         difference = (value - exact).abs().max().item()
-        require(difference <= 0.1 * max(1.0, exact.abs().max().item()), f"{dtype} pictures are off by {difference:.3g}")
+        require(difference <= 0.1 * max(1.0, exact.abs().max().item()), f"{dtype} images are off by {difference:.3g}")
 
 
 def check_frozen(subject: Subject) -> None:
@@ -181,7 +181,7 @@ def check_frozen(subject: Subject) -> None:
 
 
 def check_refuses_bad_pictures(subject: Subject) -> None:
-    """Pictures with one channel or with values beyond [0, 1] are refused with a ValueError.
+    """Images with one channel or with values beyond [0, 1] are refused with a ValueError.
 
     Troubleshooting: begin with `guideflow.images.check_image(image)`.
     """
@@ -190,7 +190,7 @@ def check_refuses_bad_pictures(subject: Subject) -> None:
             subject.loss(bad)
         except ValueError:
             continue
-        raise AssertionError(f"pictures with {what} were accepted")
+        raise AssertionError(f"images with {what} were accepted")
 
 
 def check_loads_by_name(subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""`clip`: pull pictures towards a text or towards other pictures, as CLIP sees them.
+"""`clip`: pull images towards a text or towards other images, as CLIP sees them.
 
     loss = gf.load_loss("clip", text="a watercolour of a harbour")
 
@@ -21,7 +21,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "clip": Entry(
             "guideflow_clip.loss:Clip",
-            summary="Distance to a text or to reference pictures, as CLIP sees them",
+            summary="Distance to a text or to reference images, as CLIP sees them",
             extra="clip",
             licence="MIT code; the weights as published (OpenAI's: for research)",
             needs=("text or reference",),

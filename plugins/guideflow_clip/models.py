@@ -8,7 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow.losses.networks import one_line
 from guideflow.losses.vision import Preparation, given
 
 PUBLISHED = "openai"
@@ -35,7 +36,7 @@ class LoadedClip:
     Arguments:
         network: With `encode_image` and `encode_text`.
         tokenizer: Texts to tokens (N, L).
-        preparation: How it wants its pictures.
+        preparation: How it wants its images.
         title: What was loaded, to show.
     """
 
@@ -91,12 +92,11 @@ def load_clip(
 
 
 def preparation_of(network: nn.Module) -> Preparation:
-    """Read how a CLIP network wants its pictures; a module that does not say gets them as they are."""
+    """Read how a CLIP network wants its images; a module that does not say gets them as they are."""
     visual = getattr(network, "visual", network)
     config: dict[str, Any] = getattr(visual, "preprocess_cfg", {})
-    size = config.get("size", getattr(visual, "image_size", None))
     return Preparation(
-        **given(size, config.get("mean"), config.get("std")),
+        **given(config.get("size", getattr(visual, "image_size", None)), config.get("mean"), config.get("std")),
         interpolation="bilinear" if config.get("interpolation") == "bilinear" else "bicubic",
         crop=config.get("resize_mode", "shortest") == "shortest",
     )
@@ -159,8 +159,7 @@ def _source(
     """Return open_clip's name for a folder or a repository, and a title."""
     folder = Path(str(network).removeprefix("local-dir:")).expanduser()
     if not folder.is_dir():
-        found = _HUB_ID.fullmatch(str(network))
-        if found is None:
+        if (found := _HUB_ID.fullmatch(str(network))) is None:
             raise InvalidArgument(
                 f"There is no CLIP network {str(network)!r}. Expected a name of open_clip such as 'ViT-B-32' or 'RN50' "
                 f"(`open_clip.list_models()`), a folder with {_CONFIG}, or 'owner/name' on the Hub."
@@ -195,18 +194,17 @@ def _create(open_clip: Any, name: str, pretrained: str | None, where: str, **opt
             raise _misfit(where, error) from error
         raise MissingWeights(
             f"The weights of {name.partition(':')[2] or name} are not on this machine and cannot be downloaded "
-            f"({' '.join(str(error).split())[:160]}). Where there is network, type: hf download {where} {_CONFIG} "
+            f"({one_line(error, 160)}). Where there is network, type: hf download {where} {_CONFIG} "
             f"open_clip_model.safetensors --local-dir clip-weights. Then bring that folder here and give "
             "network='clip-weights', the path you put it at. For random weights type random_weights=True."
         ) from error
     except (pickle.UnpicklingError, OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise InvalidArgument(f"{where} cannot be loaded as {name}: {' '.join(str(error).split())[:200]}") from error
+        raise InvalidArgument(f"{where} cannot be loaded as {name}: {one_line(error)}") from error
     return model
 
 
 def _misfit(where: str, error: Exception) -> InvalidArgument:
-    why = " ".join(str(error).split())
-    return InvalidArgument(f"The weights in {where} do not fit the network. Name the one they belong to. ({why[:200]})")
+    return InvalidArgument(f"The weights in {where} do not fit. Name the network they belong to. ({one_line(error)})")
 
 
 def _openai_archive(file: Path) -> dict[str, Tensor] | None:
@@ -219,10 +217,9 @@ def _openai_archive(file: Path) -> dict[str, Tensor] | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit")  # on its way out; OpenAI's files stay what they are
         state: dict[str, Tensor] = torch.jit.load(str(file), map_location="cpu").state_dict()
-    return {key: value for key, value in state.items() if key not in _NOT_WEIGHTS}
-
-
-_NOT_WEIGHTS: Sequence[str] = ("input_resolution", "context_length", "vocab_size")
+    return {
+        key: value for key, value in state.items() if key not in ("input_resolution", "context_length", "vocab_size")
+    }
 
 
 def _beside(file: Path) -> bool | None:

@@ -1,4 +1,4 @@
-"""`identity`: pull pictures towards the people in reference photographs.
+"""`identity`: pull images towards the people in reference photographs.
 
     loss = gf.load_loss("identity", reference="me.jpg")
 

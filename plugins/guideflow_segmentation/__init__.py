@@ -1,8 +1,8 @@
-"""`segmentation`: pull pictures towards a layout.
+"""`segmentation`: pull images towards a layout.
 
     loss = gf.load_loss("segmentation", layout="layout.png", network="my-segformer")
 
-The layout is drawn as a map of class numbers, or taken from a reference picture. Networks: torchvision's, any of
+The layout is drawn as a map of class numbers, or taken from a reference image. Networks: torchvision's, any of
 segmentation_models_pytorch or transformers from a folder or the Hub, or a module of yours.
 """
 
@@ -21,7 +21,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "segmentation": Entry(
             "guideflow_segmentation.loss:Segmentation",
-            summary="Cross-entropy to a drawn layout, or to the layout of a reference picture",
+            summary="Cross-entropy to a drawn layout, or to the layout of a reference image",
             extra="segmentation",
             licence="BSD (torchvision's default); that of the checkpoint otherwise, often research only",
             needs=("layout or reference",),

@@ -24,13 +24,13 @@ def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
 
     Arguments:
         given: A folder, or "owner/name" on the Hub.
-        normalised: The user says how pictures are normalised, so the folder need not.
+        normalised: The user says how images are normalised, so the folder need not.
 
     Returns:
         What was loaded.
 
     Raises:
-        InvalidArgument: If it is no such folder, is damaged, or does not say how pictures are normalised.
+        InvalidArgument: If it is no such folder, is damaged, or does not say how images are normalised.
         MissingWeights: If it is on the Hub and cannot be downloaded.
     """
     folder = Path(given).expanduser()
@@ -46,7 +46,7 @@ def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
     processor = _json(source, "preprocessor_config.json")
     if processor is None and not normalised:
         raise InvalidArgument(
-            f"{source} has no preprocessor_config.json that tells how pictures are normalised. Type what it was "
+            f"{source} has no preprocessor_config.json that tells how images are normalised. Type what it was "
             "trained with; with ImageNet's that is mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]."
         )
     labels = config.get("id2label") or _json(source, "id2label.json") or {}
@@ -102,7 +102,9 @@ def preparation_from(processor: Mapping[str, Any]) -> Preparation:
         raise InvalidArgument("The network's images are padded to a size. Type size=, to stretch them to one.")
     scale = 255 * (processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1)
     values = {}
-    if processor.get("do_normalize", "image_mean" in processor):
+    # MobileViT's, which flips channels, names a mean that it does not use.
+    normalises = "image_mean" in processor and "do_flip_channel_order" not in processor
+    if processor.get("do_normalize", normalises):
         if not {"image_mean", "image_std"} <= processor.keys():
             raise InvalidArgument("The network's images are normalised, but not how: type mean=[...], std=[...].")
         values = {name: [value / scale for value in processor[f"image_{name}"]] for name in ("mean", "std")}

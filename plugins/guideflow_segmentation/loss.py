@@ -1,4 +1,4 @@
-"""`segmentation`: distance to a layout, drawn or taken from a reference picture."""
+"""`segmentation`: distance to a layout, drawn or taken from a reference image."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Segmentation(Loss):
 
         loss(x) = sum over pixels p of  w[y_p] CE(net(x)_p, y_p)  /  sum over pixels p of  w[y_p]
 
-    y is a layout that you draw, or the classes that the same network sees in a reference picture; w is 0 for what is
+    y is a layout that you draw, or the classes that the same network sees in a reference image; w is 0 for what is
     ignored. 0 is a perfect layout; log(number of classes) is a network that has no idea.
 
     Arguments:
         layout: Path of a PNG with a palette or of grey values whose numbers are the classes, or whole numbers (H, W) as
-            tensor or array. It is stretched over the picture.
-        reference: A picture whose layout is wanted, instead of a layout: a path, or a tensor (3, H, W) in [0, 1].
+            tensor or array. It is stretched over the image.
+        reference: An image whose layout is wanted, instead of a layout: a path, or a tensor (3, H, W) in [0, 1].
         network: "lraspp" or another segmentation network of torchvision; a folder that `save_pretrained` of
-            transformers or segmentation_models_pytorch wrote; "owner/name" on the Hub; or a module from pictures
+            transformers or segmentation_models_pytorch wrote; "owner/name" on the Hub; or a module from images
             (B, 3, H, W) to logits (B, classes, h, w), which is frozen in place.
         checkpoint: For torchvision's: a file of weights in place of the published ones.
         names: Of the classes, in order, in place of the network's own.
@@ -44,9 +44,9 @@ class Segmentation(Loss):
         ignore_index: Number of pixels in the layout that do not count.
         class_weights: Weight of each class by name or number, 1 for those left out; or one number for every class.
         colours: For a layout drawn in colours: the colour of each class by name or number, such as "#ff8000".
-        size: Side or (height, width) at which pictures are segmented; by default what the checkpoint says (520 for
-            torchvision), or the size of the pictures.
-        mean: Normalisation in place of the checkpoint's, for pictures in [0, 1]; by default none for a module.
+        size: Side or (height, width) at which images are segmented; by default what the checkpoint says (520 for
+            torchvision), or the size of the images.
+        mean: Normalisation in place of the checkpoint's, for images in [0, 1]; by default none for a module.
         std: The same.
         device: Where the network runs.
 
@@ -91,7 +91,7 @@ class Segmentation(Loss):
             raise InvalidArgument("Got colours= without a layout. They say what the colours of a layout mean.")
         self._references = () if reference is None else read_images(reference)
         if len(self._references) > 1:
-            raise InvalidArgument(f"Got {len(self._references)} references. Expected one: a picture has one layout.")
+            raise InvalidArgument(f"Got {len(self._references)} references. Expected one: an image has one layout.")
         self._segmenter = load_segmenter(network, checkpoint, names=names, size=size, mean=mean, std=std, device=device)
         self._device, self._ignore = device, ignore_index
         self.draw: Callable[[Tensor, int], Tensor] = draw_layout  # how a layout is shown
@@ -110,12 +110,12 @@ class Segmentation(Loss):
             self._target.require_any(self.wanted(self._segmenter.size(given.float())), classes)
 
     def __call__(self, image: Tensor) -> PerImage:
-        """Return the mean cross-entropy of each picture, at least 0."""
+        """Return the mean cross-entropy of each image, at least 0."""
         logits = self.logits(image)
         return self._target.cross_entropy(logits, self.wanted((logits.shape[-2], logits.shape[-1])))
 
     def logits(self, image: Tensor) -> Tensor:
-        """Return what the network sees in pictures (B, 3, H, W) in [0, 1]: logits (B, classes, h, w)."""
+        """Return what the network sees in images (B, 3, H, W) in [0, 1]: logits (B, classes, h, w)."""
         check_image(image)
         return self._segmenter.logits(image, self._segmenter.size(image))
 
@@ -125,7 +125,7 @@ class Segmentation(Loss):
             return self.logits(image).argmax(1)
 
     def iou(self, image: Tensor) -> PerImage:
-        """Return how well pictures obey the layout: intersection over union, mean over its classes that count, (B,)."""
+        """Return how well images obey the layout: intersection over union, mean over its classes that count, (B,)."""
         seen = self.segment(image)
         return self._target.iou(seen, self.wanted((seen.shape[-2], seen.shape[-1])))
 
@@ -141,7 +141,7 @@ class Segmentation(Loss):
         return self._wanted[size]
 
     def references(self) -> tuple[Tensor, ...]:
-        """Return the reference picture, or the layout drawn in colours, (3, H, W)."""
+        """Return the reference image, or the layout drawn in colours, (3, H, W)."""
         return self._references or (self.draw(self._layout, self._ignore),)  # type: ignore[arg-type]
 
     def describe(self) -> str:
@@ -156,7 +156,7 @@ class Segmentation(Loss):
         return f"{self.name} by {self._segmenter.title}: {', '.join(shown[:6])}{more}"
 
     def _count(self, given: bool) -> int:
-        """Number of classes: what the checkpoint names, or as many logits as the network returns for a grey picture."""
+        """Number of classes: what the checkpoint names, or as many logits as the network returns for a grey image."""
         names = self._segmenter.names
         if names is not None and not given:
             return len(names)

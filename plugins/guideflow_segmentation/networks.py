@@ -33,9 +33,9 @@ def load_segmenter(
             transformers or of segmentation_models_pytorch wrote; "owner/name" on the Hub; or a module.
         checkpoint: For torchvision's: a file of weights in place of the published ones.
         names: Of the classes, in place of the network's own.
-        size: Side or (height, width) at which pictures are segmented; by default what the checkpoint says (520 for
-            torchvision), or the size of the pictures.
-        mean: Normalisation in place of the checkpoint's, for pictures in [0, 1]; by default none for a module.
+        size: Side or (height, width) at which images are segmented; by default what the checkpoint says (520 for
+            torchvision), or the size of the images.
+        mean: Normalisation in place of the checkpoint's, for images in [0, 1]; by default none for a module.
         std: The same.
         device: Where it runs.
 
@@ -43,7 +43,7 @@ def load_segmenter(
         The network with its preparation and class names.
 
     Raises:
-        InvalidArgument: If there is no such network, or the checkpoint does not say how pictures are normalised.
+        InvalidArgument: If there is no such network, or the checkpoint does not say how images are normalised.
         MissingWeights: If the weights are not here and cannot be downloaded.
     """
     if checkpoint is not None and (isinstance(network, nn.Module) or not _is_torchvision(str(network))):

@@ -1,4 +1,4 @@
-"""`style`: pull pictures towards the style of other pictures.
+"""`style`: pull images towards the style of other images.
 
     loss = gf.load_loss("style", reference="waves.jpg")
 
@@ -22,7 +22,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "style": Entry(
             "guideflow_style.loss:Style",
-            summary="Distance to the style of reference pictures: CLIP embedding, CLIP Gram, VGG Gram",
+            summary="Distance to the style of reference images: CLIP embedding, CLIP Gram, VGG Gram",
             extra="style",
             licence="MIT code; the weights as published (OpenAI's: for research; VGG: CC BY 4.0)",
             needs=("reference",),

@@ -1,4 +1,4 @@
-"""`style`: distance to the style of reference pictures."""
+"""`style`: distance to the style of reference images."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Style(Loss):
-    """Distance between the style of a picture and the style of reference pictures.
+    """Distance between the style of an image and the style of reference images.
 
         cosine:  loss(x) = 1 - cos(E(x), E(reference))
         Gram:    loss(x) = mean over layers l of  norm(G_l(x) - G_l(reference))^2 / norm(G_l(reference))^2
                  G_l = F_l^T F_l / tokens,    F_l: features of layer l, (tokens, C)
 
     Both are 0 for a reference, and near 1 or beyond for what has nothing in common with it. Gram matrices are means
-    over places and distances are relative, so a weight that suits one size of pictures suits others. Of several
+    over places and distances are relative, so a weight that suits one size of images suits others. Of several
     references the target is the mean (of unit vectors, or of Gram matrices), or with `combine="best"` the nearest
     counts.
 
@@ -44,14 +44,14 @@ class Style(Loss):
             VGG-19, five layers, that of Gatys et al. "cosine" and "gram": the same distances on `network`.
         combine: "mean" or "best".
         network: For the backends of CLIP a name of open_clip, a folder or "owner/name" in place of the published one.
-            For every backend a module of pictures (B, 3, H, W), which is frozen in place: to embeddings (B, C) for a
+            For every backend a module of images (B, 3, H, W), which is frozen in place: to embeddings (B, C) for a
             cosine; to features (B, C, h, w) or (B, tokens, C), or a list of them, for Gram matrices.
         checkpoint: Tag or file of the weights of the backend's network.
         quick_gelu: Whether weights of CLIP from a file were trained with QuickGELU, where that cannot be told.
         layers: Blocks for "clip-gram", by default [2]; names for "vgg-gram", by default relu1_1 to relu5_1.
-        size: Side or (height, width) to which every picture is brought; by default what the network was trained on,
-            256 for VGG, and pictures as they are for a module.
-        mean: Normalisation in place of the network's own, for pictures in [0, 1]; by default none for a module.
+        size: Side or (height, width) to which every image is brought; by default what the network was trained on,
+            256 for VGG, and images as they are for a module.
+        mean: Normalisation in place of the network's own, for images in [0, 1]; by default none for a module.
         std: The same.
         device: Where the network runs.
 
@@ -61,7 +61,7 @@ class Style(Loss):
         MissingWeights: If the weights are not here and cannot be downloaded.
 
     Source: Bansal et al. 2023 (Universal Guidance), Yu et al. 2023 (FreeDoM), Gatys et al. 2016. The first multiplies
-    by 100 and normalises as for ImageNet; the second takes the norm over the whole batch, so that pictures disturb each
+    by 100 and normalises as for ImageNet; the second takes the norm over the whole batch, so that images disturb each
     other. Not for content: "clip" takes over what is shown as well as how.
     """
 
@@ -113,7 +113,7 @@ class Style(Loss):
             self._targets = [F.normalize(layer, dim=1) for layer in self._targets]
 
     def __call__(self, image: Tensor) -> PerImage:
-        """Return the distance for each picture, at least 0."""
+        """Return the distance for each image, at least 0."""
         found = self.embed_style(image)
         if self._cosine:
             return 1 - (found[0] @ self._targets[0].T).amax(1)
@@ -135,13 +135,13 @@ class Style(Loss):
                 shape = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
                 wanted = "embeddings (B, C)" if self._cosine else "features (B, C, h, w) or (B, tokens, C)"
                 raise InvalidArgument(
-                    f"The network returned {shape} for {len(image)} pictures. backend={self._backend!r} expects "
+                    f"The network returned {shape} for {len(image)} images. backend={self._backend!r} expects "
                     f"{wanted}; type backend={'gram' if self._cosine else 'cosine'!r} for the other kind."
                 )
         return [F.normalize(features[0], dim=1)] if self._cosine else [gram(one) for one in features]
 
     def references(self) -> tuple[Tensor, ...]:
-        """Return the reference pictures, (3, H, W) each."""
+        """Return the reference images, (3, H, W) each."""
         return self._references
 
     def describe(self) -> str:

@@ -16,7 +16,7 @@ NOISE = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(1))
 
 
 class Colours(nn.Module):
-    """Sees the mean colour of a picture, and the colours named in a text."""
+    """Sees the mean colour of an image, and the colours named in a text."""
 
     WORDS = ("red", "green", "blue")
 

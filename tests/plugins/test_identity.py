@@ -152,7 +152,7 @@ def test_forgetting_and_another_picture_leave_nothing_to_remember(make):
     loss = make(face(**ANN), on_missing="last")
     loss(face(**ANN))
     assert loss(nobody()) == 2
-    assert loss.outcome.status == (("skipped",),), "a grey picture is no later state of a face"
+    assert loss.outcome.status == (("skipped",),), "a grey image is no later state of a face"
     loss = make(face(**CAT, size=128), on_missing="last", threshold=0.7, floor=0.7)
     loss(washed_out(1))
     loss.forget()

@@ -1,4 +1,4 @@
-"""Alignment and cutting against transforms and pictures that are known."""
+"""Alignment and cutting against transforms and images that are known."""
 
 import math
 

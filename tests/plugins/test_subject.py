@@ -20,7 +20,7 @@ RED, GREEN, BLUE = (torch.tensor(c).view(3, 1, 1) for c in ((0.9, 0.1, 0.1), (0.
 
 
 def scene(*things, size=32, grey=0.5):
-    """A grey picture (1, 3, size, size) with coloured squares, (colour, left, top, side) each."""
+    """A grey image (1, 3, size, size) with coloured squares, (colour, left, top, side) each."""
     image = torch.full((1, 3, size, size), grey)
     for colour, left, top, side in things:
         image[0, :, top : top + side, left : left + side] = colour

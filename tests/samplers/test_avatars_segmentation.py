@@ -61,6 +61,12 @@ def test_both_networks_see_the_same_in_people_that_neither_knows(pictures, hana)
         assert {name for name, one in zip(avatars.portraits(), large, strict=True) if one} == {"ben", "dan", "gus"}
 
 
+def test_free_pixels_do_not_count_for_the_judge():
+    wanted = torch.tensor([[[0, 1], [255, 1]]])
+    assert judges.mean_iou(torch.tensor([[[0, 1], [1, 1]]]), wanted).tolist() == [1.0]
+    assert judges.mean_iou(torch.tensor([[[0, 1], [0, 0]]]), wanted).tolist() == [0.5]  # 1/2 of each class
+
+
 def test_the_judge_is_another_kind_of_network(hana):
     guiding, judging = hana._segmenter.network, judges._segmenter().network
     assert type(guiding) is not type(judging)
