@@ -44,8 +44,8 @@ def check_image(image: Tensor, *, what: str = "image") -> None:
         kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise InvalidImage(f"Got {what} of type {kind}. Expected a float tensor; for 0..255 integers type `x / 255`.")
     if image.dim() != 4:
-        shape = f"Got {what} of shape {tuple(image.shape)}. Expected (batch, 3, height, width)"
-        raise InvalidImage(f"{shape}; for a single image type `image[None]`.")
+        cure = "Expected (batch, 3, height, width); for a single image type `image[None]`."
+        raise InvalidImage(f"Got {what} of shape {tuple(image.shape)}. {cure}")
     if image.shape[1] != 3:
         cure = "image.permute(0, 3, 1, 2)" if image.shape[3] == 3 else "image[:, :3]"
         cure = "image.expand(-1, 3, -1, -1)" if image.shape[1] == 1 else cure
@@ -104,7 +104,8 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
 def _check_file(path: Path) -> None:
     try:
         if not path.is_file():
-            raise InvalidImage(f"There is no file {path}. Give the path of an image.")
+            there = ", but a folder" if path.is_dir() else ""
+            raise InvalidImage(f"There is no file {path}{there}. Give the path of an image.")
         size = path.stat().st_size
         path.open("rb").close()
     except OSError as error:
@@ -132,9 +133,9 @@ def _over_white(picture: PILImage.Image) -> PILImage.Image:
 def _fit(picture: PILImage.Image, size: int | tuple[int, int]) -> PILImage.Image:
     from PIL import Image, ImageOps
 
-    height, width = (size, size) if isinstance(size, int) else size
-    count("size", min(height, width))
-    return ImageOps.fit(picture, (width, height), method=Image.Resampling.LANCZOS)
+    sides = (size, size) if isinstance(size, int) else size
+    count("size", min(sides))
+    return ImageOps.fit(picture, sides[::-1], method=Image.Resampling.LANCZOS)
 
 
 def from_pil(picture: PILImage.Image) -> Tensor:
@@ -243,8 +244,7 @@ def grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor
     check_image(images)
     count("columns", len(images) if columns is None else columns)
     count("padding", padding, low=0)
-    columns = min(columns or len(images), len(images))
-    blank = images.new_ones(-len(images) % columns, *images.shape[1:])
+    blank = images.new_ones(-len(images) % (columns := min(columns or len(images), len(images))), *images.shape[1:])
     framed = F.pad(torch.cat([images, blank]), (0, padding, 0, padding), value=1)
     sheet = framed.view(-1, columns, *framed.shape[1:]).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)[None]
     return F.pad(sheet, (padding, 0, padding, 0), value=1)

@@ -141,7 +141,7 @@ def truncated(path):
     ("make", "says"),
     [
         (lambda path: None, "no file"),
-        (lambda path: path.mkdir(), "not a file"),
+        (lambda path: path.mkdir(), "but a folder"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_text("hello"), "not an image"),
         (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not an image"),
