@@ -44,4 +44,5 @@ from .solvers import Solver as Solver
 from .solvers import State as State
 from .solvers import TrustRegion as TrustRegion
 from .solvers import Unanchored as Unanchored
+from .solvers import Windows as Windows
 from .solvers import Wrapper as Wrapper

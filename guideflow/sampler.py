@@ -47,6 +47,11 @@ class Sampler(ABC):
         return (False,) * self.num_steps
 
     @property
+    def end_levels(self) -> tuple[float, ...]:
+        """Noise level at the end of each window, from 1 at the start of sampling to 0 at the finished latent."""
+        return tuple(1 - (k + 1) / self.num_steps for k in range(self.num_steps))
+
+    @property
     def state_dtype(self) -> torch.dtype:
         """Dtype of states and controls: float64 for a float64 sampler, float32 otherwise."""
         import torch  # only here, so that a plugin can offer samplers without importing it
@@ -193,6 +198,11 @@ class AffineSampler(Sampler):
     def stochastic(self) -> tuple[bool, ...]:
         """Which steps have a nonzero noise coefficient."""
         return tuple(d != 0 for d in self.schedule.noise)
+
+    @property
+    def end_levels(self) -> tuple[float, ...]:
+        """Time at the end of each window, as a share of the time at which sampling starts."""
+        return tuple(time / self.schedule.times[0] for time in self.schedule.end_times)
 
     @abstractmethod
     def predict(self, z: Latent, row: Row, condition: Any) -> Tensor:

@@ -54,6 +54,7 @@ class Settings:
     seeds: tuple[int, ...]
     max_iterations: int
     horizon: int
+    candidates: int = 1
     keep: Literal["best", "last"] = "best"
     target_loss: float | None = None
     patience: int | None = None
@@ -64,6 +65,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         count("max_iterations", self.max_iterations, low=0)
+        count("candidates", self.candidates)
         one_of("keep", self.keep, ("best", "last"))
         if self.patience is not None:
             count("patience", self.patience)
@@ -94,7 +96,9 @@ class Solution:
 
     Arguments:
         best: the iterate of lowest loss of each image, whichever is kept.
-        unguided: images without guidance, like `images`.
+        unguided: images without guidance, from the seeds' own noise.
+        start: images without guidance, from the noises that guidance started with; see `candidates` of `solve`.
+        chosen: which candidate each of those is, (B,); 0 is the seed's own noise.
         history: name -> (iterations + 1, B): "loss", every loss term, "gradient_norm" (norm of g_0..g_K together) and
             "control_norm" (norm of u_1..u_K together). The values of an image that has stopped are repeated.
         result: why each image was finished.
@@ -112,6 +116,8 @@ class Solution:
 
     best: Kept
     unguided: Tensor
+    start: Tensor
+    chosen: Tensor
     history: Mapping[str, Tensor]
     result: tuple[Result, ...]
     stats: Mapping[str, Any]
@@ -171,7 +177,7 @@ class Solution:
             FolderInUse: if the folder holds another run and `overwrite` is False.
         """
         tensors: dict[str, Tensor] = {}
-        for name in ("state", "best", "unguided", "history", "noise", "references"):
+        for name in ("state", "best", "unguided", "start", "chosen", "history", "noise", "references"):
             tensors |= storage.flatten(getattr(self, name), name)
         shown = {"guided": self.images, "unguided": self.unguided}
         storage.write(Path(directory), _about(self), tensors, self.history, shown, overwrite=overwrite)
@@ -195,6 +201,8 @@ class Solution:
             return cls(
                 best=Kept(**parts["best"]),
                 unguided=parts["unguided"],
+                start=parts["start"],
+                chosen=parts["chosen"],
                 history={name: parts["history"][name] for name in about["history"]},
                 result=tuple(Result[entry["result"]] for entry in about["images"]),
                 stats=about["stats"],

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -59,3 +60,12 @@ def map_tensors(function: Callable[..., Tensor], *records: T, axis: int = 0) -> 
             parts[item.name] = map_tensors(function, *values, axis=item.metadata.get("axis", 0))
         found = replace(first, **parts)  # type: ignore[type-var]
     return found  # type: ignore[no-any-return]
+
+
+def where(mask: Mask, new: T, old: T) -> T:
+    """Take from `new` the images where the mask is true, from `old` the others; records as of `map_tensors`."""
+
+    def rows(new: Tensor, old: Tensor, axis: int) -> Tensor:
+        return torch.where(mask.view(*[1] * axis, -1, *[1] * (new.dim() - axis - 1)), new, old)
+
+    return map_tensors(rows, new, old)

@@ -118,11 +118,14 @@ def test_every_option_of_run_reaches_the_solve(home):
         "blue",
         "--gradient-mode",
         "windowed",
+        "--candidates",
+        "3",
     ]
     assert main([*RUN, *options, "--seed", "7", "--seed", "8", "--out", "here"]) == 0
     settings = gf.Solution.load("here").settings
     assert settings.prompts == ("red disc", "red disc") and settings.seeds == (7, 8)
     assert settings.negative_prompts == ("green", "blue")
+    assert settings.candidates == 3
     assert settings.gradient_mode == "windowed" and settings.max_iterations == 3
 
 
@@ -202,7 +205,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(home, capsys
         (["--loss", "lots*match:reference=ref.png"], "Expected a number before the *"),
         (["--loss", "match:reference=ref.png,gain=x"], "cannot be made with"),
         (["--loss", "match:reference=missing.png"], "There is no file missing.png"),
-        (["--loss", "match:reference=text.png"], "text.png is not a picture"),
+        (["--loss", "match:reference=text.png"], "text.png is not an image"),
         (["--loss", "match:reference=cut.png"], "cut.png is damaged or cut short"),
         (["--loss", "match:reference=empty.png"], "empty.png is empty"),
         (["--seed", "one"], "Invalid value for '--seed'"),

@@ -41,6 +41,7 @@ def solve(
     seed: int | Sequence[int] = 0,
     solver: str | Solver = "auto",
     max_iterations: int = 20,
+    candidates: int = 1,
     callback: Callback | Sequence[Callback] | None = None,
     keep: Literal["best", "last"] = "best",
     target_loss: float | None = None,
@@ -64,6 +65,8 @@ def solve(
         seed: one, or one per image. Prompts and seeds are broadcast against each other.
         solver: a name or an object; "anchored" is the paper's own rule, which asks for more iterations.
         max_iterations: number of updates; 0 gives the unguided images.
+        candidates: noises to choose each image's start from: the seed's own and others that depend on the seed alone.
+            Each is rolled out once, without gradients, and that of lowest loss is guided. 1 keeps the seed's own.
         callback: called with a `Progress` after every iteration, iteration 0 included; one or several.
         keep: the iterate to keep of each image, that of lowest loss or the last.
         target_loss: stop an image as soon as its loss is this low.
@@ -87,12 +90,14 @@ def solve(
     if not isinstance(sampler, Sampler):
         raise InvalidArgument(f"Got {sampler!r} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
     prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed)
+    solver = registry.load_solver(solver) if isinstance(solver, str) else solver
     settings = Settings(
         prompts=prompts,
         negative_prompts=negatives,
         seeds=seeds,
         max_iterations=max_iterations,
         horizon=max_iterations,
+        candidates=candidates,
         keep=keep,
         target_loss=target_loss,
         patience=patience,
@@ -101,14 +106,13 @@ def solve(
         memory_limit=memory_limit,
     )
     callbacks, deadline = Callbacks(callback), _deadline(time_limit)
-    solver = registry.load_solver(solver) if isinstance(solver, str) else solver
     problem = _problem(sampler, loss, draw_noise(sampler, seeds), settings)
     configs = {
         "sampler": registry.config(sampler),
         "loss": storage.loss_config(loss),
         "solver": registry.config(solver),
     }
-    return Run.begin(Advance(problem, solver), settings, configs).finish(callbacks, deadline, throw)
+    return Run.begin(problem, solver, settings, configs).finish(callbacks, deadline, throw)
 
 
 def resume(

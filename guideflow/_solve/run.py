@@ -3,11 +3,12 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from guideflow._solve.candidates import choose_start
 from guideflow.callbacks import Callbacks, Progress
 from guideflow.errors import InvalidArgument, NonFinite, OutOfMemory
 from guideflow.gradients import MODES, choose
@@ -16,9 +17,7 @@ from guideflow.memory import peak_bytes, release
 from guideflow.problem import Problem
 from guideflow.solution import Kept, Result, Settings, Solution
 from guideflow.solvers import Solver, State
-from guideflow.types import Mask, map_tensors
-
-T = TypeVar("T")
+from guideflow.types import where
 
 
 class Advance:
@@ -78,12 +77,14 @@ class Run:
         configs: how its parts can be loaded again.
         state: the latest iterate.
         best: that of lowest loss of each image.
-        unguided: images without guidance.
+        unguided: images without guidance, from the seeds' own noise.
+        start: images without guidance, from the noise that guidance starts with.
+        chosen: which candidate that noise is, (B,).
         rows: one for each iteration, of the history.
         result: why an image is finished; None while it goes on.
         evaluations: network evaluations so far.
         rebuilt: steps evaluated once more so far.
-        start: when it would have begun, had it gone in one piece.
+        began: when it would have begun, had it gone in one piece.
     """
 
     advance: Advance
@@ -92,21 +93,37 @@ class Run:
     state: State
     best: Kept
     unguided: Tensor
+    start: Tensor
+    chosen: Tensor
     rows: list[dict[str, Tensor]]
     result: list[Result | None]
     evaluations: int
     rebuilt: int
-    start: float
+    began: float
 
     @classmethod
-    def begin(cls, advance: Advance, settings: Settings, configs: Mapping[str, Any]) -> "Run":
-        """Roll out the unguided images."""
-        start = time.perf_counter()
+    def begin(cls, problem: Problem, solver: Solver, settings: Settings, configs: Mapping[str, Any]) -> "Run":
+        """Choose where to start, and roll the unguided images out."""
+        began = time.perf_counter()
+        start = choose_start(problem, settings.seeds, settings.candidates)
+        advance = Advance(start.problem, solver)
         state = advance(None)
         row, rollout = _measure(state), state.rollout
-        result = [None if good else Result.NONFINITE_START for good in _finite(row).tolist()]
-        counts = rollout.evaluations, rollout.rebuilt
-        return cls(advance, settings, configs, state, Kept.of(state), rollout.images, [row], result, *counts, start)
+        return cls(
+            advance,
+            settings,
+            configs,
+            state,
+            Kept.of(state),
+            unguided=rollout.images if start.plain is None else start.plain,
+            start=rollout.images,
+            chosen=start.chosen,
+            rows=[row],
+            result=[None if good else Result.NONFINITE_START for good in _finite(row).tolist()],
+            evaluations=start.evaluations + rollout.evaluations,
+            rebuilt=rollout.rebuilt,
+            began=began,
+        )
 
     @classmethod
     def again(cls, advance: Advance, settings: Settings, saved: Solution) -> "Run":
@@ -119,11 +136,13 @@ class Run:
             saved.state,
             saved.best,
             saved.unguided,
+            saved.start,
+            saved.chosen,
             rows,
             result=[None if result.can_go_on else result for result in saved.result],
             evaluations=int(saved.stats["network_evaluations"]),
             rebuilt=int(saved.stats["rebuilt_evaluations"]),
-            start=time.perf_counter() - saved.stats["seconds"],
+            began=time.perf_counter() - saved.stats["seconds"],
         )
 
     def finish(self, callbacks: Callbacks, deadline: float, throw: bool) -> Solution:
@@ -159,9 +178,9 @@ class Run:
         if not all(goes_on):
             # What has stopped, and what just became nan, keeps its old row, in the solver's memory too.
             accepted = torch.tensor(goes_on, device=accepted.device)
-            state = _where(accepted, state, self.state)
+            state = where(accepted, state, self.state)
             row = _measure(state)
-        best = _where(accepted & (state.rollout.loss < self.best.loss), Kept.of(state), self.best)
+        best = where(accepted & (state.rollout.loss < self.best.loss), Kept.of(state), self.best)
         self.result = [
             result if fine or result is not None else Result.NONFINITE
             for fine, result in zip(good, self.result, strict=True)
@@ -192,7 +211,7 @@ class Run:
             problem=self.advance.problem,
             best_loss=self.best.loss,
             active=tuple(result is None for result in self.result),
-            seconds=time.perf_counter() - self.start,
+            seconds=time.perf_counter() - self.began,
         )
 
     def _solution(self, result: tuple[Result, ...]) -> Solution:
@@ -200,6 +219,8 @@ class Run:
         return Solution(
             best=self.best,
             unguided=self.unguided,
+            start=self.start,
+            chosen=self.chosen,
             history={name: torch.stack([row[name] for row in self.rows]).cpu() for name in self.rows[0]},
             result=result,
             stats={
@@ -207,7 +228,7 @@ class Run:
                 "network_evaluations": self.evaluations,
                 "rebuilt_evaluations": self.rebuilt + self.advance.rebuilt,
                 "gradient_mode": problem.gradient_mode,
-                "seconds": time.perf_counter() - self.start,
+                "seconds": time.perf_counter() - self.began,
                 "peak_memory": peak_bytes(problem.sampler.device),
             },
             settings=self.settings,
@@ -218,15 +239,6 @@ class Run:
             problem=replace(problem, gradient_mode=self.settings.gradient_mode),
             solver=self.advance.solver,
         )
-
-
-def _where(mask: Mask, new: T, old: T) -> T:
-    """Take from `new` the images where the mask is true, from `old` the others."""
-
-    def rows(new: Tensor, old: Tensor, axis: int) -> Tensor:
-        return torch.where(mask.view(*[1] * axis, -1, *[1] * (new.dim() - axis - 1)), new, old)
-
-    return map_tensors(rows, new, old)
 
 
 def _measure(state: State) -> dict[str, Tensor]:

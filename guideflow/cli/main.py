@@ -66,6 +66,7 @@ def run_command(
     negative_prompt: options.NegativePromptOption = None,
     seed: options.SeedOption = None,
     iterations: options.IterationsOption = None,
+    candidates: options.CandidatesOption = None,
     gradient_mode: options.GradientModeOption = None,
     out: options.OutOption = Path("out"),
     resume: options.ResumeOption = False,
@@ -77,7 +78,13 @@ def run_command(
     """
     from guideflow.cli.run import resume_saved, solve_new
 
-    settings = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, "gradient_mode": gradient_mode}
+    settings = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "seed": seed,
+        "candidates": candidates,
+        "gradient_mode": gradient_mode,
+    }
     if not resume:
         return solve_new(sampler, loss or [], solver, out, max_iterations=iterations, **settings)
     new = {"sampler": sampler, "loss": loss, "solver": solver, **settings}

@@ -37,6 +37,10 @@ SeedOption = Annotated[
 IterationsOption = Annotated[
     int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="20", min=0)
 ]
+CandidatesOption = Annotated[
+    int | None,
+    typer.Option(help="Noises to choose each image's start from, by the loss.", show_default="1", min=1),
+]
 GradientModeOption = Annotated[
     str | None,
     typer.Option(

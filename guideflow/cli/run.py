@@ -83,7 +83,7 @@ def show(solution: Solution, out: Path) -> None:
 
     console = Console()
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name, justify in (("image", "right"), ("seed", "right"), ("prompt", "left"), ("unguided", "right")):
+    for name, justify in (("image", "right"), ("seed", "right"), ("prompt", "left"), ("start", "right")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     table.add_column("guided", justify="right")
     table.add_column("result", no_wrap=True)

@@ -30,4 +30,5 @@ def guideflow_solvers() -> Mapping[str, Entry]:
         "trust-region": Entry(
             "guideflow.solvers:TrustRegion", "wraps a solver: steps by how well the gradient predicts"
         ),
+        "windows": Entry("guideflow.solvers:Windows", "wraps a solver: moves of some windows, by default not the last"),
     }

@@ -25,4 +25,5 @@ from guideflow.solvers.noise_descent import NoiseDescent as NoiseDescent
 from guideflow.solvers.polyak import Polyak as Polyak
 from guideflow.solvers.trust_region import TrustRegion as TrustRegion
 from guideflow.solvers.unanchored import Unanchored as Unanchored
+from guideflow.solvers.windows import Windows as Windows
 from guideflow.solvers.wrapper import Wrapper as Wrapper

@@ -1,4 +1,4 @@
-"""Stand-ins for installed distributions: discovery is tested without pip, in milliseconds."""
+"""Installed distributions that are only pretended: discovery without pip, in milliseconds."""
 
 from pathlib import Path
 
