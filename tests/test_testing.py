@@ -131,7 +131,7 @@ class Careless(Contrast):
         (Ascending, {"gradient", "descent"}),
         (HalfOnly, {"half-precision"}),
         (Trainable, {"frozen"}),
-        (Careless, {"refuses-bad-pictures"}),
+        (Careless, {"refuses-bad-images"}),
     ],
 )
 def test_a_wrong_loss_is_caught(loss, expected):
@@ -369,7 +369,7 @@ def test_all_failures_are_reported_together_with_cures():
 
 
 def test_an_expected_failure_needs_a_reason_and_must_fail():
-    check_loss(Careless, expected_failures={"refuses-bad-pictures": "takes any picture"})
+    check_loss(Careless, expected_failures={"refuses-bad-images": "takes any picture"})
     assert caught(check_loss, Contrast, expected_failures={"frozen": "trains on"}) == {"frozen"}
     with pytest.raises(InvalidArgument, match="has no reason"):
         check_loss(Contrast, expected_failures={"frozen": " "})

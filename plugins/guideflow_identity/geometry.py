@@ -1,7 +1,7 @@
 """Similarity transforms between points, and images cut out along them.
 
-Coordinates are continuous and in pixels: a image of width W spans 0 to W, and its first pixel has its centre at 0.5.
-Halving a image therefore halves its coordinates.
+Coordinates are continuous and in pixels: an image of width W spans 0 to W, and its first pixel has its centre at 0.5.
+Halving an image therefore halves its coordinates.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def invert(matrix: Tensor) -> Tensor:
 
 
 def square(boxes: Tensor, size: int, margin: float = 1.0) -> Tensor:
-    """Return the transforms (M, 2, 3) that map the square about each box (M, 4) to a image of a side of `size`.
+    """Return the transforms (M, 2, 3) that map the square about each box (M, 4) to an image of a side of `size`.
 
     The side of the square is the box's longer one times `margin`.
     """

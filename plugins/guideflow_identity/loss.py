@@ -26,7 +26,7 @@ class NoFaceFound(InvalidImage):
 
 @final
 class Identity(DetectionLoss):
-    """Distance between the faces in a image and the people in reference photographs.
+    """Distance between the faces in an image and the people in reference photographs.
 
         loss(x) = mean over people r of  d(f(align(x, face r)), f(align(reference r)))   if a face was found for r,
                                          penalty + d(at the place assumed, if any)       otherwise
@@ -35,8 +35,8 @@ class Identity(DetectionLoss):
     a face costs more than any wrong face, so that losing the face is never the best image.
 
     Arguments:
-        reference: A image of the person: a path, or a tensor (1, 3, H, W) or (3, H, W) in [0, 1]. For several people
-            a list with one entry for each: a image, or a list of images of that person. Of several faces in a
+        reference: An image of the person: a path, or a tensor (1, 3, H, W) or (3, H, W) in [0, 1]. For several people
+            a list with one entry for each: an image, or a list of images of that person. Of several faces in a
             image the largest counts.
         same_person: A flat list of images shows one person.
         combine: With several images of a person: "mean", distance to the mean of their embeddings, or "best", to
@@ -47,7 +47,7 @@ class Identity(DetectionLoss):
             gives each person a region.
         threshold: Score in [0, 1] from which a face is sure.
         floor: Score from which a face is taken if there are not enough sure ones; nothing below is ever taken.
-        on_missing: If there is no face for a person in a image: "last", look where it was last found in this image,
+        on_missing: If there is no face for a person in an image: "last", look where it was last found in this image,
             or skip; "center", look in the middle (several people: in a row); "skip", no gradient for this person;
             "raise".
         missing_penalty: Loss of a person without a face; by default no face is farther (2.0).
@@ -60,7 +60,7 @@ class Identity(DetectionLoss):
     Raises:
         InvalidArgument: If options are outside their range or disagree.
         InvalidImage: If a reference cannot be read.
-        NoFaceFound: If there is no face in a reference, or in a image with `on_missing="raise"`.
+        NoFaceFound: If there is no face in a reference, or in an image with `on_missing="raise"`.
 
     Not for drawings: the networks know photographs.
     """

@@ -49,7 +49,7 @@ def inside(faces: Faces, regions: Sequence[Region], height: int, width: int) -> 
 
 
 def candidates(score: Sequence[float], allowed: Sequence[Sequence[bool]], threshold: float, people: int) -> list[int]:
-    """Choose among the faces of a image, the best first: those that are sure, or else as many as there are people.
+    """Choose among the faces of an image, the best first: those that are sure, or else as many as there are people.
 
     Arguments:
         score: Score of each face, the best first, none under the floor.

@@ -86,7 +86,7 @@ class Style(Loss):
         one_of("backend", backend, BACKENDS)
         one_of("combine", combine, ("mean", "best"))
         self._references = read_images(reference)
-        _check(backend, network, checkpoint, quick_gelu, layers)
+        _refuse_unread(backend, network, checkpoint, quick_gelu, layers)
         if isinstance(network, nn.Module):
             preparation = preparation_of(network) if hasattr(network, "visual") else Preparation()
             if hasattr(network, "encode_image"):  # a whole CLIP network
@@ -173,7 +173,7 @@ def _blocks(layers: Sequence[int] | Sequence[str] | None) -> list[int]:
     return [2] if layers is None else list(layers)  # type: ignore[arg-type]  # ClipTokens refuses names
 
 
-def _check(backend: str, network: object, checkpoint: object, quick_gelu: object, layers: object) -> None:
+def _refuse_unread(backend: str, network: object, checkpoint: object, quick_gelu: object, layers: object) -> None:
     """Refuse options that the backend does not read, rather than ignoring them."""
     module = isinstance(network, nn.Module)
     if not module and backend in ("cosine", "gram"):

@@ -35,7 +35,7 @@ class Reference(NamedTuple):
 
 @final
 class Subject(DetectionLoss):
-    """Distance between the subjects in a image and those in reference images.
+    """Distance between the subjects in an image and those in reference images.
 
         loss(x) = mean over subjects s of  d(crop(x, box s), crop(reference s))      if s was found,
                                            penalty + d(at the place assumed, if any)  otherwise
@@ -46,8 +46,8 @@ class Subject(DetectionLoss):
     any wrong one, so that losing it is never the best image.
 
     Arguments:
-        reference: A image of the subject: a path, or a tensor (1, 3, H, W) or (3, H, W) in [0, 1]. For several
-            subjects a list with one entry for each: a image, or a list of images of that subject. Several subjects
+        reference: An image of the subject: a path, or a tensor (1, 3, H, W) or (3, H, W) in [0, 1]. For several
+            subjects a list with one entry for each: an image, or a list of images of that subject. Several subjects
             are matched with what is found so that the sum of distances is least, and no box is used twice.
         text: What the subject is, such as "a cat", to find it in the reference; for several a list. None: what the
             reference shows as a whole.
@@ -60,7 +60,7 @@ class Subject(DetectionLoss):
         size: Side of the crops that the network sees.
         detector: Name on the Hub, folder, a `Detector`, or None to compare whole images.
         floor: Score in [0, 1] under which nothing is taken for a subject.
-        on_missing: If a subject is not found in a image: "last", look where it was last found in this image, or
+        on_missing: If a subject is not found in an image: "last", look where it was last found in this image, or
             skip; "center", look in the middle (several: in a row); "skip", no gradient for it; "raise".
         missing_penalty: Loss of a subject that is not found; by default nothing is farther (2 + l1).
         compat: "rectifid" preprocesses as RectifID's code does, with two different resizings and normalisations for
@@ -70,7 +70,7 @@ class Subject(DetectionLoss):
     Raises:
         InvalidArgument: If options are outside their range or disagree.
         InvalidImage: If a reference cannot be read.
-        NoSubjectFound: If a subject is not in its reference, or in a image with `on_missing="raise"`.
+        NoSubjectFound: If a subject is not in its reference, or in an image with `on_missing="raise"`.
         MissingWeights: If networks are neither in the Hub's cache nor to be downloaded.
 
     Source: Sun et al., RectifID (2024), appendix C; Oquab et al., DINOv2 (2023); Minderer et al., OWL-ViT (2022).
