@@ -70,7 +70,6 @@ class Clip(Loss):
         std: Sequence[float] | None = None,
         device: str = "cpu",
     ) -> None:
-        """Load the network and encode the texts or references."""
         one_of("combine", combine, ("mean", "best"))
         texts = [text] if isinstance(text, str) else list(text or ())
         if bool(texts) == (reference is not None) or not all(one.strip() for one in texts):

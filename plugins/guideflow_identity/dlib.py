@@ -40,7 +40,6 @@ class DlibFaces(FaceBackend):
     size = FaceRecogniser.SIZE
 
     def __init__(self, detector_sizes: tuple[int, ...] = (512, 256)) -> None:
-        """Load the three networks, about 7 MB."""
         super().__init__()
         self.detector_sizes = detector_sizes
         self.detector = load(FaceDetector(), "detector")

@@ -28,11 +28,9 @@ class Faces:
     points: Tensor
 
     def __len__(self) -> int:
-        """Return the number of faces."""
         return len(self.image)
 
     def __getitem__(self, which: Tensor) -> Faces:
-        """Return some of the faces."""
         return Faces(self.image[which], self.score[which], self.box[which], self.points[which])
 
 

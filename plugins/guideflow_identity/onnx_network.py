@@ -36,7 +36,6 @@ class OnnxNetwork(nn.Module):
     """
 
     def __init__(self, model: Any) -> None:
-        """Keep the weights and the list of nodes."""
         super().__init__()
         numpy_helper = require("onnx.numpy_helper", extra="face")
         graph = model.graph

@@ -24,7 +24,6 @@ class Target:
     """
 
     def __init__(self, chosen: Sequence[int], merge: bool, weights: Tensor, ignore_index: int) -> None:
-        """Split the classes into those that count and the others."""
         rest = [number for number in range(len(weights)) if number not in set(chosen)]
         self._chosen, self._rest, self._merge = list(chosen), rest, merge and bool(rest)
         self._weights = weights.clone()

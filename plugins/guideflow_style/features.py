@@ -30,7 +30,6 @@ class ClipTokens(nn.Module):
     """
 
     def __init__(self, visual: nn.Module, blocks: Sequence[int]) -> None:
-        """Check that the blocks are there."""
         super().__init__()
         residual = getattr(getattr(visual, "transformer", None), "resblocks", None)
         if residual is None:
@@ -66,7 +65,6 @@ class VggFeatures(nn.Module):
     """
 
     def __init__(self, layers: Sequence[str] = VGG_LAYERS, checkpoint: str | Path | None = None) -> None:
-        """Build the layers and load their weights."""
         super().__init__()
         names = [f"relu{block}_{i + 1}" for block, widths in enumerate(_VGG_BLOCKS, 1) for i in range(len(widths))]
         if not layers or (unknown := [layer for layer in layers if layer not in names]):

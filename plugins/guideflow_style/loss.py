@@ -82,7 +82,6 @@ class Style(Loss):
         std: Sequence[float] | None = None,
         device: str = "cpu",
     ) -> None:
-        """Load the network and encode the references."""
         one_of("backend", backend, BACKENDS)
         one_of("combine", combine, ("mean", "best"))
         self._references = read_images(reference)

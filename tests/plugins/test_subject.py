@@ -197,6 +197,12 @@ def test_the_last_place_is_only_that_of_the_same_picture():
     assert loss(faded).item() == 1.0
 
 
+def test_the_number_of_missing_subjects_is_a_loss_to_log():
+    loss = make([scene((RED, 4, 4, 10)), scene((BLUE, 4, 4, 10))])
+    images = torch.cat([scene((RED, 2, 2, 10), (BLUE, 18, 18, 10)), scene((RED, 2, 2, 10)), scene()])
+    assert loss.missing(images).tolist() == [0, 1, 2] and loss.missing.name == "subject-missing"
+
+
 def test_raise_names_picture_and_subject():
     with pytest.raises(NoSubjectFound, match="Subject 0 was not found in image 1"):
         make(scene((RED, 4, 4, 10)), on_missing="raise")(torch.cat([scene((RED, 4, 4, 10)), scene()]))
