@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor
 
 import guideflow as gf
 from guideflow.solvers import by_image
 from guideflow.storage import flatten
+from guideflow.testing import ConformanceFailure
 from guideflow.toy import ToyLinear, ToyMixture
 
 SOLVERS = {
@@ -114,3 +116,10 @@ class Sign(gf.ControlSolver):
         mean = 0.7 * state.memory["mean"] + 0.3 * by_image(state.rollout.gradients[1:])
         count = state.memory["a/b. c"]["count"] + 1
         return gf.Move.of_controls(-self.scale * by_image(mean).sign(), {"mean": mean, "a/b. c": {"count": count}})
+
+
+def caught(check: Any, make: Any, **kwargs: Any) -> set[str]:
+    """Names of the checks that failed, in the order of the report."""
+    with pytest.raises(ConformanceFailure) as failure:
+        check(make, **kwargs)
+    return set(failure.value.failures)
