@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 
 from guideflow import registry, storage
-from guideflow._solve.run import Advance, Run
+from guideflow._solve.advance import Advance
+from guideflow._solve.run import Run
 from guideflow.callbacks import Callback, Callbacks
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.problem import Noise, Problem, broadcast, draw_noise
