@@ -7,7 +7,7 @@ import guideflow as gf
 from drawn_faces import ANN, BOB, CAT, beside, face, nobody
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.testing import parametrize_loss
-from guideflow_identity import Identity, NoFaceFound, fill_subject
+from guideflow_identity import Identity, NoFaceFound
 from guideflow_identity.dlib import DlibFaces
 
 PICTURES = torch.cat([face(**ANN, size=128), face(**CAT, size=128)])
@@ -243,20 +243,3 @@ def test_a_picture_file_is_a_reference(make, tmp_path):
     loss = gf.load_loss("identity", reference=[str(path), str(path)])
     assert gf.registry.config(loss)["options"]["reference"] == [str(path), str(path)]
     assert "2 people" in loss.describe()
-
-
-def test_nouns_take_their_places_in_the_prompt():
-    assert fill_subject("a {subject} in a red shirt", "man") == "a man in a red shirt"
-    assert fill_subject("A {subject} at sea", "elderly woman") == "An elderly woman at sea"
-    assert fill_subject("an {subject}", "boy", suffix=", face") == "a boy, face"
-    assert fill_subject("a {subject1} and a {subject2}", ["man", "woman"]) == "a man and a woman"
-    assert fill_subject("the {subject}") == "the person"
-    for prompt, nouns, message in [
-        ("a person", "man", "Expected {subject} where"),
-        ("a {subject2}", "man", "1 nouns were given"),
-        ("a {subject}", "", "Expected a noun"),
-        ("a {subject1}", ["man", "woman"], "1 places for 2 nouns"),
-    ]:
-        with pytest.raises(InvalidArgument) as caught:
-            fill_subject(prompt, nouns)
-        assert message in str(caught.value)
