@@ -91,9 +91,9 @@ class Way:
 
 
 def guided(schedule: Schedule | None = None) -> LatentSampler:
-    """The sampler with guidance by prompt on, so that the network is evaluated twice."""
+    """The sampler with classifier-free guidance on, so that the network is evaluated twice."""
     inner = gf.load_sampler("avatars-perflow")
-    return LatentSampler(inner.parts, schedule or inner.schedule, guidance_scale=2.0)
+    return inner.replace(schedule=schedule or inner.schedule, guidance_scale=2.0)
 
 
 def channels_last() -> gf.Sampler:
@@ -109,7 +109,7 @@ def compiled() -> gf.Sampler:
     sampler = gf.load_sampler("avatars-perflow")
     network = torch.compile(sampler.parts.unet)
     # `Parts` freezes and asks for configuration and dtype, which the compiled module passes on.
-    return LatentSampler(replace(sampler.parts, unet=network), sampler.schedule, guidance_scale=1.0)
+    return sampler.replace(parts=replace(sampler.parts, unet=network), guidance_scale=1.0)
 
 
 PLAIN, GUIDED = "full gradient", "full gradient, guided by prompt"

@@ -26,7 +26,7 @@ class Task:
     """One prompt, some seeds, and a loss.
 
     Arguments:
-        sampler: With a deterministic schedule, and without guidance by prompt.
+        sampler: With a deterministic schedule, and without classifier-free guidance.
         loss: As guideflow is given it.
         bare: The same formula without checks, from pictures to one number for each.
         prompt: For every picture.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -219,3 +220,21 @@ class AffineSampler(Sampler):
     def prepare(self, noise: Latent) -> Tensor:
         """Scale standard normal noise to the first state."""
         return self.schedule.init_scale * noise
+
+
+@functools.cache
+def alpha_bar(dtype: str = "float32") -> tuple[float, ...]:
+    """Signal level of the noise schedule that the Stable Diffusion family shares, from the cleanest to the noisiest.
+
+        alpha_bar = cumprod(1 - beta),   beta = linspace(sqrt(0.00085), sqrt(0.012), 1000)^2
+
+    Arguments:
+        dtype: What it is computed in; published models have float32.
+
+    Returns:
+        1000 numbers; an image at index t is sqrt(alpha_bar) x + sqrt(1 - alpha_bar) n.
+    """
+    import torch  # only here: listings read schedules without it
+
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=getattr(torch, dtype)) ** 2
+    return tuple(torch.cumprod(1 - beta, 0).tolist())

@@ -3,15 +3,15 @@
 import math
 import zlib
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from guideflow._require import count, in_range, one_of
-from guideflow.sampler import AffineSampler, Row, Schedule
+from guideflow._require import as_dtype, count, in_range, one_of
+from guideflow.sampler import AffineSampler, Row, Schedule, alpha_bar
 
+_DTYPES = ("float32", "float64")
 _SHAPES = ("disc", "ring", "square", "diamond")
 _COLOURS = {"red": (0.75, -0.7, -0.6), "green": (-0.65, 0.55, -0.35), "blue": (-0.7, -0.25, 0.75)}
 _BACKGROUND = 0.7
@@ -46,7 +46,7 @@ class ToyLinear(AffineSampler):
         seed: int = 0,
     ) -> None:
         count("num_steps", num_steps, high=1000)
-        self.dtype, self.device, self.image = _dtype(dtype), torch.device(device), image
+        self.dtype, self.device, self.image = as_dtype(dtype, _DTYPES), torch.device(device), image
         self.latent_shape = (3, size, size) if image else (size,)
         self.image_size = (size, size) if image else (1, size)
         entries = math.prod(self.latent_shape)
@@ -111,7 +111,8 @@ class ToyMixture(AffineSampler):
         count("num_steps", num_steps, high=1000)
         one_of("family", family, ("ddim", "ancestral", "flow"))
         in_range("deviation", deviation, 1e-6)
-        self.dtype, self.device, self.family, self.deviation = _dtype(dtype), torch.device(device), family, deviation
+        self.dtype, self.device = as_dtype(dtype, _DTYPES), torch.device(device)
+        self.family, self.deviation = family, deviation
         self.latent_shape, self.image_size = (3, size, size), (size, size)
         self.names = tuple(f"{colour} {shape}" for shape in _SHAPES for colour in _COLOURS)
         images = [_image(shape, rgb, size) for shape in _SHAPES for rgb in _COLOURS.values()]
@@ -149,7 +150,7 @@ class ToyMixture(AffineSampler):
         """Return signal level alpha and noise level sigma at time t."""
         if self.family == "flow":
             return 1 - t / 1000, t / 1000
-        level = _alpha_bars()[round(t)]
+        level = alpha_bar("float64")[round(t)]
         return math.sqrt(level), math.sqrt(1 - level)
 
     def _log_weights(self, prompt: str, excluded: str) -> Tensor:
@@ -163,15 +164,8 @@ class ToyMixture(AffineSampler):
         return torch.tensor([0.0 if choose else -math.inf for choose in chosen])
 
 
-@cache
-def _alpha_bars() -> list[float]:
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    levels: list[float] = (1 - betas).cumprod(0).tolist()
-    return levels
-
-
 def _ddim_schedule(num_steps: int, ancestral: bool) -> Schedule:
-    levels = _alpha_bars()
+    levels = alpha_bar("float64")
     times = [1000 * (num_steps - k) // num_steps - 1 for k in range(num_steps)]
     ends = [*times[1:], 0]
     state, output, noise, gain = [], [], [], []
@@ -221,9 +215,3 @@ def _prompt_noise(prompt: str, entries: int) -> Tensor:
         return torch.zeros(entries)
     generator = torch.Generator().manual_seed(zlib.crc32(prompt.encode()))
     return torch.randn(entries, generator=generator) / 2
-
-
-def _dtype(dtype: torch.dtype | str) -> torch.dtype:
-    names = {"float32": torch.float32, "float64": torch.float64}
-    one_of("dtype", dtype, (*names, *names.values()))
-    return names[dtype] if isinstance(dtype, str) else dtype

@@ -12,7 +12,7 @@ from unittest import mock
 import numpy
 import torch
 
-from guideflow_diffusers.steps import alpha_bar
+from guideflow.sampler import alpha_bar
 
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 

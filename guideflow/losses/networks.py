@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import require
+from guideflow._require import require, without_progress_bars
 from guideflow.errors import InvalidArgument, MissingWeights
 
 
@@ -89,22 +87,9 @@ def from_transformers(kind: str, source: str | Path, *, extra: str, **options: A
         ValueError: As transformers does, or if some weights are missing: such a network would be partly random.
     """
     transformers = require("transformers", extra=extra)
-    with without_progress_bars(transformers):
+    with without_progress_bars(extra):
         network, report = getattr(transformers, kind).from_pretrained(source, output_loading_info=True, **options)
     if lacking := sorted(report["missing_keys"]):
         raise ValueError(f"it has no weights for {lacking[0]}; such a network would be partly random")
     loaded: nn.Module = network
     return loaded
-
-
-@contextmanager
-def without_progress_bars(transformers: Any) -> Iterator[None]:
-    """Keep transformers from drawing progress bars for a moment."""
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -62,7 +62,7 @@ class Footprint:
         weights: Parameters that are held in the dtype the user chooses.
         step: Numbers that one evaluation of the network keeps for its backward pass.
         steps: Number of steps, as by default.
-        evaluations: Of the network in a step: 2 with guidance by prompt, 1 without.
+        evaluations: Of the network in a step: 2 with classifier-free guidance, 1 without.
         fixed: Parameters held in float32 whatever the dtype.
         decode: Numbers that the decoder keeps, in float32.
         image: What this is counted for, such as "512x512".

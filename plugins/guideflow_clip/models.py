@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import require
+from guideflow._require import missing_weights, require
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow.losses.networks import one_line
 from guideflow.losses.vision import Preparation, given
@@ -192,12 +192,8 @@ def _create(open_clip: Any, name: str, pretrained: str | None, where: str, **opt
     except RuntimeError as error:
         if "state_dict" in str(error) or "size mismatch" in str(error):
             raise _misfit(where, error) from error
-        raise MissingWeights(
-            f"The weights of {name.partition(':')[2] or name} are not on this machine and cannot be downloaded "
-            f"({one_line(error, 160)}). Where there is network, type: hf download {where} {_CONFIG} "
-            f"open_clip_model.safetensors --local-dir clip-weights. Then bring that folder here and give "
-            "network='clip-weights', the path you put it at. For random weights type random_weights=True."
-        ) from error
+        missing = missing_weights(where, "network", error, (_CONFIG, "open_clip_model.safetensors"))
+        raise MissingWeights(f"{missing} For random weights type random_weights=True.") from error
     except (pickle.UnpicklingError, OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise InvalidArgument(f"{where} cannot be loaded as {name}: {one_line(error)}") from error
     return model

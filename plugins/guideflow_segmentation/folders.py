@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from guideflow._require import require
-from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow._require import missing_weights, require
+from guideflow.errors import InvalidArgument
 from guideflow.losses.networks import from_transformers, one_line
 from guideflow.losses.vision import Preparation, given
 from guideflow_segmentation.loaded import EXTRA, Segmenter
@@ -58,7 +58,7 @@ def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
         why = one_line(error)
         if folder.is_dir():
             raise InvalidArgument(f"{source} cannot be loaded as a segmentation network: {why}") from error
-        raise _missing(source, why) from error
+        raise missing_weights(source, "network", why) from error
     preparation = preparation_from(processor) if processor is not None else Preparation()
     return Segmenter(network, preparation, names, multiple, folder.name if folder.is_dir() else source)
 
@@ -125,19 +125,10 @@ def _json(source: str, name: str) -> dict[str, Any] | None:
             absent = isinstance(error, hub.errors.EntryNotFoundError)
             if absent and not isinstance(error, hub.errors.LocalEntryNotFoundError):  # the latter: no network
                 return None
-            raise _missing(source, one_line(error, 160)) from error
+            raise missing_weights(source, "network", error) from error
     if not file.is_file():
         return None
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise InvalidArgument(f"{file} is no JSON: {error}. Save or download it again.") from error
-
-
-def _missing(source: str, why: str) -> MissingWeights:
-    folder = source.rpartition("/")[2]
-    return MissingWeights(
-        f"{source} is not on this machine and cannot be downloaded ({why}). Where there is network, type: hf download "
-        f"{source} --local-dir {folder}. Then bring that folder here and give network={folder!r}, the path you put it "
-        "at."
-    )

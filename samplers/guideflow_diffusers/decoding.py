@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from guideflow._require import require
+from guideflow._require import missing_weights, require, without_progress_bars
 from guideflow.errors import InvalidArgument
-from guideflow_diffusers.hub import locate, missing
-from guideflow_diffusers.quiet import without_progress_bars
+from guideflow_diffusers.hub import locate
 
 
 def decode_latents(vae: Any, z: Tensor, gradient: DecoderGradient | None = None) -> Tensor:
@@ -162,11 +161,11 @@ def load_decoder_gradient(how: str | Path | DecoderGradient | None, vae: Any) ->
             "folder or Hub id of an AutoencoderTiny, such as 'madebyollin/taesd'."
         )
     kind = require("diffusers", extra="diffusers").AutoencoderTiny
-    with without_progress_bars():
+    with without_progress_bars("diffusers"):
         try:
             tiny = kind.from_pretrained(folder, torch_dtype=vae.dtype)
         except OSError as error:
-            raise missing(how, "decoder_gradient", ("*.json", "*.safetensors"), error) from error
+            raise missing_weights(how, "decoder_gradient", error, ("*.json", "*.safetensors")) from error
     if tiny.config.latent_channels != vae.config.latent_channels:
         raise InvalidArgument(
             f"The decoder {how} takes {tiny.config.latent_channels} latent channels and the sampler's has "

@@ -1,16 +1,14 @@
-"""Where weights are: a local path, or the Hub's cache, or the Hub; and what to type when they are in neither."""
+"""Where weights are: a local path, or the Hub's cache, or the Hub."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
-from guideflow._require import require
-from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow._require import missing_weights, require
+from guideflow.errors import InvalidArgument
 
 COMPONENTS: Final = ("unet", "transformer", "vae", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 """The folders of a diffusers checkpoint that guidance needs; never the safety checker or the scheduler."""
@@ -60,56 +58,11 @@ def locate(
         if variant and (plain := [name for name in components if _lacks_weights(folder / name)]):
             hub.snapshot_download(repo, allow_patterns=_patterns(plain, None))
     except Exception as error:  # the client raises its own, the system's and its HTTP library's, by version
-        raise missing(given, option, patterns, error) from error
+        raise missing_weights(given, option, error, patterns) from error
     if lacking := [name for name in components if _lacks_weights(folder / name)]:
         why = f"the weights of {', '.join(lacking)} are missing in {folder}"
-        raise missing(given, option, patterns, why)
+        raise missing_weights(given, option, why, patterns)
     return folder
-
-
-def missing(given: str | Path, option: str, patterns: Sequence[str], why: object) -> MissingWeights:
-    """Make the error about weights that cannot be had here.
-
-    Arguments:
-        given: Hub id, or `owner/name:file`.
-        option: The keyword to point to the files with.
-        patterns: What to download of it.
-        why: The reason, an exception or a phrase.
-
-    Returns:
-        An error whose message has the command to type where there is network, and what to do with the result.
-    """
-    repo, _, file = str(given).partition(":")
-    folder = repo.partition("/")[2]
-    reason = (" ".join(str(why).split()) or type(why).__name__).rstrip(".")
-    reason = reason if len(reason) <= 160 else f"{reason[:157]}..."
-    where = f"{folder}/{file}" if file else folder
-    return MissingWeights(
-        f"The weights of {given!r} are not on this machine and cannot be downloaded ({reason}). Where there is "
-        f"network, type: {_command(repo, patterns, folder)} "
-        f"Then bring that folder here and give {option}={where!r}, the path you put it at. Without --local-dir they "
-        f"go to the cache and {option}={str(given)!r} finds them."
-    )
-
-
-def _command(repo: str, patterns: Sequence[str], folder: str) -> str:
-    names = [shlex.quote(pattern) for pattern in patterns]
-    if not any("*" in pattern for pattern in patterns):
-        chosen = " ".join(names)
-    elif _client() == "hf":
-        chosen = " ".join(f"--include {name}" for name in names)
-    else:
-        chosen = f"--include {' '.join(names)}"
-    return f"{_client()} download {repo} {chosen} --local-dir {folder}"
-
-
-def _client() -> str:
-    """Name the command line that the installed huggingface_hub has: `hf`, or `huggingface-cli` before 0.34."""
-    try:
-        scripts = {point.name for point in distribution("huggingface_hub").entry_points}
-    except PackageNotFoundError:
-        return "hf"
-    return "hf" if "hf" in scripts or not scripts else "huggingface-cli"
 
 
 def _patterns(components: Iterable[str], variant: str | None) -> list[str]:

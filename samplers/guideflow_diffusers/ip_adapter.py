@@ -11,13 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import require
+from guideflow._require import require, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow.images import read_image, to_pil
 from guideflow_diffusers.hub import locate
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import Parts
-from guideflow_diffusers.quiet import without_progress_bars
 
 Source = str | Path | Tensor
 Adapted = TypeVar("Adapted", LatentSampler, Parts)
@@ -70,7 +69,7 @@ def with_ip_adapter(
     encoder = _encoder_folder(adapter, file, image_encoder)
     weights = _read_adapter(file, parts)
     unet = _sharing_copy(parts.unet)
-    with without_progress_bars():
+    with without_progress_bars("diffusers"):
         pipeline = _pipeline(parts, unet, encoder)
         pipeline.load_ip_adapter(weights, subfolder="", weight_name="", image_encoder_folder=None)
         pipeline.set_ip_adapter_scale(scale)

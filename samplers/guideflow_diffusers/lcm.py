@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import guideflow as gf
+from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import SD15, SDXL, Family
-from guideflow_diffusers.steps import CONSISTENCY_STEPS, alpha_bar, consistency_grid
+from guideflow_diffusers.steps import CONSISTENCY_STEPS, consistency_grid
 
 SIGMA_DATA = 0.5
 TIME_SCALE = 10.0

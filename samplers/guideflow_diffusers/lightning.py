@@ -6,8 +6,9 @@ import math
 
 import guideflow as gf
 from guideflow._require import one_of
+from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import SDXL, Family
-from guideflow_diffusers.steps import TRAIN_STEPS, alpha_bar
+from guideflow_diffusers.steps import TRAIN_STEPS
 from guideflow_diffusers.turbo import turbo_schedule
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guideflow._require import as_dtype, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers import checkpoints
 from guideflow_diffusers.hub import COMPONENTS, find_weights, locate
 from guideflow_diffusers.lora import is_lora, merge_lora
-from guideflow_diffusers.quiet import without_progress_bars
 from guideflow_diffusers.weights import Weights, add_weights
 
 Delta = str | Path | Sequence[str | Path]
@@ -99,19 +99,19 @@ def load_parts(
     needed = COMPONENTS if base is None else checkpoints.DENOISERS
     source = rest = locate(checkpoint, variant=variant, components=needed)
     weights = Weights(find_weights(source, option="checkpoint")) if source.is_file() else None
-    whole = weights is not None and checkpoints.is_single_file(weights)
+    single = weights is not None and checkpoints.is_single_file(weights)
     loras = [weights] if weights is not None and is_lora(weights) else []
     if base is not None:
         own = not loras if weights is not None else checkpoints.denoiser_folder(source) is not None
         needed = [name for name in COMPONENTS if not (own and name in checkpoints.DENOISERS)]
         rest = locate(base, option="base", variant=variant, components=needed)
-    elif weights is not None and not whole:
+    elif weights is not None and not single:
         what = "a LoRA" if loras else "a denoiser"
         raise InvalidArgument(f"{checkpoint} is {what} by itself. Give base=, a checkpoint that provides the rest.")
     if lora is not None:
         loras.append(Weights(find_weights(lora, option="lora")))
-    with without_progress_bars():
-        if whole:
+    with without_progress_bars("diffusers"):
+        if single:
             found = checkpoints.load_single_file(source, None if base is None else rest, dtype=dtype)
         else:
             folder = source if weights is None and checkpoints.denoiser_folder(source) is not None else rest
@@ -121,7 +121,7 @@ def load_parts(
             else:
                 strict = delta is None
                 found = {"unet": checkpoints.load_denoiser(folder, variant=variant, strict=strict, dtype=dtype)}
-        if not whole or base is not None:
+        if not single or base is not None:
             found |= checkpoints.load_rest(rest, variant=variant, dtype=dtype)
     if delta is not None:
         _add_delta(found["unet"], delta, variant)
@@ -131,24 +131,6 @@ def load_parts(
     parts = Parts(**checkpoints.on_device(found, device))
     _check_widths(parts)
     return parts
-
-
-def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """Read a dtype given by name.
-
-    Arguments:
-        dtype: A floating torch.dtype, or its name such as "bfloat16".
-
-    Returns:
-        The torch.dtype.
-
-    Raises:
-        InvalidArgument: If there is no floating dtype of that name.
-    """
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise InvalidArgument(f"Got dtype = {dtype!r}. Expected 'float32', 'bfloat16', 'float16' or 'float64'.")
-    return found
 
 
 def _add_delta(denoiser: Any, delta: Delta, variant: str | None) -> None:

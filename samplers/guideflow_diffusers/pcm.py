@@ -7,8 +7,9 @@ from dataclasses import replace
 import guideflow as gf
 from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
+from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import SD15, SDXL, Family
-from guideflow_diffusers.steps import alpha_bar, consistency_grid, noise_prediction_schedule, trailing_grid
+from guideflow_diffusers.steps import consistency_grid, noise_prediction_schedule, trailing_grid
 
 
 def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0) -> gf.Schedule:

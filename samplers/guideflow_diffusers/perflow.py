@@ -10,8 +10,9 @@ from functools import partial
 import guideflow as gf
 from guideflow._require import count, one_of
 from guideflow.errors import InvalidArgument
+from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import Family
-from guideflow_diffusers.steps import TRAIN_STEPS, alpha_bar
+from guideflow_diffusers.steps import TRAIN_STEPS
 
 
 def perflow_schedule(num_steps: int = 4, *, prediction: str = "diff_eps", windows: int = 4) -> gf.Schedule:

@@ -1,25 +1,16 @@
-"""What the schedules share: the noise schedule, time grids, and steps of a network that predicts noise."""
+"""What the schedules share: time grids, and steps of a network that predicts noise."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
 import guideflow as gf
 from guideflow._require import count
+from guideflow.sampler import alpha_bar
 
 TRAIN_STEPS = 1000
 CONSISTENCY_STEPS = 50
-
-
-@functools.cache
-def alpha_bar() -> tuple[float, ...]:
-    """Cumulative product of 1 - beta, beta = linspace(sqrt(0.00085), sqrt(0.012), 1000)^2, in the models' float32."""
-    import torch  # only here: listings read families without it
-
-    beta = torch.linspace(0.00085**0.5, 0.012**0.5, TRAIN_STEPS, dtype=torch.float32) ** 2
-    return tuple(torch.cumprod(1 - beta, 0).tolist())
 
 
 def trailing_grid(num_steps: int) -> tuple[int, ...]:

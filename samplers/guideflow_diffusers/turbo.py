@@ -9,8 +9,9 @@ from functools import partial
 
 import guideflow as gf
 from guideflow._require import count, one_of
+from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import Family
-from guideflow_diffusers.steps import TRAIN_STEPS, alpha_bar, noise_prediction_schedule, trailing_grid
+from guideflow_diffusers.steps import TRAIN_STEPS, noise_prediction_schedule, trailing_grid
 
 SGM_GRID = (999, 899, 799, 699)
 

@@ -12,6 +12,7 @@ import guideflow_diffusers as families
 import tiny
 from family_table import MAIN, draw, encode, relative, run
 from guideflow.errors import InvalidArgument
+from guideflow.registry import config
 from guideflow.testing import check_sampler
 from guideflow_diffusers import parts
 from guideflow_diffusers.family import SD15, SDXL
@@ -115,6 +116,7 @@ def test_a_changed_sampler_keeps_the_rest(tiny_folders):
     for name in ("parts", "schedule", "image_size", "decoder_gradient"):
         assert getattr(other, name) == getattr(sampler, name)
     assert sampler.replace(schedule=families.turbo_schedule(2)).num_steps == 2
+    assert config(sampler)["name"] == "pcm" and config(other) is None, "no options by name would make it"
 
 
 # What is loaded by default

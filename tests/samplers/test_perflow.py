@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import references
+from guideflow.sampler import alpha_bar
 from guideflow_diffusers.perflow import perflow_schedule
-from guideflow_diffusers.steps import alpha_bar
 
 PREDICTIONS = ["diff_eps", "ddim_eps", "velocity"]
 
