@@ -10,22 +10,11 @@ import typer
 from guideflow.cli import options
 from guideflow.errors import GuideflowError
 
-app = typer.Typer(
-    name="guideflow",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(name="guideflow", add_completion=False, pretty_exceptions_enable=False)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command; what the user can mend becomes one line on standard error.
-
-    Arguments:
-        arguments: What follows `guideflow`.
-
-    Returns:
-        The exit code: 0, 2 for what the user can mend, 130 after Ctrl-C.
-    """
+    """Run a command; return 0, 130 after Ctrl-C, or 2 for what the user can mend, told in a line on standard error."""
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="guideflow", standalone_mode=False)
         return code if isinstance(code, int) else 0

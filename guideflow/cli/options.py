@@ -53,32 +53,18 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run
 
 
 def load(kind: str, text: str) -> Any:
-    """Load what NAME:key=value,... stands for.
-
-    Arguments:
-        kind: `"sampler"`, `"loss"` or `"solver"`.
-        text: As typed.
-
-    Returns:
-        The object.
-
-    Raises:
-        InvalidArgument: If the options are not of the form key=value, or the factory refuses them.
-        GuideflowError: As `load_sampler`, `load_loss` and `load_solver` do.
-    """
+    """Load the "sampler", "loss" or "solver" that NAME:key=value,... stands for."""
     name, rest = split_name(text)
     given = parse_options(rest, registry.factory(kind, name))
-    loader = {"sampler": registry.load_sampler, "loss": registry.load_loss, "solver": registry.load_solver}[kind]
     try:
-        return loader(name, **given)
+        return getattr(registry, f"load_{kind}")(name, **given)
     except GuideflowError:
         raise
     except Exception as error:  # what a plugin may raise is not ours to know
-        shown = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        shown = ", ".join(f"{key}={value!r}" for key, value in given.items()) or "no options"
         hint = "" if is_file(name) else f" See `guideflow info {name}`."
-        raise InvalidArgument(
-            f"The {kind} {name!r} cannot be made with {shown or 'no options'}: {error or type(error).__name__}.{hint}"
-        ) from error
+        why = str(error) or type(error).__name__
+        raise InvalidArgument(f"The {kind} {name!r} cannot be made with {shown}: {why}.{hint}") from error
 
 
 def split_name(text: str) -> tuple[str, str]:
@@ -91,25 +77,19 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def load_losses(texts: list[str]) -> Any:
-    """Load and add [WEIGHT*]NAME:key=value,... of each text.
-
-    Arguments:
-        texts: As typed, at least one.
-
-    Returns:
-        One loss.
-    """
-    return sum(_weighted(text) for text in texts)
-
-
-def _weighted(text: str) -> Any:
+    """Load and add [WEIGHT*]NAME:key=value,... of each text, at least one."""
     from guideflow.losses.base import as_sum
 
-    weight = _WEIGHT.match(text)
-    if weight is None and "*" in text.partition(":")[0]:
-        raise InvalidArgument(f"Got --loss {text!r}. Expected a number before the *, as in 0.5*style:reference=a.png.")
-    loss = load("loss", text[weight.end() :] if weight else text)
-    return float(weight[1]) * as_sum(loss) if weight else as_sum(loss)
+    total: Any = 0
+    for text in texts:
+        weight = _WEIGHT.match(text)
+        if weight is None and "*" in text.partition(":")[0]:
+            raise InvalidArgument(
+                f"Got --loss {text!r}. Expected a number before the *, as in 0.5*style:reference=a.png."
+            )
+        loss = as_sum(load("loss", text[weight.end() :] if weight else text))
+        total += float(weight[1]) * loss if weight else loss
+    return total
 
 
 def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
@@ -117,16 +97,7 @@ def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
 
     A solver inside a solver is written by its name: `momentum:solver=anchored`, and with options in brackets where
     there are several, `momentum:solver=(anchored:scale=2,gain=unit),beta=0.8`.
-
-    Arguments:
-        text: What follows NAME: as typed.
-        factory: Tells by its annotations which values stay text.
-
-    Returns:
-        The options.
-
-    Raises:
-        InvalidArgument: If the text does not begin with key=.
+    The annotations of the factory tell which values stay text.
     """
     parts: list[str] = []
     for part in text.split(",") if text else []:
@@ -143,14 +114,9 @@ def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def parse_value(text: str, type: str = "") -> Any:
-    """Read a number, true, false, none, a JSON list, the name of a solver, or else text.
+    """Read a number, true, false, none, a JSON list, or else text; `type` is the annotation of the option.
 
-    Arguments:
-        text: As typed.
-        type: The option's annotation: a number stays text where text is expected, a name is loaded where a solver is.
-
-    Returns:
-        The value.
+    A number stays text where text is expected, and a name is loaded where a solver is.
     """
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
@@ -158,14 +124,9 @@ def parse_value(text: str, type: str = "") -> Any:
         return load("solver", text.removeprefix("(").removesuffix(")") if text.startswith("(") else text)
     if re.search(r"\b(str|Path|PathLike)\b", type) and not re.search(r"\b(int|float)\b", type):
         return text
-    for number in (int, float):
+    for read in (int, float, json.loads) if text.startswith("[") else (int, float):
         try:
-            return number(text)
+            return read(text)
         except ValueError:
             continue
-    if text.startswith("["):
-        try:
-            return json.loads(text)
-        except ValueError:
-            pass
     return text

@@ -72,26 +72,19 @@ def _finish(solution: Solution, out: Path) -> int:
 
 
 def show(solution: Solution, out: Path) -> None:
-    """Print a table of the images, where the files are, and how to go on.
-
-    Arguments:
-        solution: What was saved.
-        out: Where to.
-    """
+    """Print a table of the images, where the files are, and how to go on."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name, justify in (("image", "right"), ("seed", "right"), ("prompt", "left"), ("start", "right")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    table.add_column("guided", justify="right")
-    table.add_column("result", no_wrap=True)
-    before = solution.history["loss"][0].tolist()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("image", "seed", "prompt", "start", "guided", "result"):
+        left = name in ("prompt", "result")
+        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name == "result")
+    start, guided = solution.history["loss"][0].tolist(), solution.loss.tolist()
     for i, result in enumerate(solution.result):
-        numbers = f"{before[i]:.4f}", f"{solution.loss[i].item():.4f}"
-        row: list[Any] = [str(i), str(solution.seeds[i]), solution.prompts[i] or "-", *numbers, _word(result)]
-        table.add_row(*row)
+        numbers = f"{start[i]:.4f}", f"{guided[i]:.4f}"
+        table.add_row(str(i), str(solution.seeds[i]), solution.prompts[i] or "-", *numbers, _word(result))
     console.print(table)
     for result in dict.fromkeys(solution.result):
         if result.failed:
@@ -101,11 +94,8 @@ def show(solution: Solution, out: Path) -> None:
     console.print(f"Saved {saved}, with history.csv and manifest.json.", highlight=False, soft_wrap=True)
     if any(result.can_go_on for result in solution.result):
         more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else MORE)
-        console.print(
-            f"Go on with: guideflow run --resume --out {shlex.quote(str(out))} --iterations {more}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        command = f"guideflow run --resume --out {shlex.quote(str(out))} --iterations {more}"
+        console.print(f"Go on with: {command}", highlight=False, soft_wrap=True)
 
 
 def _word(result: Result) -> str:

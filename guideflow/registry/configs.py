@@ -25,15 +25,10 @@ def note(made: Any, name: str, options: Mapping[str, Any]) -> Any:
 
 
 def config(made: object) -> dict[str, Any] | None:
-    """Tell how an object can be made again.
+    """Tell how a sampler, loss or solver can be made again: `{"name": ..., "options": {...}}` as it was loaded.
 
-    Arguments:
-        made: A sampler, loss or solver.
-
-    Returns:
-        `{"name": ..., "options": {...}}` as it was loaded, or None if it was made by hand or JSON cannot hold the
-            options. Of a solver that is a dataclass all options, however it was made, so that a saved run goes on
-            alike after a default has changed.
+    None if it was made by hand or JSON cannot hold the options. Of a solver that is a dataclass all options, however
+    it was made, so that a saved run goes on alike after a default has changed.
     """
     return _of_fields(made) or vars(made).get(_CONFIG) if hasattr(made, "__dict__") else None
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib import import_module
+from importlib.metadata import entry_points
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 import pluggy
 
@@ -27,88 +27,54 @@ HOOKS: Final = {"sampler": "guideflow_samplers", "loss": "guideflow_losses", "so
 """The kinds of thing that are loaded by name, and the hook that provides each."""
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What all plugins offer, and why those that failed did."""
-
-    offers: tuple[Offer, ...]
-    broken: Mapping[Plugin, BaseException]
-
-
 def refresh() -> None:
     """Forget what is cached, so that packages installed since then are seen."""
-    _points.cache_clear()
+    plugins.cache_clear()
     _found.cache_clear()
 
 
 @cache
-def _points() -> Mapping[Plugin, EntryPoint]:
-    points: dict[Plugin, EntryPoint] = {}
-    for point in entry_points(group="guideflow"):
-        name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
-        points.setdefault(Plugin(point.name, point.value, name, version), point)
-    return dict(sorted(points.items(), key=lambda item: (item[0].name, item[0].distribution)))
-
-
 def plugins() -> tuple[Plugin, ...]:
-    """List the installed plugins from their metadata, importing none.
-
-    Returns:
-        One for each entry point of the group `guideflow`, by name.
-    """
-    return tuple(_points())
+    """List the installed plugins by name, from their metadata: none is imported."""
+    points = ((point, point.dist) for point in entry_points(group="guideflow"))
+    found = {Plugin(point.name, point.module, dist.name, dist.version) for point, dist in points if dist}
+    return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution)))
 
 
 @cache
-def _found() -> _Found:
+def _found() -> tuple[tuple[Offer, ...], Mapping[Plugin, BaseException]]:
+    """Ask every plugin, each module once; return all offers by name, and what those raised that failed."""
     offers: list[Offer] = []
-    broken: dict[Plugin, BaseException] = {}
-    modules: set[str] = set()
-    for plugin, point in _points().items():
-        if plugin.module in modules:  # shared by several entry points
-            continue
-        modules.add(plugin.module)
+    failed: dict[Plugin, BaseException] = {}
+    for plugin in {plugin.module: plugin for plugin in plugins()}.values():
         try:
-            offers += _ask(plugin, point.load())
+            offers += _ask(plugin)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a module may well call sys.exit
-            broken[plugin] = error
-    return _Found(tuple(sorted(offers, key=lambda offer: offer.name)), broken)
+            failed[plugin] = error
+    return tuple(sorted(offers, key=lambda offer: (offer.name, offer.plugin.distribution))), failed
 
 
-def _ask(plugin: Plugin, module: object) -> list[Offer]:
+def _ask(plugin: Plugin) -> list[Offer]:
     manager = pluggy.PluginManager("guideflow")
     manager.add_hookspecs(hooks)
     # What the module has by now: pluggy would ask for all of its names, and import what loads on demand.
-    manager.register(SimpleNamespace(**vars(module)))
-    return [
-        Offer(kind, _name(name), made if isinstance(made, Entry) else Entry(made, _summary(made)), plugin)
-        for kind, hook in HOOKS.items()
-        for answer in getattr(manager.hook, hook)()
-        for name, made in answer.items()
-    ]
-
-
-def _name(name: Any) -> str:
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
-        raise InvalidArgument(f"A hook returned the name {name!r}. Expected letters, digits, and . + - _ between them.")
-    return name
-
-
-def _summary(factory: Callable[..., Any]) -> str:
-    return (inspect.getdoc(factory) or "").strip().partition("\n")[0]
+    manager.register(SimpleNamespace(**vars(import_module(plugin.module))))
+    found = []
+    for kind, hook in HOOKS.items():
+        for answer in getattr(manager.hook, hook)():
+            for name, made in answer.items():
+                if not re.fullmatch(r"[\w.+-]+", name):
+                    raise InvalidArgument(f"A hook returned the name {name!r}, which is not letters, digits and .+-_")
+                if not isinstance(made, Entry):
+                    made = Entry(made, (inspect.getdoc(made) or "").strip().partition("\n")[0])
+                found.append(Offer(kind, name, made, plugin))
+    return found
 
 
 def find(kind: str, name: str) -> Offer:
-    """Find what provides a name.
-
-    Arguments:
-        kind: `"sampler"`, `"loss"` or `"solver"`.
-        name: The name users type.
-
-    Returns:
-        The entry with its plugin.
+    """Find what provides a name of a kind, `"sampler"`, `"loss"` or `"solver"`.
 
     Raises:
         UnknownPlugin: If no plugin provides the name.
@@ -119,56 +85,36 @@ def find(kind: str, name: str) -> Offer:
     if len(found) > 1:
         who = " and ".join(f"{offer.plugin.distribution} ({offer.plugin.module})" for offer in found)
         raise DuplicatePlugin(f"The {kind} {name!r} is provided by {who}. Uninstall one of them.")
-    if found:
-        return found[0]
-    raise not_found(name, kind)
+    if not found:
+        raise not_found(name, kind)
+    return found[0]
 
 
 def offers(kind: str) -> tuple[Offer, ...]:
-    """List everything of one kind.
-
-    Arguments:
-        kind: `"sampler"`, `"loss"` or `"solver"`.
-
-    Returns:
-        What the plugins that can be imported provide, by name.
-    """
-    return tuple(offer for offer in _found().offers if offer.kind == kind)
+    """List by name everything of one kind that the plugins provide which can be imported."""
+    return tuple(offer for offer in _found()[0] if offer.kind == kind)
 
 
 def broken() -> Mapping[Plugin, str]:
-    """Tell which plugins failed, and why.
-
-    Returns:
-        One reason on one line for each plugin whose import or hook raised.
-    """
-    return {plugin: reason(error) for plugin, error in _found().broken.items()}
+    """Tell which plugins failed, and in one line why: those whose import or hook raised."""
+    return {plugin: reason(error) for plugin, error in _found()[1].items()}
 
 
 def not_found(name: str, *kinds: str) -> UnknownPlugin | BrokenPlugin:
-    """Say that nothing provides a name: with near matches, and the plugins that failed.
-
-    Arguments:
-        name: As typed.
-        kinds: What was looked for.
-
-    Returns:
-        The error, to be raised.
-    """
+    """Make the error that says that nothing provides a name: with near matches, and the plugins that failed."""
     what = " or ".join(kinds)
-    failed = _found().broken
-    for plugin, error in failed.items():
+    everything, failed = _found()
+    failures = {
+        plugin: f"The plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) failed with {why}."
+        for plugin, why in broken().items()
+    }
+    for plugin, failure in failures.items():
         if plugin.name == name:
-            found = BrokenPlugin(f"The {what} {name!r} cannot be loaded. {_failure(plugin, error)}")
-            found.__cause__ = error
+            found = BrokenPlugin(f"The {what} {name!r} cannot be loaded. {failure}")
+            found.__cause__ = failed[plugin]
             return found
-    known = sorted({offer.name for kind in kinds for offer in offers(kind)})
-    lines = [
-        f"There is no {what} named {name!r}.{did_you_mean(name, known)} Known names: {', '.join(known) or 'none'}."
-    ]
-    lines += [f"There is a {o.kind} of that name: use load_{o.kind}." for o in _found().offers if o.name == name]
-    return UnknownPlugin(" ".join([*lines, *(_failure(plugin, error) for plugin, error in failed.items())]))
-
-
-def _failure(plugin: Plugin, error: BaseException) -> str:
-    return f"The plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) failed with {reason(error)}."
+    known = sorted({offer.name for offer in everything if offer.kind in kinds})
+    others = [f"There is a {o.kind} of that name: use load_{o.kind}." for o in everything if o.name == name]
+    lines = [f"There is no {what} named {name!r}.{did_you_mean(name, known)}"]
+    lines += [f"Known names: {', '.join(known) or 'none'}.", *others, *failures.values()]
+    return UnknownPlugin(" ".join(lines))

@@ -60,12 +60,12 @@ class Entry:
     footprint: Footprint | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what listings could not show, so that it is the plugin that fails and not the listing."""
+        # What listings could not show is refused here, so that it is the plugin that fails and not the listing.
         good = {
             "factory": callable(self.factory) or isinstance(self.factory, str),
             "summary": isinstance(self.summary, str),
-            "needs": _all(str, self.needs),
-            "downloads": self.downloads is None or _all(Download, self.downloads),
+            "needs": isinstance(self.needs, tuple),
+            "downloads": all(isinstance(download, Download) for download in self.downloads or ()),
             "footprint": isinstance(self.footprint, Footprint | None),
         }
         good |= {name: isinstance(getattr(self, name), str | None) for name in ("extra", "licence", "base", "steps")}
@@ -73,11 +73,7 @@ class Entry:
             raise InvalidArgument(f"An entry got {name}={getattr(self, name)!r}, which has another type.")
 
     def resolve(self) -> Callable[..., Any]:
-        """Return the factory, imported if need be.
-
-        Raises:
-            BrokenPlugin: If it cannot be imported, or is not there.
-        """
+        """Return the factory, imported if need be; `BrokenPlugin` if it cannot be, or is not there."""
         if not isinstance(self.factory, str):
             return self.factory
         try:
@@ -118,7 +114,3 @@ def is_file(name: str) -> bool:
 def reason(error: BaseException) -> str:
     """Write what went wrong on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _all(kind: type, values: object) -> bool:
-    return isinstance(values, tuple) and all(isinstance(value, kind) for value in values)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any
 
 from guideflow._require import did_you_mean
 from guideflow.errors import BrokenPlugin, InvalidArgument
 from guideflow.registry.configs import note
 from guideflow.registry.discovery import find
 from guideflow.registry.entries import is_file
+from guideflow.sampler import Sampler
 
 if TYPE_CHECKING:
-    from guideflow.sampler import Sampler
     from guideflow.solvers import Solver
     from guideflow.types import LossLike
-
-_BASES: Final = {"sampler": "guideflow.sampler:Sampler", "solver": "guideflow.solvers:Solver"}
 
 
 def load_sampler(name: str, /, **options: Any) -> Sampler:
@@ -27,10 +24,7 @@ def load_sampler(name: str, /, **options: Any) -> Sampler:
 
     Arguments:
         name: As `guideflow list samplers` shows it.
-        options: Passed on to its factory; `guideflow info NAME` shows them.
-
-    Returns:
-        The sampler.
+        options: Those of its factory; `guideflow info NAME` shows them.
 
     Raises:
         UnknownPlugin: If nothing installed provides the name.
@@ -39,7 +33,8 @@ def load_sampler(name: str, /, **options: Any) -> Sampler:
         MissingExtra: If it needs a package that is not installed.
         InvalidArgument: If its factory does not take an option, or needs one that was not given.
     """
-    return cast("Sampler", _load("sampler", name, options))
+    sampler: Sampler = _load("sampler", name, options, Sampler)
+    return sampler
 
 
 def load_loss(name: str, /, **options: Any) -> LossLike:
@@ -49,44 +44,31 @@ def load_loss(name: str, /, **options: Any) -> LossLike:
         name: As `guideflow list losses` shows it, or `path/to/file.py:Name`: a class that is made with the options, a
             function from images to one number per image whose further arguments are the options, or a loss that
             the file has made.
-        options: Passed on to its factory; `guideflow info NAME` shows them.
-
-    Returns:
-        A callable that maps an image batch to one number per image.
+        options: Those of its factory; `guideflow info NAME` shows them.
     """
-    return cast("LossLike", _load("loss", name, options))
+    loss: LossLike = _load("loss", name, options, Callable)
+    return loss
 
 
 def load_solver(name: str, /, **options: Any) -> Solver:
-    """Make the solver of a name, as `load_sampler` makes a sampler.
+    """Make the solver of a name that `guideflow list solvers` shows, as `load_sampler` makes a sampler."""
+    from guideflow.solvers import Solver  # needs torch, which listings do without
 
-    Arguments:
-        name: As `guideflow list solvers` shows it.
-        options: Passed on to its factory; `guideflow info NAME` shows them.
-    """
-    return cast("Solver", _load("solver", name, options))
+    solver: Solver = _load("solver", name, options, Solver)
+    return solver
 
 
-def _load(kind: str, name: str, given: dict[str, Any]) -> Any:
+def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     make = factory(kind, name)
     _check(kind, name, make, given)
     made = make(**given)
-    if not (callable(made) if kind == "loss" else isinstance(made, resolve_name(_BASES[kind]))):
-        expected = "a callable" if kind == "loss" else f"one derived from `gf.{kind.title()}`"
-        raise BrokenPlugin(f"The {kind} {name!r} is made as a {type(made).__name__}. Expected {expected}.")
+    if not isinstance(made, base):
+        raise BrokenPlugin(f"The {kind} {name!r} is made as a {type(made).__name__}. Expected a {base.__name__}.")
     return note(made, name, given)
 
 
 def factory(kind: str, name: str) -> Callable[..., Any]:
-    """Find what makes the object of a name.
-
-    Arguments:
-        kind: `"sampler"`, `"loss"` or `"solver"`.
-        name: As `load_sampler`, `load_loss` and `load_solver` take it.
-
-    Returns:
-        A class or function that takes the options by keyword.
-    """
+    """Find the class or function that makes the sampler, loss or solver of a name, from options by keyword."""
     if kind == "loss" and is_file(name):
         from guideflow.registry.files import factory_from_file  # needs torch
 
@@ -113,28 +95,20 @@ class Option:
 
 
 def options(factory: Callable[..., Any]) -> tuple[Option, ...] | None:
-    """Read the options of a factory from its signature.
-
-    Arguments:
-        factory: A class or function that a hook returned.
-
-    Returns:
-        What it takes by keyword, or `None` if it cannot be told: no signature, or it takes any keyword.
-    """
+    """Read what a factory takes by keyword from its signature; `None` if that does not tell, or it takes anything."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    usable = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return tuple(Option(p.name, _annotation(p), None if p.default is p.empty else repr(p.default)) for p in usable)
-
-
-def _annotation(parameter: inspect.Parameter) -> str:
-    if parameter.annotation is parameter.empty:
-        return ""
-    return inspect.formatannotation(parameter.annotation).strip("'")
+    found = []
+    for parameter in parameters:
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            annotation, default = parameter.annotation, parameter.default
+            shown = "" if annotation is parameter.empty else inspect.formatannotation(annotation).strip("'")
+            found.append(Option(parameter.name, shown, None if default is parameter.empty else repr(default)))
+    return tuple(found)
 
 
 def _check(kind: str, name: str, make: Callable[..., Any], given: dict[str, Any]) -> None:

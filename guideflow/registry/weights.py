@@ -40,12 +40,9 @@ class Download:
 
 def hub_cache() -> Path:
     """Find where the Hub's client keeps what it has downloaded, by the rules of the client."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if given := os.environ.get(variable):
-            return Path(os.path.expandvars(given)).expanduser()
-    if home := os.environ.get("HF_HOME"):
-        return Path(os.path.expandvars(home)).expanduser() / "hub"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    found = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    return Path(os.path.expandvars(found)).expanduser()
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,7 @@ class Footprint:
     checkpointed_decode: float = 0.0
 
     def bytes(self, dtype: str, mode: str = "full") -> tuple[float, float]:
-        """Return the bytes of the weights and of what the gradient keeps.
-
-        Arguments:
-            dtype: "float32", "bfloat16", ...
-            mode: "full", "windowed" or "checkpointed".
-        """
+        """Return the bytes of the weights and of what the gradient keeps, in one of the gradient modes."""
         size, full = _BYTES[dtype], max(4, _BYTES[dtype])
         step, decode = {
             "full": (self.steps * self.step, self.decode),
@@ -99,19 +91,17 @@ class Footprint:
 
     def lines(self) -> tuple[str, ...]:
         """Write one line for each of float32 and bfloat16."""
-        lines = []
-        for dtype in ("float32", "bfloat16"):
-            weights, kept = self.bytes(dtype)
-            image = f" at {self.image}" if self.image else ""
-            line = (
-                f"{dtype}: weights {gigabytes(weights)} + gradient {gigabytes(kept)} for each image{image} "
-                f"= about {gigabytes(weights + kept)}"
-            )
-            if self.checkpointed_step:
-                modes = ("windowed", "checkpointed")
-                line += "".join(f"; {mode} {gigabytes(sum(self.bytes(dtype, mode)))}" for mode in modes)
-            lines.append(line)
-        return tuple(lines)
+        return tuple(map(self._line, ("float32", "bfloat16")))
+
+    def _line(self, dtype: str) -> str:
+        weights, kept = self.bytes(dtype)
+        image = f" at {self.image}" if self.image else ""
+        others = ("windowed", "checkpointed") if self.checkpointed_step else ()
+        return (
+            f"{dtype}: weights {gigabytes(weights)} + gradient {gigabytes(kept)} for each image{image} "
+            f"= about {gigabytes(weights + kept)}"
+            + "".join(f"; {mode} {gigabytes(sum(self.bytes(dtype, mode)))}" for mode in others)
+        )
 
 
 def gigabytes(size: float) -> str:
