@@ -97,18 +97,9 @@ class ArcFaces(FaceBackend):
 
 
 def load_pack(pack: str | Path | None = None) -> dict[str, Any]:
-    """Load the detector and the recogniser of a pack with insightface; nothing is downloaded.
+    """Load the models "detection" and "recognition" of a pack with insightface; nothing is downloaded.
 
     Some packs unpack into a folder within a folder of the same name. Of several packs the first by name is taken.
-
-    Arguments:
-        pack: See `ArcFaces`.
-
-    Returns:
-        insightface's models, "detection" and "recognition".
-
-    Raises:
-        InvalidArgument: If one is missing, or a file cannot be read.
     """
     folder = PACKS.expanduser() if pack is None else Path(pack).expanduser()
     if not folder.is_dir():

@@ -75,16 +75,10 @@ class FaceBackend(nn.Module, ABC):
 
 
 def suppress(score: Tensor, box: Tensor, floor: float, overlap: float) -> tuple[Tensor, Tensor]:
-    """Keep the best of boxes that overlap (non-maximum suppression), for each image by itself.
+    """Keep the best of boxes (B, N, 4) that overlap (non-maximum suppression), for each image by itself.
 
-    Arguments:
-        score: (B, N).
-        box: (B, N, 4).
-        floor: Boxes of a lower score are dropped.
-        overlap: Boxes that share more than this part of the smaller one's area with a better one are dropped.
-
-    Returns:
-        The images (M,) and the places (M,) in the input of the boxes that are kept, the best of each image first.
+    Boxes that share more than `overlap` of the smaller one's area with a better one are dropped. Returns the images and
+    the places in the input, (M,), of those that are kept, the best of each image first.
     """
     kept = []
     for i, (scores, boxes) in enumerate(zip(score.cpu(), box.cpu(), strict=True)):

@@ -63,20 +63,11 @@ def square(boxes: Tensor, size: int, margin: float = 1.0) -> Tensor:
 
 
 def warp(image: Tensor, index: Tensor, matrix: Tensor, size: int, antialias: bool = True) -> Tensor:
-    """Cut faces out along similarity transforms, by bilinear interpolation; outside the image is black.
+    """Cut squares (M, 3, size, size) out of the images `index` (M,) along similarity transforms (M, 2, 3).
 
-    Differentiable in the images.
-
-    Arguments:
-        image: Images (B, 3, H, W).
-        index: Which image each cut is taken from, (M,).
-        matrix: From image to cut, (M, 2, 3).
-        size: Side of the cuts.
-        antialias: Halve the image before a cut that shrinks it, as often as it takes, so that every pixel counts;
-            False is `cv2.warpAffine`, which skips pixels.
-
-    Returns:
-        Cuts (M, 3, size, size).
+    Bilinear, and differentiable in the images; outside the image is black. With `antialias` the image is halved before
+    a cut that shrinks it, as often as it takes, so that every pixel counts; without, this is `cv2.warpAffine`, which
+    skips pixels.
     """
     back = invert(matrix.to(image.dtype))
     levels = torch.zeros_like(index)

@@ -51,14 +51,7 @@ def inside(faces: Faces, regions: Sequence[Region], height: int, width: int) -> 
 def candidates(score: Sequence[float], allowed: Sequence[Sequence[bool]], threshold: float, people: int) -> list[int]:
     """Choose among the faces of an image, the best first: those that are sure, or else as many as there are people.
 
-    Arguments:
-        score: Score of each face, the best first, none under the floor.
-        allowed: Whether each face is in the region of each person.
-        threshold: Score of a face that is sure.
-        people: Number of people.
-
-    Returns:
-        Positions in `score`; at most 8 more than twice the number of people.
+    Of many faces at most 8 more than twice the number of people are chosen.
     """
     usable = [i for i, row in enumerate(allowed) if any(row)]
     sure = [i for i in usable if score[i] >= threshold]
@@ -68,16 +61,8 @@ def candidates(score: Sequence[float], allowed: Sequence[Sequence[bool]], thresh
 def assign_in_order(place: Sequence[float], distance: Tensor, allowed: Tensor) -> list[tuple[int, int]]:
     """Match faces from left to right with people in the order given.
 
-    With more faces than people, or fewer, those are matched that make the sum of distances least without changing the
-    order.
-
-    Arguments:
-        place: Horizontal place of each face.
-        distance: (faces, people).
-        allowed: Whether a face may be that person.
-
-    Returns:
-        Pairs of a face and a person.
+    With more faces than people, or fewer, those are matched that make the sum of distances (faces, people) least
+    without changing the order.
     """
     faces, people = distance.shape
     order = sorted(range(faces), key=lambda k: place[k])
@@ -93,16 +78,7 @@ def assign_in_order(place: Sequence[float], distance: Tensor, allowed: Tensor) -
 
 
 def central(template: Tensor, size: int, r: int, people: int, height: int, width: int) -> Tensor:
-    """Return where person r's features would be if all people stood in a row in the middle, (P, 2) in pixels.
-
-    Arguments:
-        template: Features in an aligned face, (P, 2).
-        size: Side of an aligned face.
-        r: Number of the person.
-        people: Number of people.
-        height: Of the image.
-        width: Of the image.
-    """
+    """Return where person r's features would be if all people stood in a row in the middle, (P, 2) in pixels."""
     side = 0.6 * min(height, width / people)
     middle = template.new_tensor([(r + 0.5) * width / people, height / 2])
     return (template / size - 0.5) * side + middle

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -20,18 +22,9 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
-    """Load what `save_pretrained` of transformers or of segmentation_models_pytorch wrote.
+    """Load what `save_pretrained` of transformers or of segmentation_models_pytorch wrote, here or on the Hub.
 
-    Arguments:
-        given: A folder, or "owner/name" on the Hub.
-        normalised: The user says how images are normalised, so the folder need not.
-
-    Returns:
-        What was loaded.
-
-    Raises:
-        InvalidArgument: If it is no such folder, is damaged, or does not say how images are normalised.
-        MissingWeights: If it is on the Hub and cannot be downloaded.
+    If `normalised`, the user says how images are normalised, so the folder need not.
     """
     folder = Path(given).expanduser()
     if not folder.is_dir() and not _HUB_ID.fullmatch(str(given)):
@@ -65,7 +58,8 @@ def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
 
 def _smp(source: str) -> tuple[nn.Module, int]:
     smp = require("segmentation_models_pytorch", extra=EXTRA)
-    network = smp.from_pretrained(source, encoder_weights=None)  # else it downloads weights that are replaced at once
+    with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub tells where weights are, each time anew
+        network = smp.from_pretrained(source, encoder_weights=None)  # else it downloads weights, to replace them
     divisible = getattr(network, "requires_divisible_input_shape", True)
     return network, int(getattr(network.encoder, "output_stride", 1)) if divisible else 1
 
@@ -78,17 +72,10 @@ _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
 
 
 def preparation_from(processor: Mapping[str, Any]) -> Preparation:
-    """Read a `preprocessor_config.json` of transformers.
+    """Read a `preprocessor_config.json` of transformers, for images in [0, 1], 1/255 of what it speaks of.
 
-    Arguments:
-        processor: Its content. Images in [0, 1] are 1/255 of what it speaks of.
-
-    Returns:
-        The same for images in [0, 1]. They are stretched to its size, and to that of its crop if it crops: a layout is
-        of the whole image, so nothing is cut off.
-
-    Raises:
-        InvalidArgument: If it resizes or pads in a way that is not known here, or does not say how it normalises.
+    They are stretched to its size, and to that of its crop if it crops: a layout is of the whole image, so nothing is
+    cut off.
     """
     size = processor.get("size") if processor.get("do_resize", True) else None
     if processor.get("do_center_crop") or ("crop_size" in processor and "do_center_crop" not in processor):

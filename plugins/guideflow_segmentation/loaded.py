@@ -54,10 +54,7 @@ class Segmenter:
         logits = getattr(output, "logits", output)
         if not isinstance(logits, Tensor) or logits.dim() != 4 or len(logits) != len(image):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InvalidArgument(
-                f"The network returned {shape} for {len(image)} images. Expected logits (B, classes, h, w), as a "
-                "tensor, in a mapping as 'out', or as `.logits`."
-            )
+            raise InvalidArgument(f"The network returned {shape}. Expected logits ({len(image)}, classes, h, w).")
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         return logits

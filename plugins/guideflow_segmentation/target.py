@@ -38,11 +38,7 @@ class Target:
         return torch.where(valid, weights[wanted.where(valid, 0)], 0.0)
 
     def require_any(self, wanted: Tensor, classes: Classes) -> None:
-        """Refuse a layout of which nothing counts.
-
-        Raises:
-            InvalidArgument: Saying what there is in it.
-        """
+        """Refuse a layout of which nothing counts."""
         if not bool(self.counted(wanted).any()):
             there = [classes.name(c) for c in wanted[wanted != self._ignore].unique().tolist()]
             raise InvalidArgument(

@@ -33,10 +33,7 @@ class ClipTokens(nn.Module):
         super().__init__()
         residual = getattr(getattr(visual, "transformer", None), "resblocks", None)
         if residual is None:
-            raise InvalidArgument(
-                f"Got a {type(visual).__name__} as the image tower. The backend 'clip-gram' expects a vision "
-                "transformer: type network='ViT-B-16'."
-            )
+            raise InvalidArgument("The backend 'clip-gram' takes a vision transformer: type network='ViT-B-16'.")
         if not blocks or not all(isinstance(block, int) and 0 <= block < len(residual) for block in blocks):
             raise InvalidArgument(f"Got layers={list(blocks)!r}. Expected numbers of blocks, 0 to {len(residual) - 1}.")
         self.visual = visual
@@ -86,10 +83,7 @@ class VggFeatures(nn.Module):
         state = published_weights(VGG_URL, 548) if checkpoint is None else read_weights(checkpoint)
         wanted = self.state_dict()
         if lacking := [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]:
-            raise InvalidArgument(
-                f"{checkpoint} is no VGG-19 of torchvision: {lacking[0]} is missing or of another shape. Give the file "
-                f"that {VGG_URL} has."
-            )
+            raise InvalidArgument(f"{checkpoint} is not {VGG_URL}: {lacking[0]} is missing or of another shape.")
         self.load_state_dict({key: state[key] for key in wanted})
 
     def forward(self, image: Tensor) -> list[Tensor]:

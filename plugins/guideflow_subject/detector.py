@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow_subject import DETECTOR
+from guideflow_subject.features import CLIP
 from guideflow_subject.loading import load, load_tokenizer
 
 SAME = 0.5
 """Overlap (intersection over union) from which two boxes are of one thing."""
-
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ class OwlViT(Detector):
         super().__init__()
         self.network: Any = load("OwlViTForObjectDetection", where, "detector")
         self._where = where
-        self.register_buffer("mean", torch.tensor(_CLIP_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_CLIP_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(CLIP[0]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP[1]).view(3, 1, 1), persistent=False)
 
     @torch.no_grad()
     def query(self, image: Tensor, text: str | None) -> Query | None:
@@ -131,17 +130,9 @@ class OwlViT(Detector):
 
 
 def candidates(boxes: Tensor, scores: Tensor, floor: float, smallest: float, each: int = 3) -> list[int]:
-    """Choose boxes that may be a subject: the best of every subject, without doubles.
+    """Choose among boxes (N, 4) of scores (S, N) the best `each` of every subject, without doubles, the best first.
 
-    Arguments:
-        boxes: (N, 4).
-        scores: (S, N).
-        floor: Score under which nothing is a subject.
-        smallest: Side under which a box is too small to be looked at.
-        each: Number of boxes for each subject.
-
-    Returns:
-        Positions in `boxes`, the best first.
+    Nothing under the score `floor` is a subject, and nothing with a side under `smallest` is looked at.
     """
     best = scores.amax(0)
     usable = (best >= floor) & ((boxes[:, 2:] - boxes[:, :2]).amin(1) >= smallest)

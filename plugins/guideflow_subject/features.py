@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from guideflow._require import require
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 class Features(nn.Module):
@@ -54,7 +54,7 @@ class Features(nn.Module):
     def embed(self, crops: Tensor, reference: bool = False) -> Tensor:
         """Return unit-norm embeddings (M, C) of crops."""
         mean, std = (
-            crops.new_tensor(v).view(3, 1, 1) for v in (_CLIP if self.rectifid and not reference else _IMAGENET)
+            crops.new_tensor(v).view(3, 1, 1) for v in (CLIP if self.rectifid and not reference else _IMAGENET)
         )
         found = self.network((crops - mean) / std)
         if not isinstance(found, Tensor):

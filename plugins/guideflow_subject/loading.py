@@ -17,16 +17,7 @@ EXTRA = "subject"
 
 
 def load(kind: str, where: str, option: str) -> nn.Module:
-    """Load a network in float32, frozen.
-
-    Arguments:
-        kind: The class of transformers.
-        where: `owner/name` on the Hub, or a folder.
-        option: The option of the loss that says where, for the message.
-
-    Raises:
-        MissingWeights: If it is neither there nor in the Hub's cache, or not whole.
-    """
+    """Load a network of transformers in float32, frozen; messages name the option of the loss that says where."""
     return freeze(_load(partial(from_transformers, kind, where, extra=EXTRA, dtype=torch.float32), kind, where, option))
 
 

@@ -5,6 +5,7 @@ Everything a first try needs ships inside this package: five few-step samplers i
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import lazy_loader
 
@@ -23,36 +24,29 @@ def guideflow_samplers() -> Mapping[str, Entry]:
 @hookimpl
 def guideflow_losses() -> Mapping[str, Entry]:
     """Losses of the avatars world."""
+    bundled = partial(Entry, licence=LICENCE, downloads=())
     return {
-        "avatars-identity": Entry(
+        "avatars-identity": bundled(
             "guideflow_avatars.identity:AvatarsIdentity",
             summary="Distance to the person in a reference avatar",
             extra="diffusers",
-            licence=LICENCE,
             needs=("reference",),
-            downloads=(),
         ),
-        "avatars-segmentation": Entry(
+        "avatars-segmentation": bundled(
             "guideflow_avatars.segmentation:avatars_segmentation",
             summary="Distance of an avatar's layout to a drawn one, or to that of a reference avatar",
             extra="segmentation",
-            licence=LICENCE,
             needs=("layout or reference",),
-            downloads=(),
         ),
-        "avatars-style": Entry(
+        "avatars-style": bundled(
             "guideflow_avatars.style:avatars_style",
             summary="Distance to palette and texture of reference pictures",
-            licence=LICENCE,
             needs=("reference",),
-            downloads=(),
         ),
-        "avatars-subject": Entry(
+        "avatars-subject": bundled(
             "guideflow_avatars.subject:avatars_subject",
             summary="Distance to a reference avatar in features learnt without labels",
             extra="subject",
-            licence=LICENCE,
             needs=("reference",),
-            downloads=(),
         ),
     }

@@ -6,9 +6,7 @@ The identity judge has another architecture, another seed and other training ide
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -126,8 +124,7 @@ def segment(images: Image) -> Tensor:
 
 @functools.cache
 def _segmenter() -> Segmenter:
-    with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub tells where weights are
-        return load_segmenter(FOLDER / "segmentation")
+    return load_segmenter(FOLDER / "segmentation")
 
 
 def mean_iou(seen: Tensor, wanted: Tensor, free: int = 255) -> PerImage:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -75,18 +73,17 @@ def avatars_segmentation(
     """
     if colours is None and isinstance(layout, str | Path) and _drawn_in_palette(Path(layout)):
         colours = dict(PALETTE)
-    with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub tells where weights are, for each loss anew
-        loss = Segmentation(
-            layout,
-            reference=reference,
-            network=WEIGHTS / "segmentation",
-            labels=labels,
-            others=others,
-            ignore_index=ignore_index,
-            class_weights=class_weights,
-            colours=colours,
-            device=device,
-        )
+    loss = Segmentation(
+        layout,
+        reference=reference,
+        network=WEIGHTS / "segmentation",
+        labels=labels,
+        others=others,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        colours=colours,
+        device=device,
+    )
     loss.name, loss.draw = "avatars-segmentation", draw
     return loss
 
