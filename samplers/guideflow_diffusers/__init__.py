@@ -44,8 +44,4 @@ FAMILIES: Mapping[str, Family] = {
 @hookimpl
 def guideflow_samplers() -> Mapping[str, Entry]:
     """Samplers of the Stable Diffusion family."""
-    entries = {}
-    for name, family in FAMILIES.items():
-        downloads, footprint = family_weights(family)
-        entries[name] = family.entry(downloads=downloads, footprint=footprint)
-    return entries
+    return {name: family.entry(**family_weights(family)) for name, family in FAMILIES.items()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from guideflow._require import missing_weights, require, without_progress_bars
+from guideflow._require import missing_weights, require
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers.hub import locate
 
@@ -22,14 +22,8 @@ def decode_latents(vae: Any, z: Tensor, gradient: DecoderGradient | None = None)
 
         image = clip(decoder(z std / scaling_factor + mean) / 2 + 1/2, 0, 1)
 
-    Arguments:
-        vae: An autoencoder whose configuration has `scaling_factor`, and either `shift_factor` (the mean), or
-            `latents_mean` and `latents_std` for each channel, or neither.
-        z: Latents, (B, C, h, w).
-        gradient: Stands in for the decoder's gradient; None for its own. The image is the decoder's either way.
-
-    Returns:
-        Pictures, (B, 3, H, W) in [0, 1].
+    The configuration has `scaling_factor`, and either `shift_factor` (the mean), or `latents_mean` and `latents_std`
+    for each channel, or neither. `gradient` stands in for the decoder's own; the image is the decoder's either way.
     """
     image: Tensor = unscale_and_decode(vae, z) if gradient is None else _Borrowed.apply(z, vae, gradient)
     return (image / 2 + 0.5).clamp(0, 1)
@@ -77,7 +71,6 @@ class TiledGradient(DecoderGradient):
     overlap: int = 8
 
     def __post_init__(self) -> None:
-        """Validate."""
         if not 0 <= self.overlap < self.tile:
             raise InvalidArgument(
                 f"Got tile = {self.tile} and overlap = {self.overlap}. Expected 0 <= overlap < tile, such as 40 and 8."
@@ -137,19 +130,7 @@ class TinyGradient(DecoderGradient):
 
 
 def load_decoder_gradient(how: str | Path | DecoderGradient | None, vae: Any) -> DecoderGradient | None:
-    """Read what `LatentSampler` takes, for the decoder it is to stand in for.
-
-    Arguments:
-        how: "full" or None, "tiled", the folder or Hub id of an `AutoencoderTiny`, or a `DecoderGradient`.
-        vae: The full decoder.
-
-    Returns:
-        The stand-in; None for the decoder's own gradient.
-
-    Raises:
-        InvalidArgument: If the small decoder does not fit.
-        MissingWeights: If it is on the Hub and cannot be fetched.
-    """
+    """Read what `LatentSampler` takes as `decoder_gradient`; None for the decoder's own gradient."""
     if how is None or isinstance(how, DecoderGradient):
         return how
     if how in ("full", "tiled"):
@@ -161,16 +142,13 @@ def load_decoder_gradient(how: str | Path | DecoderGradient | None, vae: Any) ->
             "folder or Hub id of an AutoencoderTiny, such as 'madebyollin/taesd'."
         )
     kind = require("diffusers", extra="diffusers").AutoencoderTiny
-    with without_progress_bars("diffusers"):
-        try:
-            tiny = kind.from_pretrained(folder, torch_dtype=vae.dtype)
-        except OSError as error:
-            raise missing_weights(how, "decoder_gradient", error, ("*.json", "*.safetensors")) from error
-    if tiny.config.latent_channels != vae.config.latent_channels:
-        raise InvalidArgument(
-            f"The decoder {how} takes {tiny.config.latent_channels} latent channels and the sampler's has "
-            f"{vae.config.latent_channels}. Give one of the same base."
-        )
+    try:
+        tiny = kind.from_pretrained(folder, torch_dtype=vae.dtype)
+    except OSError as error:
+        raise missing_weights(how, "decoder_gradient", error, ("*.json", "*.safetensors")) from error
+    takes, given = tiny.config.latent_channels, vae.config.latent_channels
+    if takes != given:
+        raise InvalidArgument(f"The decoder {how} takes {takes} latent channels and the sampler's has {given}.")
     return TinyGradient(tiny.to(vae.device).eval().requires_grad_(False))
 
 
@@ -195,8 +173,6 @@ def _vector_jacobian(decode: Any, z: Tensor, gradient: Tensor) -> Tensor:
     with torch.enable_grad():
         image = decode(start)
     if image.shape != gradient.shape:
-        raise InvalidArgument(
-            f"The small decoder turns latents {tuple(z.shape)} into {tuple(image.shape)}, the full one into "
-            f"{tuple(gradient.shape)}. Give one of the same base."
-        )
+        sizes = f"{tuple(image.shape)}, the full one into {tuple(gradient.shape)}"
+        raise InvalidArgument(f"The small decoder turns latents into {sizes}. Give one of the same base.")
     return torch.autograd.grad(image, start, gradient.to(image.dtype))[0]

@@ -131,7 +131,7 @@ class Family:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Merge the signatures and the docstrings of `schedule` and `load`."""
+        # What a family takes and says is what its schedule and `load` do.
         defaults = {name: getattr(self, name) for name in ("checkpoint", "guidance_scale", "image_size")}
         loading = dict(inspect.signature(load).parameters)
         del loading["schedule"]

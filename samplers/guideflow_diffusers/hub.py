@@ -23,21 +23,10 @@ def locate(
     variant: str | None = None,
     components: Sequence[str] = COMPONENTS,
 ) -> Path:
-    """Find a checkpoint, downloading only what is needed of it.
+    """Find a local file or folder, a Hub id `owner/name`, or one file on the Hub, `owner/name:path/in/repo`.
 
-    Arguments:
-        given: A local file or folder, a Hub id `owner/name`, or one file on the Hub, `owner/name:path/in/repo`.
-        option: The keyword the user gave it by, for messages.
-        variant: Of the weights, as in `diffusion_pytorch_model.<variant>.safetensors`; a component that has no such
-            file is taken without.
-        components: Folders whose weights are needed; configurations and tokenizers are small and always come along.
-
-    Returns:
-        An existing file or folder.
-
-    Raises:
-        InvalidArgument: If it is neither an existing path nor a name as the Hub has them.
-        MissingWeights: If it is on the Hub only and cannot be fetched; the message has the command to type elsewhere.
+    Of a Hub id only the weights of `components` are downloaded, in the variant where they have it; configurations and
+    tokenizers are small and always come along. `option` is the keyword that messages name.
     """
     path = Path(given).expanduser()
     if path.exists():
@@ -86,20 +75,9 @@ def _lacks_weights(folder: Path) -> bool:
 
 
 def find_weights(given: str | Path, *, option: str, variant: str | None = None) -> list[Path]:
-    """Find one network's weights: LoRA, delta weights or a denoiser.
+    """Find the file, or the shards, of a LoRA, of delta weights or of a denoiser.
 
-    Arguments:
-        given: A safetensors file, a folder with one (or with a `unet` or `transformer` folder that has), or either on
-            the Hub.
-        option: The keyword the user gave it by.
-        variant: Preferred where there are several.
-
-    Returns:
-        One file, or the shards of one network.
-
-    Raises:
-        InvalidArgument: If it is no such thing, or several files fit.
-        MissingWeights: If it cannot be fetched.
+    A folder has them itself or in `unet` or `transformer`; of several files the variant's is preferred.
     """
     path = locate(given, option=option, variant=variant, components=("unet", "transformer"))
     if path.is_file():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from guideflow._require import require, without_progress_bars
 from guideflow.errors import InvalidArgument
@@ -68,15 +68,16 @@ def with_ip_adapter(
     file = locate(adapter, option="adapter")
     encoder = _encoder_folder(adapter, file, image_encoder)
     weights = _read_adapter(file, parts)
-    unet = _sharing_copy(parts.unet)
+    pictures = [to_pil(read_image(one)[0] if isinstance(one, str | Path) else one) for one in images]
+    # An adapter replaces the attention, not the weights it was made of: those are shared.
+    shared = {id(tensor): tensor for tensor in (*parts.unet.parameters(), *parts.unet.buffers())}
+    unet = copy.deepcopy(parts.unet, shared)
     with without_progress_bars("diffusers"):
         pipeline = _pipeline(parts, unet, encoder)
         pipeline.load_ip_adapter(weights, subfolder="", weight_name="", image_encoder_folder=None)
         pipeline.set_ip_adapter_scale(scale)
         with torch.no_grad():
-            both = pipeline.prepare_ip_adapter_image_embeds(
-                [[_as_pil(one) for one in images]], None, parts.unet.device, 1, True
-            )
+            both = pipeline.prepare_ip_adapter_image_embeds([pictures], None, parts.unet.device, 1, True)
     prompt = tuple((given.to(unet.dtype), without.to(unet.dtype)) for without, given in (b.chunk(2) for b in both))
     return dataclasses.replace(parts, unet=unet, image_prompt=prompt)
 
@@ -122,21 +123,8 @@ def _read_adapter(file: Path, parts: Parts) -> dict[str, dict[str, Tensor]]:
     ]
     theirs = [tuple(tensor.shape) for name, tensor in groups["ip_adapter"].items() if name.endswith("_ip.weight")]
     if sorted(own) != sorted(theirs):
-        raise InvalidArgument(
-            f"The adapter {file} has {len(theirs)} projections of widths {_widths(theirs)}, the denoiser {len(own)} of "
-            f"{_widths(own)}: it is for another base. Give an adapter for the denoiser's (SD 1.5 or SDXL)."
-        )
+        raise InvalidArgument(f"The adapter {file} is for another base (SD 1.5 or SDXL) than the denoiser.")
     return groups
-
-
-def _widths(shapes: list[tuple[int, ...]]) -> str:
-    return ", ".join(map(str, sorted({shape[-1] for shape in shapes}))) or "none"
-
-
-def _sharing_copy(network: nn.Module) -> Any:
-    """Copy a network's structure and share its weights: an adapter replaces its attention, not what it was made of."""
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return copy.deepcopy(network, shared)
 
 
 def _pipeline(parts: Parts, unet: Any, encoder: Path) -> Any:
@@ -158,7 +146,3 @@ def _pipeline(parts: Parts, unet: Any, encoder: Path) -> Any:
     return diffusers.StableDiffusionXLPipeline(
         **common, text_encoder_2=parts.text_encoder_2, tokenizer_2=parts.tokenizer_2, add_watermarker=False
     )
-
-
-def _as_pil(image: Source) -> Any:
-    return to_pil(read_image(image)[0] if isinstance(image, str | Path) else image)

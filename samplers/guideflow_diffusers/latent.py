@@ -59,7 +59,6 @@ class LatentSampler(AffineSampler):
         image_size: tuple[int, int] | int | None = None,
         decoder_gradient: str | Path | DecoderGradient | None = "full",
     ) -> None:
-        """Check that the image size fits the networks."""
         self.parts = parts
         self.schedule = schedule
         self.decoder_gradient = load_decoder_gradient(decoder_gradient, parts.vae)
@@ -169,14 +168,9 @@ class LatentSampler(AffineSampler):
 
 
 def guidance_embedding(scale: float, width: int) -> Tensor:
-    """Embed a guidance scale as full LCM models take it: sin and cos of 1000 scale / 10000^(i / (width / 2 - 1)).
+    """Embed a guidance scale minus 1 as full LCM models take it, (1, width).
 
-    Arguments:
-        scale: Guidance scale minus 1.
-        width: `time_cond_proj_dim` of the denoiser.
-
-    Returns:
-        (1, width), float32.
+        sin and cos of 1000 scale / 10000^(i / (width / 2 - 1))
 
     Source: Luo et al., "Latent Consistency Models", 2023, section 4.2; Vaswani et al., 2017, section 3.5.
     """

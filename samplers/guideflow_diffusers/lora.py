@@ -78,10 +78,8 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
         down, up = weights[keys["down"]], weights[keys["up"]]
         rows, columns = len(layer), layer[0].numel()
         if (len(up), down[0].numel(), up[0].numel()) != (rows, columns, len(down)):
-            raise InvalidArgument(
-                f"The LoRA {where} has {tuple(up.shape)} x {tuple(down.shape)} for {name}, whose weight is "
-                f"{tuple(layer.shape)}. Give a LoRA that was made for this base."
-            )
+            given = f"{tuple(up.shape)} x {tuple(down.shape)} for {name}"
+            raise InvalidArgument(f"The LoRA {where} has {given}, whose weight is {tuple(layer.shape)}.")
         alpha = float(weights[keys["alpha"]]) if "alpha" in keys else default_alpha or len(down)
         changes.append((layer, keys, scale * alpha / len(down)))
     for layer, keys, factor in changes:
@@ -130,12 +128,7 @@ def _layers(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 def stability_name(name: str, layers_per_block: int) -> str:
     """Write a UNet layer's name as in Stability's code, which kohya's SDXL LoRAs use.
 
-    Arguments:
-        name: In diffusers, such as "down_blocks.1.attentions.0.proj_in".
-        layers_per_block: Of the UNet.
-
-    Returns:
-        The name, such as "input_blocks.4.1.proj_in"; `upsampler` stands for the place of an upsampler in its block.
+    "down_blocks.1.attentions.0.proj_in" is "input_blocks.4.1.proj_in"; `upsampler` stands for an upsampler's place.
     """
     inside = {
         r"\.norm1$": ".in_layers.0",

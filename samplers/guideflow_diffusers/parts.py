@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guideflow._require import as_dtype, without_progress_bars
 from guideflow.errors import InvalidArgument
@@ -128,7 +128,7 @@ def load_parts(
     networks = {name: found[name] for name in ("unet", "text_encoder", "text_encoder_2") if found.get(name) is not None}
     for part in loras:
         merge_lora(networks, part, lora_scale)
-    parts = Parts(**checkpoints.on_device(found, device))
+    parts = Parts(**{name: part.to(device) if isinstance(part, nn.Module) else part for name, part in found.items()})
     _check_widths(parts)
     return parts
 
@@ -153,8 +153,5 @@ def _check_widths(parts: Parts) -> None:
             f"bases. Give a base= of the denoiser's kind ({', '.join(f'{name}: {n}' for n, name in _WIDTHS.items())})."
         )
     given, taken = parts.vae.config.latent_channels, parts.unet.config.in_channels
-    if given != taken:
-        raise InvalidArgument(
-            f"The autoencoder has {given} latent channels and the denoiser takes {taken}. Give an autoencoder and a "
-            "text-to-image denoiser of the same base; inpainting and depth models do not fit."
-        )
+    if given != taken:  # as with inpainting and depth models
+        raise InvalidArgument(f"The autoencoder has {given} latent channels and the denoiser takes {taken}.")

@@ -51,10 +51,7 @@ def perflow_schedule(num_steps: int = 4, *, prediction: str = "diff_eps", window
     count("windows", windows)
     count("num_steps", num_steps, 1, TRAIN_STEPS // 2)
     if num_steps < windows:
-        raise InvalidArgument(
-            f"Got num_steps={num_steps} for a PeRFlow of {windows} windows. Expected at least one step per window: "
-            f"num_steps={windows} or more."
-        )
+        raise InvalidArgument(f"Got num_steps={num_steps}. Expected num_steps={windows} or more, one for each window.")
     bounds = [i / windows for i in range(windows, -1, -1)]
     times: list[int] = []
     for window, (start, end) in enumerate(itertools.pairwise(bounds)):

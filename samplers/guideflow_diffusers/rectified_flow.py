@@ -51,10 +51,7 @@ def instaflow_schedule(num_steps: int = 1) -> gf.Schedule:
         Eq. (6).
     """
     if num_steps != 1:
-        raise InvalidArgument(
-            f"Got num_steps={num_steps} for InstaFlow, which was distilled to one step. Expected num_steps=1; for more "
-            "steps take the sampler rectified-flow."
-        )
+        raise InvalidArgument(f"Got num_steps={num_steps}. Expected num_steps=1; for more take rectified-flow.")
     return rectified_flow_schedule(1)
 
 

@@ -7,7 +7,7 @@ evaluates networks of the published configurations on tensors that have a shape 
 from __future__ import annotations
 
 import inspect
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from guideflow.registry.weights import Download, Footprint
 from guideflow_diffusers.family import SDXL, Family
@@ -40,16 +40,7 @@ _SIZES: Final = {
 
 
 def footprint(base: str, *, steps: int, evaluations: int = 1) -> Footprint:
-    """Estimate the memory of a guided solve.
-
-    Arguments:
-        base: "SD 1.5", "SD 2.1" or "SDXL", the last two also "... at 512x512" for turbo models.
-        steps: Number of steps.
-        evaluations: Of the denoiser in each: 2 with classifier-free guidance.
-
-    Returns:
-        The footprint, for one image of the base's own size.
-    """
+    """Estimate the memory of a guided solve of one image; classifier-free guidance takes 2 evaluations a step."""
     size = _SIZES[base]
     return Footprint(
         weights=(size.denoiser + size.text_encoders) * _MILLION,
@@ -66,17 +57,7 @@ def footprint(base: str, *, steps: int, evaluations: int = 1) -> Footprint:
 
 
 def checkpoint_download(repository: str, base: str, *, variant: str = "", half: bool = False) -> Download:
-    """Describe the download of a whole checkpoint.
-
-    Arguments:
-        repository: On the Hub.
-        base: As `footprint`.
-        variant: Of its weights.
-        half: Whether it is stored in half precision.
-
-    Returns:
-        The download, with its size by the number of parameters.
-    """
+    """Describe the download of a whole checkpoint, with its size by the number of parameters."""
     end = f".{variant}" if variant else ""
     encoders = ("text_encoder", "text_encoder_2") if base.startswith("SDXL") else ("text_encoder",)
     files = [f"{name}/diffusion_pytorch_model{end}*.safetensors" for name in ("unet", "vae")]
@@ -84,15 +65,8 @@ def checkpoint_download(repository: str, base: str, *, variant: str = "", half: 
     return Download(repository, tuple(files), sum(_SIZES[base][:3]) * _MILLION * (2 if half else 4))
 
 
-def family_weights(family: Family) -> tuple[tuple[Download, ...], Footprint]:
-    """Tell what a family downloads and how much memory a solve takes, both by default.
-
-    Arguments:
-        family: With published weights.
-
-    Returns:
-        The downloads and the footprint.
-    """
+def family_weights(family: Family) -> dict[str, Any]:
+    """Tell `Family.entry` what published weights are downloaded and how much memory a solve takes, both by default."""
     model, base = str(family.checkpoint), family.base.partition(" or ")[0]
     steps = inspect.signature(family).parameters["num_steps"].default
     downloads = [checkpoint_download(model, base, variant=family.variants.get(model, ""))]
@@ -100,4 +74,4 @@ def family_weights(family: Family) -> tuple[tuple[Download, ...], Footprint]:
         repository, _, file = family.loras[model][steps].partition(":")
         downloads.append(Download(repository, (file,), _LORA["SDXL" if model == SDXL else "SD 1.5"]))
     evaluations = 2 if (family.guidance_scale or 1.0) > 1 else 1
-    return tuple(downloads), footprint(base, steps=steps, evaluations=evaluations)
+    return {"downloads": tuple(downloads), "footprint": footprint(base, steps=steps, evaluations=evaluations)}

@@ -32,17 +32,7 @@ def trailing_grid(num_steps: int) -> tuple[int, ...]:
 
 
 def consistency_grid(num_steps: int) -> tuple[int, ...]:
-    """Evenly chosen indices out of the 50 that LCM and TCD are trained on.
-
-    Arguments:
-        num_steps: 1 to 50.
-
-    Returns:
-        Indices, high to low; (999, 759, 499, 259) for four.
-
-    Raises:
-        InvalidArgument: If the number of steps is out of range.
-    """
+    """Evenly chosen indices out of the 50 that LCM and TCD are trained on; (999, 759, 499, 259) for four."""
     count("num_steps", num_steps, 1, CONSISTENCY_STEPS)
     stride = TRAIN_STEPS // CONSISTENCY_STEPS
     # Floating point on purpose: diffusers floors i * (50 / K), not (50 * i) // K.

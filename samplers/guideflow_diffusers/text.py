@@ -35,23 +35,11 @@ class Condition:
 def encode_prompts(
     parts: Parts, prompts: Sequence[str], negative_prompts: Sequence[str] | None, *, guided: bool
 ) -> Condition:
-    """Encode one prompt per image, each different prompt once.
+    """Encode one prompt per image, each different prompt once, and the negative side where guidance needs it.
 
     SD 1.5 and SD 2.1 use the last hidden states; SDXL the penultimate ones of both encoders, side by side, and the
-    pooled output of the second.
-
-    Arguments:
-        parts: The networks.
-        prompts: B of them.
-        negative_prompts: As many, or None for the base's own: the empty prompt, or zeros where the checkpoint says
-            `force_zeros_for_empty_prompt`.
-        guided: Whether classifier-free guidance needs the negative side.
-
-    Returns:
-        The condition, on the denoiser's device and in its dtype.
-
-    Raises:
-        InvalidArgument: If there are not as many negative prompts as prompts.
+    pooled output of the second. Without negative prompts the base's own stands in: the empty one, or zeros where the
+    checkpoint says `force_zeros_for_empty_prompt`.
     """
     if negative_prompts is not None and len(negative_prompts) != len(prompts):
         raise InvalidArgument(

@@ -21,7 +21,6 @@ class Weights(Mapping[str, Tensor]):
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Read the names only."""
         safetensors = require("safetensors", extra="diffusers")
         self.files = tuple(files)
         self.metadata: dict[str, str] = {}
@@ -35,31 +34,19 @@ class Weights(Mapping[str, Tensor]):
             self._handles |= dict.fromkeys(handle.keys(), handle)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor."""
         tensor: Tensor = self._handles[name].get_tensor(name)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the names."""
         return iter(self._handles)
 
     def __len__(self) -> int:
-        """Count the tensors."""
         return len(self._handles)
 
 
 @torch.no_grad()
 def add_weights(network: nn.Module, weights: Weights, minus: Weights | None = None) -> None:
-    """Add delta weights to a network, W <- W + weights, or W <- W + weights - minus for a difference of two.
-
-    Arguments:
-        network: Changed in place; sums are taken in float32 or better.
-        weights: Tensors by the names of the network's own.
-        minus: Taken away again, under the same names.
-
-    Raises:
-        InvalidArgument: If a name or a shape does not fit; nothing is changed then.
-    """
+    """Add delta weights to a network in place, W <- W + weights - minus; nothing is changed unless all fit."""
     own = dict(network.named_parameters())
     for part in (weights, minus) if minus is not None else (weights,):
         check_fit(own, part, complete=minus is not None)
@@ -71,27 +58,16 @@ def add_weights(network: nn.Module, weights: Weights, minus: Weights | None = No
 
 
 def check_fit(own: Mapping[str, Tensor], weights: Weights, *, complete: bool = True) -> None:
-    """Refuse weights that are not a network's.
-
-    Arguments:
-        own: The network's tensors by name.
-        weights: Of a file.
-        complete: Whether every tensor has to be there.
-
-    Raises:
-        InvalidArgument: With the names or shapes that do not fit.
-    """
+    """Refuse weights that are not those of a network's own tensors; if `complete`, every one has to be there."""
     where = ", ".join(str(file) for file in weights.files)
     if unknown := [name for name in weights if name not in own]:
         raise InvalidArgument(f"{several(unknown)} of {where} are not weights of the denoiser. Is it of this base?")
     if complete and (lacking := [name for name in own if name not in weights]):
         raise InvalidArgument(f"{where} lacks {several(lacking)}. Expected the weights of a whole denoiser.")
     for name in weights:
-        if weights[name].shape != own[name].shape:
-            raise InvalidArgument(
-                f"{name} in {where} has shape {tuple(weights[name].shape)}; the denoiser's has "
-                f"{tuple(own[name].shape)}. Give weights that were made for this base."
-            )
+        given, wanted = tuple(weights[name].shape), tuple(own[name].shape)
+        if given != wanted:
+            raise InvalidArgument(f"{name} in {where} has shape {given}; the denoiser's has {wanted}.")
 
 
 def add(layer: Tensor, change: Tensor) -> None:
