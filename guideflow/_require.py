@@ -62,32 +62,20 @@ def require(module: str, /, *, extra: str) -> ModuleType:
 
 
 def one_of(name: str, given: object, known: Sequence[object]) -> None:
-    """Refuse an option that is none of the known words.
-
-    Raises:
-        InvalidArgument: Listing them.
-    """
+    """Refuse an option that is none of the known words."""
     if given not in known:
         raise InvalidArgument(f"Got {name}={given!r}. Expected one of: {', '.join(map(repr, known))}.")
 
 
 def in_range(name: str, given: object, low: float = -math.inf, high: float = math.inf) -> None:
-    """Refuse an option that is no finite number in [low, high).
-
-    Raises:
-        InvalidArgument: With the range.
-    """
+    """Refuse an option that is no finite number in [low, high)."""
     if isinstance(given, bool) or not isinstance(given, int | float) or not low <= given < high or math.isinf(given):
         within = f" in [{low:g}, {high:g})" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
         raise InvalidArgument(f"Got {name}={given!r}. Expected a finite number{within}.")
 
 
 def count(name: str, given: object, low: int = 1, high: int | None = None) -> None:
-    """Refuse an option that is no whole number from `low` to `high`, inclusive.
-
-    Raises:
-        InvalidArgument: With the range.
-    """
+    """Refuse an option that is no whole number from `low` to `high`, inclusive."""
     if isinstance(given, bool) or not isinstance(given, int) or given < low or (high is not None and given > high):
         within = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise InvalidArgument(f"Got {name}={given!r}. Expected a whole number {within}.")
@@ -96,18 +84,7 @@ def count(name: str, given: object, low: int = 1, high: int | None = None) -> No
 def as_dtype(
     given: torch.dtype | str, known: Sequence[str] = ("float32", "bfloat16", "float16", "float64")
 ) -> torch.dtype:
-    """Read a dtype that may be given by name.
-
-    Arguments:
-        given: A torch.dtype or its name.
-        known: The names that are allowed.
-
-    Returns:
-        The torch.dtype.
-
-    Raises:
-        InvalidArgument: If it is none of them.
-    """
+    """Read a dtype that may be given by name, and is one of the known ones."""
     import torch  # only here: listings do without
 
     one_of("dtype", str(given).removeprefix("torch.") if isinstance(given, torch.dtype) else given, known)
@@ -122,11 +99,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def without_progress_bars(extra: str) -> Iterator[None]:
-    """Switch the bars that transformers draws for every small file off, and back to what they were.
-
-    Arguments:
-        extra: The extra that installs transformers.
-    """
+    """Switch the bars that transformers draws for every small file off, and back to what they were."""
     logging = require("transformers", extra=extra).utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -138,16 +111,13 @@ def without_progress_bars(extra: str) -> Iterator[None]:
 
 
 def missing_weights(given: str | Path, option: str, why: object, files: Sequence[str] = ()) -> MissingWeights:
-    """Make the error about weights that are on the Hub and cannot be had here.
+    """Make the error about weights that are on the Hub and cannot be had here, with the command to type elsewhere.
 
     Arguments:
         given: Hub id, or `owner/name:file`.
         option: The keyword to point to the files with.
         why: The reason, an exception or a phrase.
         files: What to download of it, names or patterns; everything by default.
-
-    Returns:
-        An error whose message has the command to type where there is network, and what to do with the result.
     """
     repo, _, file = str(given).partition(":")
     reason = (" ".join(str(why).split()) or type(why).__name__).rstrip(".")

@@ -4,7 +4,8 @@ A callback is any callable that takes a `Progress`. It may also have `start(prob
 called once before and after, the latter whatever happens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -50,38 +51,28 @@ class Progress:
 Callback: TypeAlias = Callable[[Progress], object]
 
 
-class Callbacks:
-    """Several callbacks as one."""
+def as_callbacks(given: Callback | Sequence[Callback] | None) -> tuple[Callback, ...]:
+    """Return none, one or several callbacks as a tuple."""
+    callbacks = () if given is None else tuple(given) if isinstance(given, Sequence) else (given,)
+    for callback in callbacks:
+        if not callable(callback):
+            raise InvalidArgument(f"Got {callback!r} as callback. Expected a callable that takes a `Progress`.")
+    return callbacks
 
-    def __init__(self, callbacks: Callback | Sequence[Callback] | None) -> None:
-        given = () if callbacks is None else tuple(callbacks) if isinstance(callbacks, Sequence) else (callbacks,)
-        for callback in given:
-            if not callable(callback):
-                raise InvalidArgument(f"Got {callback!r} as callback. Expected a callable that takes a `Progress`.")
-        self.callbacks: tuple[Callback, ...] = given
-        self.started: list[Callback] = []
 
-    def start(self, problem: Problem, max_iterations: int) -> None:
-        """Tell those that want to know that a solve begins."""
-        for callback in self.callbacks:
-            self.started.append(callback)
-            if hook := getattr(callback, "start", None):
-                hook(problem, max_iterations)
+@contextmanager
+def started(callbacks: Sequence[Callback], problem: Problem, max_iterations: int) -> Iterator[Callback]:
+    """Start callbacks and give them as one; in the end close those that were started, even if one of them fails."""
 
-    def __call__(self, progress: Progress) -> None:
-        """Call each in turn."""
-        for callback in self.callbacks:
+    def call(progress: Progress) -> None:
+        for callback in callbacks:
             callback(progress)
 
-    def close(self) -> None:
-        """Close those that were started, even if one of them fails."""
-        try:
-            while self.started:
-                if hook := getattr(self.started.pop(), "close", None):
-                    hook()
-        finally:
-            if self.started:
-                self.close()
+    with ExitStack() as stack:
+        for callback in callbacks:
+            stack.callback(getattr(callback, "close", lambda: None))
+            getattr(callback, "start", lambda *_: None)(problem, max_iterations)
+        yield call
 
 
 class ProgressBar:

@@ -98,7 +98,11 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         except Exception as error:  # decoders raise many kinds on damaged files: SyntaxError, struct.error, ...
             why = " ".join(str(error).split()) or type(error).__name__
             raise InvalidImage(f"{path} is damaged or cut short ({why}). Save or download it again.") from error
-    return from_pil(rgb if size is None else _fit(rgb, size))
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        count("size", min(height, width))
+        rgb = ImageOps.fit(rgb, (width, height), method=Image.Resampling.LANCZOS)
+    return from_pil(rgb)
 
 
 def _check_file(path: Path) -> None:
@@ -130,34 +134,16 @@ def _over_white(picture: PILImage.Image) -> PILImage.Image:
     return picture.convert("RGB")
 
 
-def _fit(picture: PILImage.Image, size: int | tuple[int, int]) -> PILImage.Image:
-    from PIL import Image, ImageOps
-
-    sides = (size, size) if isinstance(size, int) else size
-    count("size", min(sides))
-    return ImageOps.fit(picture, sides[::-1], method=Image.Resampling.LANCZOS)
-
-
 def from_pil(picture: PILImage.Image) -> Tensor:
-    """Turn a Pillow image into a tensor.
+    """Turn a Pillow image of any mode into a float32 tensor (1, 3, height, width) in [0, 1].
 
-    Arguments:
-        image: Of any mode; transparency is laid over white.
-
-    Returns:
-        A float32 tensor (1, 3, height, width) in [0, 1].
+    Transparency is laid over white.
     """
     return torch.from_numpy(np.array(_over_white(picture))).permute(2, 0, 1)[None].float() / 255
 
 
 def to_pil(image: Tensor) -> PILImage.Image:
-    """Turn one image into a Pillow image of 8 bits.
-
-    Arguments:
-        image: (1, 3, height, width) or (3, height, width), in [0, 1].
-
-    Returns:
-        A Pillow image in mode RGB.
+    """Turn one image, (1, 3, height, width) or (3, height, width) in [0, 1], into a Pillow image of 8 bits in mode RGB.
 
     Raises:
         InvalidImage: If the shape or the range is another.
@@ -209,14 +195,7 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the text that `save_image` kept in a PNG.
-
-    Arguments:
-        path: An image.
-
-    Returns:
-        The text by keyword; empty for an image without any.
-    """
+    """Read the text that `save_image` kept in a PNG, by keyword; empty for an image without any."""
     from PIL import Image, UnidentifiedImageError
 
     _check_file(Path(path))

@@ -21,16 +21,9 @@ def figure(
     prompts: Sequence[str],
     seeds: Sequence[int],
 ) -> Any:
-    """Draw references, unguided and guided images in columns, and the curves below.
+    """Draw the first reference, unguided and guided images in columns, and the curves of the history below.
 
-    Arguments:
-        unguided: images, or other tensors, which are not drawn.
-        guided: as many.
-        references: images of the loss; the first one is drawn.
-        history: name -> (iterations + 1, B).
-        kept: iteration that was kept of each image.
-        prompts: one for each image.
-        seeds: one for each image.
+    What is no image is not drawn; `kept` is the iteration that was kept of each image.
     """
     figures = require("matplotlib.figure", extra="plot")
     pictures = guided.dim() == 4 and guided.shape[1] == 3

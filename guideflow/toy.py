@@ -1,8 +1,10 @@
 """Samplers with closed-form networks: for tests, tutorials and a first look, without weights."""
 
+import itertools
 import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -54,12 +56,8 @@ class ToyLinear(AffineSampler):
         basis, _ = torch.linalg.qr(torch.randn(entries, entries, generator=generator, dtype=torch.float64))
         eigenvalues = spread * (2 * torch.rand(entries, generator=generator, dtype=torch.float64) - 1)
         self.matrix = (basis * eigenvalues @ basis.T).to(self.device, self.dtype)
-        self.schedule = Schedule(
-            times=tuple(1000 * (1 - k / num_steps) for k in range(num_steps)),
-            state=(1.0,) * num_steps,
-            output=(1 / num_steps,) * num_steps,
-            gain=(gain,) * num_steps if isinstance(gain, int | float) else tuple(gain),
-        )
+        gains = (gain,) * num_steps if isinstance(gain, int | float) else tuple(gain)
+        self.schedule = replace(_flow_schedule(num_steps), gain=gains)
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Tensor:
         """Turn each prompt into a drift, zero for the empty prompt; negative prompts are ignored."""
@@ -117,10 +115,8 @@ class ToyMixture(AffineSampler):
         self.names = tuple(f"{colour} {shape}" for shape in _SHAPES for colour in _COLOURS)
         images = [_image(shape, rgb, size) for shape in _SHAPES for rgb in _COLOURS.values()]
         self.means = torch.stack(images).to(self.device, self.dtype)
-        if family == "flow":
-            self.schedule = _flow_schedule(num_steps)
-        else:
-            self.schedule = _ddim_schedule(num_steps, ancestral=family == "ancestral")
+        flow, ancestral = family == "flow", family == "ancestral"
+        self.schedule = _flow_schedule(num_steps) if flow else _ddim_schedule(num_steps, ancestral)
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Tensor:
         """Return the log weight of each component, one row per prompt; negative prompts exclude components."""
@@ -135,11 +131,11 @@ class ToyMixture(AffineSampler):
         residual = z[:, None] - signal * self.means
         logits = condition - residual.flatten(2).square().sum(2) / (2 * variance)
         posterior = logits.softmax(1)
-        residual_mean = z - signal * torch.einsum("bi,ichw->bchw", posterior, self.means)
+        mean = torch.einsum("bi,ichw->bchw", posterior, self.means)
+        residual_mean = z - signal * mean
         noise_mean = noise / variance * residual_mean
         if self.family != "flow":
             return noise_mean
-        mean = torch.einsum("bi,ichw->bchw", posterior, self.means)
         return mean + signal * self.deviation**2 / variance * residual_mean - noise_mean
 
     def decode(self, z: Tensor) -> Tensor:
@@ -155,38 +151,25 @@ class ToyMixture(AffineSampler):
 
     def _log_weights(self, prompt: str, excluded: str) -> Tensor:
         wanted, unwanted = set(prompt.lower().split()), set(excluded.lower().split())
-        scores = [len(wanted & set(name.split())) for name in self.names]
-        allowed = [not unwanted & set(name.split()) for name in self.names]
-        if not any(allowed):
-            allowed = [True] * len(allowed)
-        best = max(score for score, ok in zip(scores, allowed, strict=True) if ok)
-        chosen = [ok and score == best for score, ok in zip(scores, allowed, strict=True)]
-        return torch.tensor([0.0 if choose else -math.inf for choose in chosen])
+        allowed = [name for name in self.names if not unwanted & set(name.split())] or self.names
+        scores = {name: len(wanted & set(name.split())) for name in allowed}
+        best = max(scores.values())
+        return torch.tensor([0.0 if scores.get(name) == best else -math.inf for name in self.names])
 
 
 def _ddim_schedule(num_steps: int, ancestral: bool) -> Schedule:
     levels = alpha_bar("float64")
     times = [1000 * (num_steps - k) // num_steps - 1 for k in range(num_steps)]
-    ends = [*times[1:], 0]
-    state, output, noise, gain = [], [], [], []
-    for start, end in zip(times, ends, strict=True):
+    rows = []
+    for start, end in itertools.pairwise([*times, 0]):
         a = math.sqrt(levels[end] / levels[start])
         sigma, sigma_end = (math.sqrt((1 - levels[time]) / levels[time]) for time in (start, end))
-        stochastic = ancestral and end > 0
         # In units of the clean signal the step goes down to sigma_down and back up to sigma_end with fresh noise.
-        sigma_down = sigma_end**2 / sigma if stochastic else sigma_end
+        sigma_down = sigma_end**2 / sigma if ancestral and end > 0 else sigma_end
         b = math.sqrt(levels[end]) * sigma_down - a * math.sqrt(1 - levels[start])
-        state.append(a)
-        output.append(b)
-        noise.append(math.sqrt(levels[end]) * math.sqrt(sigma_end**2 - sigma_down**2))
-        gain.append(-b / a)
-    return Schedule(
-        times=tuple(map(float, times)),
-        state=tuple(state),
-        output=tuple(output),
-        noise=tuple(noise),
-        gain=tuple(gain),
-    )
+        rows.append((a, b, math.sqrt(levels[end]) * math.sqrt(sigma_end**2 - sigma_down**2), -b / a))
+    state, output, noise, gain = zip(*rows, strict=True)
+    return Schedule(tuple(times), state, output, noise, gain)
 
 
 def _flow_schedule(num_steps: int) -> Schedule:

@@ -12,7 +12,7 @@ import torch
 from guideflow import registry, storage
 from guideflow._solve.advance import Advance
 from guideflow._solve.run import Run
-from guideflow.callbacks import Callback, Callbacks
+from guideflow.callbacks import Callback, as_callbacks
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.problem import Noise, Problem, broadcast, draw_noise
 from guideflow.sampler import Sampler
@@ -106,7 +106,7 @@ def solve(
         gradient_mode=gradient_mode,
         memory_limit=memory_limit,
     )
-    callbacks, deadline = Callbacks(callback), _deadline(time_limit)
+    callbacks, deadline = as_callbacks(callback), _deadline(time_limit)
     problem = _problem(sampler, loss, draw_noise(sampler, seeds), settings)
     configs = {
         "sampler": registry.config(sampler),
@@ -144,7 +144,7 @@ def resume(
     Raises:
         CannotResume: if a part is missing or does not fit, or more iterations than `max_iterations` are done.
     """
-    callbacks, deadline = Callbacks(callback), _deadline(time_limit)
+    callbacks, deadline = as_callbacks(callback), _deadline(time_limit)
     saved = solution if isinstance(solution, Solution) else Solution.load(solution)
     if max_iterations < saved.state.iteration:
         raise CannotResume(

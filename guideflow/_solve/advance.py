@@ -9,7 +9,6 @@ from torch import Tensor
 
 from guideflow.errors import InvalidArgument, OutOfMemory
 from guideflow.gradients import MODES, choose
-from guideflow.memory import release
 from guideflow.problem import Problem
 from guideflow.solvers import Solver, State
 
@@ -42,7 +41,7 @@ class Advance:
                 if not self.adapts or not following:
                     raise
             # Only here, outside the handler, the failed attempt's graph is gone.
-            release(now.sampler.device)
+            torch.cuda.empty_cache()
             self._take(following[0])
 
     def _take(self, mode: str) -> None:

@@ -15,21 +15,14 @@ from guideflow.registry.entries import FILE_NAME, is_file
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}
 
-SamplerOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...", show_default=False)]
+SamplerOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...")]
 LossOption = Annotated[
     list[str] | None,
-    typer.Option(
-        help="NAME:key=value,... or WEIGHT*NAME:...; NAME may be path/to/file.py:Name; repeat to add losses.",
-        show_default=False,
-    ),
+    typer.Option(help="NAME:key=value,... or WEIGHT*NAME:...; NAME may be path/to/file.py:Name; repeat to add losses."),
 ]
 SolverOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...", show_default="auto")]
-PromptOption = Annotated[
-    list[str] | None, typer.Option(help="Once for all images, or repeat: one per image.", show_default=False)
-]
-NegativePromptOption = Annotated[
-    list[str] | None, typer.Option(help="What the image should not show; as --prompt.", show_default=False)
-]
+PromptOption = Annotated[list[str] | None, typer.Option(help="Once for all images, or repeat: one per image.")]
+NegativePromptOption = Annotated[list[str] | None, typer.Option(help="What the image should not show; as --prompt.")]
 SeedOption = Annotated[
     list[int] | None,
     typer.Option(help="Repeat for several images.", metavar="INTEGER", show_default="0", min=0, max=2**63 - 1),
@@ -38,8 +31,7 @@ IterationsOption = Annotated[
     int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="20", min=0)
 ]
 CandidatesOption = Annotated[
-    int | None,
-    typer.Option(help="Noises to choose each image's start from, by the loss.", show_default="1", min=1),
+    int | None, typer.Option(help="Noises to choose each image's start from, by the loss.", show_default="1", min=1)
 ]
 GradientModeOption = Annotated[
     str | None,

@@ -58,15 +58,7 @@ def parametrize_loss(
 ) -> Any:
     """Return a pytest mark that gives a test each check of a loss as its argument `check`.
 
-    Arguments:
-        make: Makes the loss; called once per check.
-        images: At least two images on which the loss means something. By default smooth random ones.
-        image_size: Side of the default images.
-        name: The name under which the plugin offers the loss; given, loading by name is checked too.
-        expected_failures: Reason by name of a check that is known to fail.
-
-    Returns:
-        A `pytest.mark.parametrize`.
+    Arguments are those of [`check_loss`][guideflow.testing.losses.check_loss].
     """
     return parametrize(_checks(name), partial(_prepare, make, images, image_size, name), expected_failures)
 

@@ -63,13 +63,7 @@ def parametrize_sampler(
 ) -> Any:
     """Return a pytest mark that gives a test each check of a sampler as its argument `check`.
 
-    Arguments:
-        make: Makes the sampler; called once per check.
-        prompts: One prompt per image of the batch it is tried on, at least two.
-        expected_failures: Reason by name of a check that is known to fail.
-
-    Returns:
-        A `pytest.mark.parametrize`.
+    Arguments are those of [`check_sampler`][guideflow.testing.samplers.check_sampler].
     """
     return parametrize(CHECKS, partial(_prepare, make, tuple(prompts)), expected_failures)
 

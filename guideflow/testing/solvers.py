@@ -49,12 +49,7 @@ def check_solver(make: Callable[[], Solver], *, expected_failures: Mapping[str, 
 def parametrize_solver(make: Callable[[], Solver], *, expected_failures: Mapping[str, str] = {}) -> Any:
     """Return a pytest mark that gives a test each check of a solver as its argument `check`.
 
-    Arguments:
-        make: Makes the solver; called once per check.
-        expected_failures: Reason by name of a check that is known to fail.
-
-    Returns:
-        A `pytest.mark.parametrize`.
+    Arguments are those of [`check_solver`][guideflow.testing.solvers.check_solver].
     """
     return parametrize(CHECKS, partial(_prepare, make), expected_failures)
 
