@@ -115,9 +115,10 @@ def _built_in(
     asked = True if named else quick_gelu
     if str(checkpoint) in tags:
         config = open_clip.get_pretrained_cfg(name, str(checkpoint))
+        where = str(config.get("hf_hub") or config.get("url", "")).rstrip("/")
         inherent = named and _plain(name) == name  # such an architecture has no other form, whatever the tag says
         quick = inherent or _settled(bool(config.get("quick_gelu")), asked, name, checkpoint)
-        return _create(open_clip, name, str(checkpoint), _hub(config), force_quick_gelu=quick)
+        return _create(open_clip, name, str(checkpoint), where, force_quick_gelu=quick)
     file = Path(checkpoint).expanduser()
     if not file.is_file():
         raise InvalidArgument(
@@ -225,10 +226,6 @@ def _beside(file: Path) -> bool | None:
         return bool(config["model_cfg"].get("quick_gelu", False))
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _hub(config: dict[str, Any]) -> str:
-    return str(config.get("hf_hub") or config.get("url", "")).rstrip("/")
 
 
 def _plain(name: str) -> str:

@@ -42,9 +42,8 @@ class Target:
         if not bool(self.counted(wanted).any()):
             there = [classes.name(c) for c in wanted[wanted != self._ignore].unique().tolist()]
             raise InvalidArgument(
-                f"No pixel of the layout counts: there is {', '.join(there) or 'nothing but ignored pixels'} in it, "
-                f"and {', '.join(classes.name(c) for c in self._chosen[:10])} was asked for. Choose other labels, "
-                "weights above 0, or others='merge'."
+                f"No pixel of the layout counts: there is {', '.join(there) or 'nothing but ignored pixels'} in it. "
+                "Choose other labels, weights above 0, or others='merge'."
             )
 
     def cross_entropy(self, logits: Tensor, wanted: Tensor) -> PerImage:

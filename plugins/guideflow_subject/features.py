@@ -35,8 +35,7 @@ class Features(nn.Module):
             return torch.cat([_cut(image[i], box, self.size) for i, box in zip(index.tolist(), boxes, strict=True)])
         ops = require("torchvision.ops", extra="subject")
         regions = torch.cat([index[:, None].to(boxes), boxes], dim=1)
-        crops: Tensor = ops.roi_align(image, regions, (self.size, self.size), aligned=True)
-        return crops
+        return ops.roi_align(image, regions, (self.size, self.size), aligned=True)
 
     def crop_reference(self, image: Tensor, box: Tensor) -> Tensor:
         """Cut the subject out of its reference, (1, 3, size, size)."""

@@ -39,8 +39,7 @@ def unscale_and_decode(vae: Any, z: Tensor) -> Tensor:
         z = z * std / config.scaling_factor + mean
     else:
         z = z / config.scaling_factor + (config.get("shift_factor") or 0.0)
-    image: Tensor = vae.decode(z).sample
-    return image
+    return vae.decode(z).sample
 
 
 class DecoderGradient(ABC):

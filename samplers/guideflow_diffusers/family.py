@@ -143,16 +143,7 @@ class Family:
         object.__setattr__(self, "__doc__", f"{self.summary}\n\nArguments:\n{texts}")
 
     def __call__(self, **options: Any) -> LatentSampler:
-        """Load a sampler.
-
-        Arguments:
-            options: As the signature lists them.
-
-        Raises:
-            InvalidArgument: If an option is out of range, or the checkpoint cannot be read or is of another base.
-            MissingWeights: If something is on the Hub and cannot be fetched.
-            MissingExtra: If diffusers is not installed.
-        """
+        """Load a sampler, with options as the signature lists them; a checkpoint of another base is refused."""
         given = inspect.signature(self).bind(**options)
         given.apply_defaults()
         chosen = {**given.arguments, **self.fixed}
@@ -191,11 +182,7 @@ class Family:
             )
 
     def entry(self, **more: Any) -> gf.Entry:
-        """Say about the family what listings show.
-
-        Arguments:
-            more: Of `Entry`: `downloads`, `footprint`.
-        """
+        """Say about the family what listings show; `more` are the `downloads` and the `footprint`."""
         return gf.Entry(
             self,
             summary=self.summary,

@@ -62,9 +62,7 @@ def with_ip_adapter(
     if not images:
         raise InvalidArgument("Got no image to prompt with. Expected a path, a tensor (3, H, W), or several.")
     if parts.image_prompt:
-        raise InvalidArgument(
-            "These parts have an IP-Adapter already. Start from the parts without, and give all images."
-        )
+        raise InvalidArgument("These parts have an IP-Adapter already. Give all images to the parts without.")
     file = locate(adapter, option="adapter")
     encoder = _encoder_folder(adapter, file, image_encoder)
     weights = _read_adapter(file, parts)

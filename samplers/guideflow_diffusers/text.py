@@ -88,7 +88,5 @@ def _tokens(tokenizer: Any, prompts: list[str]) -> Tensor:
                 f"Shorten the prompt {prompt[:40]!r}...",
                 stacklevel=2,
             )
-    tokens: Tensor = tokenizer(
-        prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    ).input_ids
-    return tokens
+    found = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return found.input_ids

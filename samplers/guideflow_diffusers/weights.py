@@ -34,8 +34,7 @@ class Weights(Mapping[str, Tensor]):
             self._handles |= dict.fromkeys(handle.keys(), handle)
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self._handles[name].get_tensor(name)
-        return tensor
+        return self._handles[name].get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._handles)
