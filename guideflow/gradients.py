@@ -2,16 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from guideflow._require import one_of
-from guideflow.errors import InvalidArgument, OutOfMemory
+from guideflow.errors import OutOfMemory
 from guideflow.losses.evaluation import Evaluation
 from guideflow.memory import alive_bytes, available_bytes, kept_bytes, ran_out
+from guideflow.sampler import Sampler
 
 MODES: Final = ("full", "windowed", "checkpointed")
 """From the fastest to the one that keeps least."""
@@ -26,10 +25,7 @@ Control: TypeAlias = Callable[[int, Tensor], Tensor]
 class Maps(ABC):
     """The maps of a rollout, as a `Problem` has them."""
 
-    @property
-    @abstractmethod
-    def num_steps(self) -> int:
-        """Number of steps K."""
+    sampler: Sampler
 
     @abstractmethod
     def step(self, k: int, z: Tensor) -> Tensor:
@@ -46,10 +42,6 @@ class Maps(ABC):
     @abstractmethod
     def differentiate(self, objective: Tensor, states: list[Tensor]) -> list[Tensor]:
         """Differentiate the scaled objective with respect to states, the last of which is z_K."""
-
-    @abstractmethod
-    def checkpointing(self, least: bool) -> AbstractContextManager[None]:
-        """The sampler's context of that name."""
 
 
 class Path:
@@ -75,10 +67,6 @@ class Path:
             self.end_points.append(self.end_point(k, self.states[k]))
             self.states.append(self.end_points[k] + self.control(k, self.end_points[k].detach()))
 
-    def branch(self) -> None:
-        """Make the latest state one to differentiate with respect to."""
-        self.states[-1] = _leaf(self.states[-1])
-
 
 class Trajectory(NamedTuple):
     """A whole trajectory, what was seen at its end, and the gradients g_0..g_K, if taken."""
@@ -93,17 +81,16 @@ def forward(maps: Maps, z0: Tensor, control: Control) -> Trajectory:
     """Run without gradients."""
     path = Path(maps, z0, control)
     with torch.no_grad():
-        path.run(maps.num_steps)
+        path.run(maps.sampler.num_steps)
         images = maps.decode(path.states[-1])
         return Trajectory(path, images, maps.evaluate(images), None)
 
 
 def full(maps: Maps, z0: Tensor, control: Control) -> Trajectory:
     """Differentiate one graph of everything: fastest, and the memory of all steps and the decoder together."""
-    path = Path(maps, z0, control)
-    path.branch()
+    path = Path(maps, _leaf(z0), control)
     with torch.enable_grad():
-        path.run(maps.num_steps)
+        path.run(maps.sampler.num_steps)
         images = maps.decode(path.states[-1])
         found = maps.evaluate(images)
     return Trajectory(path, images, found, maps.differentiate(found.objective, path.states))
@@ -119,11 +106,11 @@ def windowed(maps: Maps, z0: Tensor, control: Control) -> Trajectory:
     """
     path = Path(maps, z0, control)
     with torch.no_grad():
-        path.run(maps.num_steps - 1)
-    path.branch()
+        path.run(maps.sampler.num_steps - 1)
+    path.states[-1] = _leaf(path.states[-1])
     with torch.enable_grad():
-        path.run(maps.num_steps)
-        with maps.checkpointing(False):
+        path.run(maps.sampler.num_steps)
+        with maps.sampler.checkpointing(False):
             images = maps.decode(path.states[-1])
         found = maps.evaluate(images)
     return Trajectory(path, images, found, _backwards(path, maps.differentiate(found.objective, path.states[-2:])))
@@ -135,10 +122,10 @@ def checkpointed(maps: Maps, z0: Tensor, control: Control) -> Trajectory:
     One more forward evaluation of every step, and another of most of the networks in the backward pass.
     """
     path = Path(maps, z0, control)
-    with maps.checkpointing(True):
+    with maps.sampler.checkpointing(True):
         with torch.no_grad():
-            path.run(maps.num_steps)
-        path.branch()
+            path.run(maps.sampler.num_steps)
+        path.states[-1] = _leaf(path.states[-1])
         with torch.enable_grad():
             images = maps.decode(path.states[-1])
             found = maps.evaluate(images)
@@ -149,11 +136,7 @@ _METHODS: Final = {"full": full, "windowed": windowed, "checkpointed": checkpoin
 
 
 def differentiate(maps: Maps, z0: Tensor, control: Control, mode: str) -> Trajectory:
-    """Take the gradients in one of `MODES`.
-
-    Raises:
-        OutOfMemory: if the memory does not suffice for it.
-    """
+    """Take the gradients in one of `MODES`, or raise `OutOfMemory`."""
     try:
         return _METHODS[mode](maps, z0, control)
     except Exception as error:
@@ -170,13 +153,8 @@ def choose(maps: Maps, z0: Tensor, control: Control, limit: float | None) -> str
 
         full: K step + decoder + loss    windowed: step + checkpointed decoder + loss    otherwise: checkpointed
 
-    Costs one evaluation of all steps, and up to two of decoder and loss.
-
-    Arguments:
-        maps: the maps.
-        z0: first state.
-        control: what is added after each step.
-        limit: bytes that gradients may keep; None for 80% of what the device has left.
+    Fits, that is into so many bytes, or for None into 80% of what the device has left. Costs one evaluation of all
+    steps, and up to two of decoder and loss.
     """
     budget = _SHARE * available_bytes(z0.device) if limit is None else limit
     try:
@@ -184,28 +162,21 @@ def choose(maps: Maps, z0: Tensor, control: Control, limit: float | None) -> str
         end_point, step = kept_bytes(lambda: path.end_point(0, first))
         path.states, path.end_points = [z0, end_point + control(0, end_point)], [end_point]
         with torch.no_grad():
-            path.run(maps.num_steps)
+            path.run(maps.sampler.num_steps)
         last = _leaf(path.states[-1])
         images, decoder = kept_bytes(lambda: maps.decode(last))
         image = _leaf(images)
         # Alive, not kept: a loss may take gradients of its own, which needs its graph.
         loss = alive_bytes(lambda: maps.evaluate(image).objective)
-        if maps.num_steps * step + decoder + loss <= budget:
+        if maps.sampler.num_steps * step + decoder + loss <= budget:
             return "full"
-        with maps.checkpointing(False):
+        with maps.sampler.checkpointing(False):
             decoder = alive_bytes(lambda: maps.decode(last))
         return "windowed" if step + decoder + loss <= budget else "checkpointed"
     except Exception as error:
         if not ran_out(error):
             raise
         return "checkpointed"
-
-
-def require_mode(mode: str, limit: float | None) -> None:
-    """Refuse an unknown mode and a limit below 0."""
-    one_of("gradient_mode", mode, ("auto", *MODES))
-    if limit is not None and not limit >= 0:
-        raise InvalidArgument(f"Got memory_limit={limit!r}. Expected bytes, as in 4e9, or None for what is free.")
 
 
 def _backwards(path: Path, gradients: list[Tensor]) -> list[Tensor]:

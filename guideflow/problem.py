@@ -1,7 +1,6 @@
 """What is to be solved: a sampler with frozen noise and prompt, and a loss on its images; and one pass through it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -9,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guideflow._require import in_range
-from guideflow.errors import InvalidArgument
-from guideflow.gradients import Maps, choose, differentiate, forward, require_mode
+from guideflow._require import in_range, one_of
+from guideflow.errors import InvalidArgument, InvalidLoss
+from guideflow.gradients import MODES, Maps, choose, differentiate, forward
 from guideflow.losses.base import as_sum, evaluate
-from guideflow.losses.evaluation import Evaluation, no_gradient, require_lasting
+from guideflow.losses.evaluation import Evaluation, no_gradient
 from guideflow.sampler import Sampler
 from guideflow.types import BY_STEP, Latent, Latents, LossLike, PerImage, States
 
@@ -36,6 +35,8 @@ def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
 
     It is drawn on the CPU in float32 and then cast, so a seed means the same image on every device and in float64.
     """
+    if not isinstance(sampler, Sampler):
+        raise InvalidArgument(f"Got {sampler!r} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
     stochastic = sampler.stochastic
     draws: list[list[Tensor]] = []
     for seed in seeds:
@@ -48,17 +49,11 @@ def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
 def broadcast(
     prompt: str | Sequence[str], negative_prompt: str | Sequence[str] | None, seed: int | Sequence[int]
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[int, ...]]:
-    """Return a prompt, a negative prompt (or None) and a seed for each image.
-
-    Raises:
-        InvalidArgument: for lists of different lengths, and values of another kind.
-    """
-    given: dict[str, tuple[Any, ...]] = {
-        "prompt": (prompt,) if isinstance(prompt, str) else tuple(prompt),
-        "seed": (seed,) if isinstance(seed, int) else tuple(seed),
-    }
+    """Return a prompt, a negative prompt (or None) and a seed for each image."""
+    given: dict[str, Any] = {"prompt": prompt, "seed": seed}
     if negative_prompt is not None:
-        given["negative_prompt"] = (negative_prompt,) if isinstance(negative_prompt, str) else tuple(negative_prompt)
+        given["negative_prompt"] = negative_prompt
+    given = {name: (value,) if isinstance(value, str | int) else tuple(value) for name, value in given.items()}
     batch = max(map(len, given.values()))
     if batch == 0 or any(len(values) not in (1, batch) for values in given.values()):
         counts = ", ".join(f"{len(values)} for `{name}`" for name, values in given.items())
@@ -132,15 +127,18 @@ class Problem(Maps):
     iteration: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sampler, Sampler):
-            raise InvalidArgument(
-                f"Got {self.sampler!r} as sampler. Expected a Sampler, for example `gf.load_sampler('toy-mixture')`."
+        loss = as_sum(self.loss)
+        if loss.settled and not loss.lasting:
+            raise InvalidLoss(
+                f"Nothing is left of the loss '{loss.describe()}' in the end, so its iterates cannot be compared. Add "
+                "a loss that stays, or keep a share of this one: `loss.scheduled(end=30, after=0.1)`."
             )
-        require_lasting(as_sum(self.loss))
         in_range("loss_scale", self.loss_scale, 0)
         if not self.loss_scale:
             raise InvalidArgument("Got loss_scale=0. Expected a number above 0, such as 100.")
-        require_mode(self.gradient_mode, self.memory_limit)
+        one_of("gradient_mode", self.gradient_mode, ("auto", *MODES))
+        if self.memory_limit is not None:
+            in_range("memory_limit", self.memory_limit, 0)
 
     def at(self, iteration: int) -> "Problem":
         """Return the problem whose rollouts have the objective of an iteration; itself, unless the loss is scheduled.
@@ -226,7 +224,3 @@ class Problem(Maps):
         if found[-1] is None:
             raise no_gradient(name)
         return [torch.zeros_like(z) if g is None else g.to(z.dtype) for g, z in zip(found, states, strict=True)]
-
-    def checkpointing(self, least: bool) -> AbstractContextManager[None]:
-        """Return the sampler's context of that name."""
-        return self.sampler.checkpointing(least)

@@ -90,17 +90,7 @@ class Sampler(ABC):
 
 
 class Row(NamedTuple):
-    """One step of a schedule.
-
-    Arguments:
-        index: number of the step, from 0.
-        time: time given to the network.
-        end_time: time at the end of the step, for networks that want to know where they go.
-        state: factor a_k of the state.
-        output: factor b_k of the network's output.
-        noise: factor d_k of the frozen noise.
-        gain: relative step size c_k of anchored guidance.
-    """
+    """One step of a `Schedule`: its number from 0, the times at its start and end, and its factors a, b, d and c."""
 
     index: int  # type: ignore[assignment]
     time: float
@@ -145,10 +135,7 @@ class Schedule:
         for column in ("times", "state", "output", "noise", "gain"):
             values = tuple(float(value) for value in getattr(self, column)) or defaults.get(column, ())
             if len(values) != num_steps:
-                raise InvalidArgument(
-                    f"Schedule got {len(values)} values for `{column}` and {num_steps} for `times`. "
-                    "Expected one value per step in every column."
-                )
+                raise InvalidArgument(f"Schedule got {len(values)} values for `{column}` and {num_steps} for `times`.")
             if not all(map(math.isfinite, values)):
                 raise InvalidArgument(f"Schedule got `{column}` = {values}. Expected finite numbers only.")
             object.__setattr__(self, column, values)
@@ -156,26 +143,18 @@ class Schedule:
             raise InvalidArgument(f"Schedule got `init_scale` = {self.init_scale}. Expected a finite number above 0.")
 
     @property
-    def num_steps(self) -> int:
-        """Number of steps."""
-        return len(self.times)
-
-    @property
     def end_times(self) -> tuple[float, ...]:
         """Time at the end of each step: the start of the next one, and 0 for the last."""
         return (*self.times[1:], 0.0)
 
     def __len__(self) -> int:
-        """Number of steps."""
         return len(self.times)
 
     def __getitem__(self, k: int) -> Row:
-        """Return the row of step k, from 0."""
         k = range(len(self))[k]
         return Row(k, self.times[k], self.end_times[k], self.state[k], self.output[k], self.noise[k], self.gain[k])
 
     def __str__(self) -> str:
-        """Return the table, one line per column."""
         return "\n".join(f"{field.name:>10}  {getattr(self, field.name)}" for field in fields(self))
 
 
@@ -193,7 +172,7 @@ class AffineSampler(Sampler):
     @property
     def num_steps(self) -> int:  # type: ignore[override]
         """Number of steps of the schedule."""
-        return self.schedule.num_steps
+        return len(self.schedule)
 
     @property
     def stochastic(self) -> tuple[bool, ...]:

@@ -180,7 +180,21 @@ class Solution:
         for name in ("state", "best", "unguided", "start", "chosen", "history", "noise", "references"):
             tensors |= storage.flatten(getattr(self, name), name)
         shown = {"guided": self.images, "unguided": self.unguided}
-        storage.write(Path(directory), _about(self), tensors, self.history, shown, overwrite=overwrite)
+        images = zip(self.prompts, self.seeds, self.result, self.loss.tolist(), strict=True)
+        about = {
+            "run": self.settings.run,
+            "iteration": self.state.iteration,
+            "images": [
+                {"prompt": prompt, "seed": seed, "result": result.name, "message": result.value, "loss": f"{loss:.9g}"}
+                for prompt, seed, result, loss in images
+            ],
+            "history": list(self.history),
+            "settings": asdict(self.settings),
+            "stats": dict(self.stats),
+            "configs": dict(self.configs),
+            "versions": storage.versions(),
+        }
+        storage.write(Path(directory), about, tensors, self.history, shown, overwrite=overwrite)
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> "Solution":
@@ -228,21 +242,3 @@ class Solution:
         names = ", ".join(dict.fromkeys(result.name for result in self.result))
         iterations = int(self.stats["iterations"])
         return f"Solution({len(self.result)} images, loss [{losses}], {iterations} iterations, {names})"
-
-
-def _about(solution: Solution) -> dict[str, Any]:
-    """Return what the manifest says of a solution."""
-    images = zip(solution.prompts, solution.seeds, solution.result, solution.loss.tolist(), strict=True)
-    return {
-        "run": solution.settings.run,
-        "iteration": solution.state.iteration,
-        "images": [
-            {"prompt": prompt, "seed": seed, "result": result.name, "message": result.value, "loss": f"{loss:.9g}"}
-            for prompt, seed, result, loss in images
-        ],
-        "history": list(solution.history),
-        "settings": asdict(solution.settings),
-        "stats": dict(solution.stats),
-        "configs": dict(solution.configs),
-        "versions": storage.versions(),
-    }

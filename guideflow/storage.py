@@ -5,6 +5,7 @@ previous one whole.
 """
 
 import csv
+import io
 import json
 import os
 import platform
@@ -39,19 +40,9 @@ def write(
     *,
     overwrite: bool,
 ) -> None:
-    """Write a solve to a folder.
+    """Write a solve to a folder: what the manifest says about it and tensors for `read`, the rest for people.
 
-    Arguments:
-        folder: made if missing.
-        about: what the manifest says; its "run" is the identity of the solve, its "iteration" how far it is, and its
-            "images" tells what to write into each image.
-        tensors: for `read`.
-        history: name -> (iterations + 1, B), for people.
-        pictures: kind -> batch of images, for people; what is no RGB image is left out.
-        overwrite: replace the files of a different run.
-
-    Raises:
-        FolderInUse: if the folder holds another run and `overwrite` is False.
+    What is no RGB image is left out of `pictures`; the others carry what `about["images"]` says of each.
     """
     from safetensors.torch import save as serialise
 
@@ -69,7 +60,7 @@ def write(
     _replace(folder / tensor_file, serialise({name: value.clone() for name, value in tensors.items()}))
     for name, (picture, metadata) in named.items():
         images.save_image(folder / name, picture, metadata)
-    _write_history(folder / "history.csv", history)
+    _replace(folder / "history.csv", _table(history).encode())
     manifest = {"format": FORMAT, "tensors": tensor_file, "files": files, **about}
     _replace(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     for name in set(old.get("files", ())) - set(files):
@@ -79,11 +70,7 @@ def write(
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the manifest and the tensors of a folder.
-
-    Raises:
-        CannotResume: if it holds no solve, one of another format, or one whose tensors lie elsewhere.
-    """
+    """Return the manifest and the tensors of a folder, or raise `CannotResume`."""
     from safetensors.torch import load_file
 
     if not (folder / MANIFEST).is_file():
@@ -150,11 +137,7 @@ def loss_config(loss: LossLike) -> dict[str, Any] | None:
 
 
 def rebuild(kind: str, config: Any) -> Any:
-    """Load a "sampler", "loss" or "solver" again.
-
-    Raises:
-        CannotResume: if there is no config, or the part cannot be loaded.
-    """
+    """Load a "sampler", "loss" or "solver" again, or raise `CannotResume`."""
     if config is None:
         raise CannotResume(
             f"The {kind} was made by hand, so the saved solution cannot load it again. "
@@ -228,15 +211,14 @@ def _pictures(batches: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[s
     return found
 
 
-def _write_history(path: Path, history: Mapping[str, Tensor]) -> None:
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["iteration", "image", *history])
-        for iteration, rows in enumerate(zip(*(column.tolist() for column in history.values()), strict=True)):
-            for i, values in enumerate(zip(*rows, strict=True)):
-                writer.writerow([iteration, i, *(f"{value:.9g}" for value in values)])
-    os.replace(partial, path)
+def _table(history: Mapping[str, Tensor]) -> str:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["iteration", "image", *history])
+    for iteration, rows in enumerate(zip(*(column.tolist() for column in history.values()), strict=True)):
+        for i, values in enumerate(zip(*rows, strict=True)):
+            writer.writerow([iteration, i, *(f"{value:.9g}" for value in values)])
+    return file.getvalue()
 
 
 def _replace(path: Path, content: bytes) -> None:

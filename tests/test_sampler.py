@@ -13,7 +13,7 @@ from problems import linear, mixture, problem
 
 def test_schedule_fills_in_what_follows_from_the_rest() -> None:
     schedule = gf.Schedule(times=(999, 499), state=(2.0, 1.5), output=(-1.0, -0.5))
-    assert schedule.num_steps == 2 and schedule.times == (999.0, 499.0)
+    assert len(schedule) == 2 and schedule.times == (999.0, 499.0)
     assert schedule.noise == (0.0, 0.0) and schedule.gain == (1.0, 1.0) and schedule.end_times == (499.0, 0.0)
 
 

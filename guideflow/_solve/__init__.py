@@ -11,7 +11,7 @@ import torch
 
 from guideflow import registry, storage
 from guideflow._solve.advance import Advance
-from guideflow._solve.run import Run
+from guideflow._solve.run import Run, begin
 from guideflow.callbacks import Callback, as_callbacks
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.problem import Noise, Problem, broadcast, draw_noise
@@ -88,8 +88,6 @@ def solve(
         IncompatibleSolver: if the solver needs a capability the sampler does not have.
         OutOfMemory: if the memory does not suffice for the gradients as asked.
     """
-    if not isinstance(sampler, Sampler):
-        raise InvalidArgument(f"Got {sampler!r} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
     prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed)
     solver = registry.load_solver(solver) if isinstance(solver, str) else solver
     settings = Settings(
@@ -113,7 +111,7 @@ def solve(
         "loss": storage.loss_config(loss),
         "solver": registry.config(solver),
     }
-    return Run.begin(problem, solver, settings, configs).finish(callbacks, deadline, throw)
+    return begin(problem, solver, settings, configs).finish(callbacks, deadline, throw)
 
 
 def resume(
@@ -151,7 +149,7 @@ def resume(
             f"Got max_iterations = {max_iterations}, but {saved.state.iteration} iterations are done already. "
             "`max_iterations` is the total; give a larger one."
         )
-    settings = replace(saved.settings, max_iterations=max_iterations)
+    saved = replace(saved, settings=replace(saved.settings, max_iterations=max_iterations))
     old, configs = saved.problem, saved.configs
     sampler = sampler or (old.sampler if old else storage.rebuild("sampler", configs["sampler"]))
     loss = loss if loss is not None else (old.loss if old else storage.rebuild("loss", configs["loss"]))
@@ -159,8 +157,8 @@ def resume(
     _check_fit(saved, sampler, solver)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if old is None or old.sampler is not sampler or old.loss is not loss:
-        old = _problem(sampler, loss, saved.noise, settings)
-    return Run.again(Advance(old, solver), settings, saved).finish(callbacks, deadline, throw)
+        old = _problem(sampler, loss, saved.noise, saved.settings)
+    return Run(Advance(old, solver), saved).finish(callbacks, deadline, throw)
 
 
 def _problem(sampler: Sampler, loss: LossLike, noise: Noise, settings: Settings) -> Problem:

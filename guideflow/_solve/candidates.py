@@ -9,17 +9,12 @@ import torch
 from torch import Tensor
 
 from guideflow.problem import Problem, draw_noise
-from guideflow.types import where
 
 
 class Start(NamedTuple):
-    """A start of each image.
+    """The problem with the noises chosen, which candidates those are (0 is the seed's own), and what choosing took.
 
-    Arguments:
-        problem: the problem with the noises chosen.
-        chosen: which candidate it was, (B,); 0 is the seed's own noise.
-        plain: unguided images of the seeds' own noise; None if there was nothing to choose.
-        evaluations: network evaluations it took.
+    `plain` are the unguided images of the seeds' own noise; None if there was nothing to choose.
     """
 
     problem: Problem
@@ -40,20 +35,14 @@ def choose_start(problem: Problem, seeds: Sequence[int], candidates: int) -> Sta
 
     Image i draws candidate j from (seed i, j) alone. A loss that is nan or inf loses to any other.
     """
-    best, device = problem, problem.sampler.device
-    chosen = torch.zeros(len(seeds), dtype=torch.int64, device=device)
+    sampler, losses, plain = problem.sampler, list[Tensor](), None
     if candidates == 1:
-        return Start(problem, chosen, None, 0)
-    loss = plain = None
+        return Start(problem, torch.zeros(len(seeds), dtype=torch.int64, device=sampler.device), None, 0)
     for number in range(candidates):
-        noise = draw_noise(problem.sampler, [candidate_seed(seed, number) for seed in seeds])
-        now = replace(problem, noise=noise)
+        now = replace(problem, noise=draw_noise(sampler, [candidate_seed(seed, number) for seed in seeds]))
         rollout = now.rollout(now.z0, lambda k, end_point: torch.zeros_like(end_point), gradients=False)
-        found = rollout.loss.nan_to_num(nan=torch.inf)
-        if loss is None:
-            loss, plain = found, rollout.images
-            continue
-        better = found < loss
-        loss, chosen = torch.where(better, found, loss), torch.where(better, number, chosen)
-        best = replace(problem, noise=where(better, noise, best.noise))
-    return Start(best, chosen, plain, candidates * problem.num_steps)
+        losses.append(rollout.loss.nan_to_num(nan=torch.inf))
+        plain = rollout.images if plain is None else plain
+    chosen = torch.stack(losses).argmin(0)
+    best = draw_noise(sampler, [candidate_seed(*one) for one in zip(seeds, chosen.tolist(), strict=True)])
+    return Start(replace(problem, noise=best), chosen, plain, candidates * problem.num_steps)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,83 +20,46 @@ from guideflow.solvers import Solver, State
 from guideflow.types import where
 
 
-@dataclass
+def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping[str, Any]) -> "Run":
+    """Choose where to start, and roll the unguided images out."""
+    began = time.perf_counter()
+    start = choose_start(problem, settings.seeds, settings.candidates)
+    advance = Advance(start.problem, solver)
+    state = advance(None)
+    row, rollout = _measure(state), state.rollout
+    solution = Solution(
+        best=Kept.of(state),
+        unguided=rollout.images if start.plain is None else start.plain,
+        start=rollout.images,
+        chosen=start.chosen,
+        history={name: value[None] for name, value in row.items()},
+        result=tuple(Result.MAX_ITERATIONS if good else Result.NONFINITE_START for good in _finite(row).tolist()),
+        stats={
+            "network_evaluations": start.evaluations + rollout.evaluations,
+            "rebuilt_evaluations": rollout.rebuilt,
+            "seconds": time.perf_counter() - began,
+        },
+        settings=settings,
+        state=state,
+        noise=start.problem.noise,
+        references=(),
+        configs=configs,
+    )
+    return Run(advance, solution)
+
+
 class Run:
-    """The changing part of a solve.
+    """The changing part of a solve that goes on where a solution ended."""
 
-    Arguments:
-        advance: the solver at work.
-        settings: how the solve was asked for.
-        configs: how its parts can be loaded again.
-        state: the latest iterate.
-        best: that of lowest loss of each image.
-        unguided: images without guidance, from the seeds' own noise.
-        start: images without guidance, from the noise that guidance starts with.
-        chosen: which candidate that noise is, (B,).
-        rows: one for each iteration, of the history.
-        result: why an image is finished; None while it goes on.
-        evaluations: network evaluations so far.
-        rebuilt: steps evaluated once more so far.
-        began: when it would have begun, had it gone in one piece.
-    """
-
-    advance: Advance
-    settings: Settings
-    configs: Mapping[str, Any]
-    state: State
-    best: Kept
-    unguided: Tensor
-    start: Tensor
-    chosen: Tensor
-    rows: list[dict[str, Tensor]]
-    result: list[Result | None]
-    evaluations: int
-    rebuilt: int
-    began: float
-
-    @classmethod
-    def begin(cls, problem: Problem, solver: Solver, settings: Settings, configs: Mapping[str, Any]) -> "Run":
-        """Choose where to start, and roll the unguided images out."""
-        began = time.perf_counter()
-        start = choose_start(problem, settings.seeds, settings.candidates)
-        advance = Advance(start.problem, solver)
-        state = advance(None)
-        row, rollout = _measure(state), state.rollout
-        return cls(
-            advance,
-            settings,
-            configs,
-            state,
-            Kept.of(state),
-            unguided=rollout.images if start.plain is None else start.plain,
-            start=rollout.images,
-            chosen=start.chosen,
-            rows=[row],
-            result=[None if good else Result.NONFINITE_START for good in _finite(row).tolist()],
-            evaluations=start.evaluations + rollout.evaluations,
-            rebuilt=rollout.rebuilt,
-            began=began,
-        )
-
-    @classmethod
-    def again(cls, advance: Advance, settings: Settings, saved: Solution) -> "Run":
-        """Go on where a solution ended."""
-        rows = [{name: column[i] for name, column in saved.history.items()} for i in range(len(saved.history["loss"]))]
-        return cls(
-            advance,
-            settings,
-            saved.configs,
-            saved.state,
-            saved.best,
-            saved.unguided,
-            saved.start,
-            saved.chosen,
-            rows,
-            result=[None if result.can_go_on else result for result in saved.result],
-            evaluations=int(saved.stats["network_evaluations"]),
-            rebuilt=int(saved.stats["rebuilt_evaluations"]),
-            began=time.perf_counter() - saved.stats["seconds"],
-        )
+    def __init__(self, advance: Advance, saved: Solution) -> None:
+        self.advance, self.saved, self.settings = advance, saved, saved.settings
+        self.state, self.best = saved.state, saved.best
+        columns, count = saved.history.items(), len(saved.history["loss"])
+        self.rows = [{name: column[i] for name, column in columns} for i in range(count)]
+        self.result = [None if result.can_go_on else result for result in saved.result]
+        self.evaluations = int(saved.stats["network_evaluations"])
+        self.rebuilt = int(saved.stats["rebuilt_evaluations"])
+        self.began = time.perf_counter() - saved.stats["seconds"]  # had it gone in one piece
 
     def finish(self, callbacks: Sequence[Callback], deadline: float, throw: bool) -> Solution:
         """Iterate to the end, or to a point of `time.perf_counter`, and return the solution."""
@@ -167,11 +130,9 @@ class Run:
 
     def _solution(self, result: tuple[Result, ...]) -> Solution:
         problem = self.advance.problem
-        return Solution(
+        return replace(
+            self.saved,
             best=self.best,
-            unguided=self.unguided,
-            start=self.start,
-            chosen=self.chosen,
             history={name: torch.stack([row[name] for row in self.rows]).cpu() for name in self.rows[0]},
             result=result,
             stats={
@@ -182,11 +143,8 @@ class Run:
                 "seconds": time.perf_counter() - self.began,
                 "peak_memory": peak_bytes(problem.sampler.device),
             },
-            settings=self.settings,
             state=self.state,
-            noise=problem.noise,
             references=tuple(as_sum(problem.loss).references()),
-            configs=self.configs,
             problem=replace(problem, gradient_mode=self.settings.gradient_mode),
             solver=self.advance.solver,
         )

@@ -36,11 +36,7 @@ def plain(value: Any) -> Evaluation:
 
 
 def checked(found: Evaluation, name: str, images: Tensor) -> Evaluation:
-    """Return an evaluation in the dtype of the images, or refuse all but one differentiable number per image.
-
-    Raises:
-        InvalidLoss: With the name of the loss, what it returned and the cure.
-    """
+    """Return an evaluation in the dtype of the images, or refuse all but one differentiable number per image."""
     objective = _checked(found.objective, name, images)
     if torch.is_grad_enabled() and images.requires_grad and not objective.requires_grad:
         raise no_gradient(name)
@@ -49,19 +45,11 @@ def checked(found: Evaluation, name: str, images: Tensor) -> Evaluation:
 
 def _checked(value: object, name: str, images: Tensor) -> Tensor:
     batch = len(images)
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or value.shape != (batch,):
+        given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise InvalidLoss(
-            f"Loss '{name}' returned a {type(value).__name__}. Expected a tensor of shape ({batch},): "
-            "one number per image."
-        )
-    if value.shape != (batch,):
-        cure = (
-            "Return one number per image, for example `.flatten(1).mean(1)` instead of `.mean()`."
-            if value.dim() == 0
-            else "Reduce every dimension but the first, for example with `.flatten(1).mean(1)`."
-        )
-        raise InvalidLoss(
-            f"Loss '{name}' returned shape {tuple(value.shape)} for {batch} images. Expected ({batch},). {cure}"
+            f"Loss '{name}' returned {given} for {batch} images. Expected ({batch},), a tensor of one number "
+            "per image, for example with `.flatten(1).mean(1)`."
         )
     if not value.is_floating_point():
         raise InvalidLoss(f"Loss '{name}' returned {value.dtype}. Expected a differentiable floating-point tensor.")
@@ -74,15 +62,6 @@ def no_gradient(name: str) -> InvalidLoss:
         f"Loss '{name}' has no gradient with respect to the images. Expected a differentiable loss: remove "
         "`.detach()`, `.item()`, `.numpy()` and `torch.no_grad()` from it, or log it only, with `0 * loss`."
     )
-
-
-def require_lasting(loss: Any) -> None:
-    """Refuse a scheduled `Loss` that ends with nothing to compare iterates by."""
-    if loss.settled and not loss.lasting:
-        raise InvalidLoss(
-            f"Nothing is left of the loss '{loss.describe()}' in the end, so its iterates cannot be compared. Add a "
-            "loss that stays, or keep a share of this one: `loss.scheduled(end=30, after=0.1)`."
-        )
 
 
 def loss_name(loss: LossLike) -> str:
