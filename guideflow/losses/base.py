@@ -233,7 +233,7 @@ def evaluate(loss: LossLike, images: Tensor, iteration: int | None = None) -> Ev
 
 def as_loss(loss: LossLike, name: str = "") -> WeightedSum:
     """Give any callable the algebra of losses: `0.5 * gf.as_loss(my_function)`."""
-    return WeightedSum((Term(1.0, loss, name or loss_name(loss)),), name=name) if name else as_sum(loss)
+    return WeightedSum((Term(1.0, loss, name),), name) if name else as_sum(loss)
 
 
 def as_sum(loss: object) -> WeightedSum:

@@ -56,13 +56,15 @@ class DetectionLoss(Loss):
     missing_error: ClassVar[type[InvalidImage]]
     """What `on_missing="raise"` raises."""
 
+    outcome: Outcome | None = None
+    """What the last call saw; None before the first."""
+
     def __init__(self, references: Sequence[Sequence[Tensor]], on_missing: str, penalty: float, like: Tensor) -> None:
         one_of("on_missing", on_missing, POLICIES)
         in_range("missing_penalty", penalty, 0)
         self._references, self._count = tuple(image for each in references for image in each), len(references)
         self._on_missing, self._penalty, self._like = on_missing, float(penalty), like
         self._last = LastPlaces()
-        self._outcome: Outcome | None = None
         self._seen: weakref.ref[Tensor] | None = None
 
     @abstractmethod
@@ -103,7 +105,7 @@ class DetectionLoss(Loss):
             distance[index, subject] = found.detach()
             place[index * self._count + subject] = here.to(place)
         rows = range(0, len(matches), self._count)
-        self._outcome = Outcome(
+        self.outcome = Outcome(
             status=tuple(tuple(match.status for match in matches[i : i + self._count]) for i in rows),
             place=place.unflatten(0, (len(x), self._count)),
             distance=distance,
@@ -119,16 +121,17 @@ class DetectionLoss(Loss):
         """Return a match for every image and every subject, images first."""
         x = x.detach().clamp(0, 1)
         found = self.detect(x)
-        owner, allowed = found.image.tolist(), found.allowed.cpu()
+        found = found._replace(allowed=found.allowed.cpu())  # only numbers leave the device, no images
+        owner = found.image.tolist()
         rows = [[k for k, one in enumerate(owner) if one == i] for i in range(len(x))]
         if not owner or (self._count == 1 and all(len(each) <= 1 for each in rows)):
-            pairs = [[(k, 0) for k in each if allowed[k, 0]] for each in rows]
-        else:  # only numbers leave the device, no images
+            pairs = [[(k, 0) for k in each if found.allowed[k, 0]] for each in rows]
+        else:
             table = self.distances(x, found.image, found.place).cpu()
-            pairs = [
-                [(each[k], s) for k, s in self.assign(_some(found, each, allowed), table[each])] if each else []
-                for each in rows
-            ]
+            pairs = []
+            for row in rows:
+                some = Detections(*(part[row] for part in found))
+                pairs.append([(row[k], s) for k, s in self.assign(some, table[row])] if row else [])
         score = found.score.tolist()
         matches = [
             Match(i, s, FOUND, found.place[k], score[k][s]) for i, each in enumerate(pairs) for k, s in sorted(each)
@@ -155,11 +158,6 @@ class DetectionLoss(Loss):
             return Match(i, s, SKIPPED)
         here.append(place)
         return Match(i, s, status, place)
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What the last call saw; None before the first."""
-        return self._outcome
 
     @property
     def missing(self) -> Missing:
@@ -197,7 +195,3 @@ class Missing(Loss):
         outcome = self._loss.outcome
         assert outcome is not None
         return outcome.score.isnan().sum(1).to(outcome.score.dtype)
-
-
-def _some(found: Detections, rows: list[int], allowed: Tensor) -> Detections:
-    return Detections(found.image[rows], found.place[rows], found.score[rows], allowed[rows])

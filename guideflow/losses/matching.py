@@ -94,16 +94,7 @@ class LastPlaces:
 def assign(distance: Tensor, allowed: Tensor, *, extra: str) -> list[tuple[int, int]]:
     """Match candidates and subjects so that the sum of distances is least, as many as can be (Hungarian assignment).
 
-    Arguments:
-        distance: (candidates, subjects).
-        allowed: Whether a candidate may be that subject, (candidates, subjects).
-        extra: The extra of guideflow that brings scipy, which several subjects need.
-
-    Returns:
-        Pairs of a candidate and a subject: every subject gets at most one, and no candidate is used twice.
-
-    Raises:
-        MissingExtra: If there are several subjects and scipy is not installed.
+    Both tables are (candidates, subjects). Returns pairs of a candidate and a subject, none of which is used twice.
     """
     if distance.shape[1] == 1:
         best = int(torch.where(allowed, distance, torch.inf)[:, 0].argmin())

@@ -57,11 +57,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
 
 
 def published_weights(url: str, megabytes: float) -> dict[str, Tensor]:
-    """Return weights that torchvision publishes, from torch.hub's cache or downloaded to it.
-
-    Raises:
-        MissingWeights: If they are neither here nor to be had.
-    """
+    """Return weights that torchvision publishes, from torch.hub's cache or downloaded to it."""
     try:
         return dict(torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:

@@ -53,22 +53,11 @@ def read_images(given: ImageSources, *, what: str = "reference") -> tuple[Tensor
 
 
 def read_subjects(reference: References, same: bool, option: str) -> list[list[tuple[str, Tensor]]]:
-    """Read the images of each subject, with the name of each for messages.
+    """Read the images of each subject: a name for messages, and (1, 3, H, W) in [0, 1].
 
     `"ann.png"` is one subject, `["ann.png", "bob.png"]` are two, `[["ann1.png", "ann2.png"], "bob.png"]` are two of
-    which the first has two images, and `["ann1.png", "ann2.png"]` with `same` is one with two.
-
-    Arguments:
-        reference: The images.
-        same: A flat list is of one subject.
-        option: The name of that option.
-
-    Returns:
-        Name and image (1, 3, H, W) in [0, 1] of each, by subject.
-
-    Raises:
-        InvalidArgument: If there is none, or lists are nested and `same` is set.
-        InvalidImage: If an image cannot be read.
+    which the first has two images, and `["ann1.png", "ann2.png"]` with `same` is one with two; `option` is what users
+    call that.
     """
     given = [reference] if isinstance(reference, str | Path | Tensor) else list(reference)
     each = [[entry] if isinstance(entry, str | Path | Tensor) else list(entry) for entry in given]
@@ -132,11 +121,7 @@ class Preparation:
 def given(
     size: int | Sequence[int] | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """Check what a user gives in place of a preparation's own, for `replace(preparation, **given(size, mean, std))`.
-
-    Raises:
-        InvalidArgument: If a size is not positive, or mean or std are not three numbers, or a std is not positive.
-    """
+    """Check what a user gives in place of a preparation's own, for `replace(preparation, **given(size, mean, std))`."""
     side = (size, size) if isinstance(size, int) else size and tuple(map(int, size))
     if side is not None and (len(side) != 2 or min(side) < 1):
         raise InvalidArgument(f"Got size={size!r}. Expected the side of a square, or (height, width).")

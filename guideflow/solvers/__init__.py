@@ -10,7 +10,6 @@ from guideflow.solvers.base import by_image as by_image
 from guideflow.solvers.base import dot as dot
 from guideflow.solvers.base import gradients as gradients
 from guideflow.solvers.base import norm as norm
-from guideflow.solvers.base import per_image as per_image
 from guideflow.solvers.base import per_window as per_window
 from guideflow.solvers.base import shifts as shifts
 from guideflow.solvers.base import step_size as step_size

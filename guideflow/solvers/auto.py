@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from guideflow._require import count, in_range
 from guideflow.problem import Problem
 from guideflow.solvers.annealed import Annealed
 from guideflow.solvers.base import Memory, State
@@ -34,9 +33,7 @@ class Auto(ControlSolver):
     iterations: int | None = None
 
     def __post_init__(self) -> None:
-        in_range("scale", self.scale, 0)
-        if self.iterations is not None:
-            count("iterations", self.iterations)
+        self.parts(num_steps=1)  # they check what they are given
 
     def parts(self, num_steps: int) -> Annealed:
         """Return what is done for a sampler of so many steps."""

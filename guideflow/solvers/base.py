@@ -100,11 +100,6 @@ def per_window(factors: Sequence[float], like: Latents) -> Tensor:
     return torch.tensor(factors, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.dim() - 1))
 
 
-def per_image(value: float, state: State) -> PerImage:
-    """Return the same number for each image, (B,)."""
-    return torch.full_like(state.rollout.loss, value)
-
-
 def by_image(values: States) -> Tensor:
     """Swap the first two axes: of (K + 1, B, ...) to (B, K + 1, ...), as memories are kept, and back."""
     return values.transpose(0, 1)

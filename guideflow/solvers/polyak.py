@@ -21,8 +21,7 @@ class Polyak(Wrapper):
         u <- u + min(share (L - optimum) / (-<g, d>), cap / max_k norm(d_k)) d
 
     with d the move of the wrapped rule, L the objective (the loss with the weights that guide), g its gradient at the
-    controls, and cap in steps of scale 1. An
-    image that is at the optimum stays; one that is far goes far.
+    controls, and cap in steps of scale 1. An image that is at the optimum stays; one that is far goes far.
 
     Arguments:
         solver: the rule whose direction is taken; its scale does not matter.

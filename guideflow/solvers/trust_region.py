@@ -8,7 +8,7 @@ import torch
 from guideflow._require import in_range
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
-from guideflow.solvers.base import Memory, State, dot, gradients, per_image, times
+from guideflow.solvers.base import Memory, State, dot, gradients, times
 from guideflow.solvers.control import Move
 from guideflow.solvers.wrapper import Wrapper
 from guideflow.types import States
@@ -24,8 +24,8 @@ class TrustRegion(Wrapper):
         u  <- u + f d
 
     with d the move of the wrapped rule, f a factor of each image's own and L the objective, which is the loss with the
-    weights that guide. Nothing is taken back: a move that failed
-    costs a rollout in any case, and the next one starts from what it found.
+    weights that guide. Nothing is taken back: a move that failed costs a rollout in any case, and the next one starts
+    from what it found.
 
     Arguments:
         solver: the rule whose moves are scaled.
@@ -54,8 +54,9 @@ class TrustRegion(Wrapper):
 
     def first(self, problem: Problem, state: State) -> Memory:
         """Remember the first factor, and that no move has promised anything yet."""
-        f, promise = per_image(self.start, state), per_image(0, state)
-        return {"factor": f, "promise": promise, "objective": state.rollout.objective}
+        objective = state.rollout.objective
+        f, promise = torch.full_like(objective, self.start), torch.zeros_like(objective)
+        return {"factor": f, "promise": promise, "objective": objective}
 
     def change(self, problem: Problem, state: State, d: States) -> Move:
         """Adjust the factor to what the last move gained, and scale the next by it."""
