@@ -127,7 +127,6 @@ class Schedule:
     init_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Fill in the defaults and refuse a table that cannot be sampled from."""
         num_steps = len(self.times)
         if num_steps == 0:
             raise InvalidArgument("Schedule got no times. Expected one entry per step, at least one.")
