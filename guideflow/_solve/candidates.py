@@ -12,10 +12,7 @@ from guideflow.problem import Problem, draw_noise
 
 
 class Start(NamedTuple):
-    """The problem with the noises chosen, which candidates those are (0 is the seed's own), and what choosing took.
-
-    `plain` are the unguided images of the seeds' own noise; None if there was nothing to choose.
-    """
+    """The problem with the noises chosen, and unguided images of the seeds' own if there was something to choose."""
 
     problem: Problem
     chosen: Tensor

@@ -39,6 +39,7 @@ class Balanced(Loss):
         in_range("limit", self.limit, 1)
 
     def __call__(self, image: Any) -> Tensor:
+        """Return the plain sum, with the balanced gradient."""
         return self.evaluate(image).loss
 
     def evaluate(self, images: Tensor, iteration: int | None = None) -> Evaluation:

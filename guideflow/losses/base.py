@@ -171,6 +171,7 @@ class WeightedSum(Loss):
         object.__setattr__(self, "terms", tuple(terms))
 
     def __call__(self, image: Any) -> Tensor:
+        """Return the sum, with the weights of the end."""
         return self.evaluate(image).loss
 
     def evaluate(self, images: Tensor, iteration: int | None = None) -> Evaluation:

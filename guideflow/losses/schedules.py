@@ -44,6 +44,7 @@ class Ramp:
             )
 
     def __call__(self, iteration: int) -> float:
+        """Return the factor at an iteration."""
         rise = min(max((iteration - self.start + 1) / (self.fade_in + 1), 0.0), 1.0)
         fall = 1.0 if self.end is None else min(max((self.end - iteration) / (self.fade_out + 1), 0.0), 1.0)
         return 1 - (1 - self.before) * (1 - rise) - (1 - self.after) * (1 - fall)
