@@ -48,7 +48,7 @@ BATCH = 16
 PAGE = HERE.parent / "docs" / "design" / "fewer-iterations.md"
 IMAGES = HERE.parent / "docs" / "images"
 
-Rule = tuple[Callable[[], gf.AbstractSolver], int]
+Rule = tuple[Callable[[], gf.Solver], int]
 RULES: dict[str, Rule] = {
     "anchored": (lambda: gf.Anchored(), LONG),
     "auto": (lambda: gf.load_solver("auto"), SHORT),

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 import guideflow as gf
-from guideflow.solvers import Move, Wrapper
-from guideflow.solvers._base import norm, step_size
-from guideflow.solvers.control import by_image
+from guideflow.solvers import Move, Wrapper, by_image, norm, step_size
 
 
 def flat(values: Tensor) -> Tensor:
@@ -36,7 +34,7 @@ class Remembering(Wrapper):
 
     memory: int = 5
 
-    def first(self, state: gf.State) -> Mapping[str, Tensor]:
+    def first(self, problem: gf.Problem, state: gf.State) -> Mapping[str, Tensor]:
         """Zeros, which weigh nothing."""
         u = flat(unknowns(state))
         pairs = u.new_zeros(len(u), self.memory, u.shape[1])
@@ -47,8 +45,8 @@ class Remembering(Wrapper):
         u = flat(unknowns(state))
         new = {}
         for key, now in (("u", u), ("d", flat(d))):
-            change = (now - self.recall(state, key)) * self.recall(state, "started")[:, None]
-            new[f"d{key}"] = torch.cat([self.recall(state, f"d{key}")[:, 1:], change[:, None]], 1)
+            change = (now - state.memory[key]) * state.memory["started"][:, None]
+            new[f"d{key}"] = torch.cat([state.memory[f"d{key}"][:, 1:], change[:, None]], 1)
         return new | {"u": u, "d": flat(d), "started": torch.ones_like(state.rollout.loss)}
 
 
@@ -61,18 +59,17 @@ class Anderson(Remembering):
     ridge: float = 1e-2
     longest: float = 5.0
 
-    def move(self, problem: gf.Problem, state: gf.State) -> Move:
+    def change(self, problem: gf.Problem, state: gf.State, d: Tensor) -> Move:
         """u <- u + d - (dU + dD) gamma, with gamma = argmin norm(d - dD gamma)."""
-        inner = self.rule.move(problem, state)
-        own = self.pairs(state, inner.change)
-        du, dd, d = own["du"], own["dd"], own["d"]
+        own = self.pairs(state, d)
+        du, dd, like, d = own["du"], own["dd"], d, own["d"]
         normal = dd @ dd.mT
         weight = normal.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-12)
         eye = torch.eye(self.memory, dtype=d.dtype)
         gamma = torch.linalg.solve(normal + self.ridge * weight.view(-1, 1, 1) * eye, dd @ d[:, :, None])
         step = d - ((du + dd).mT @ gamma)[:, :, 0]
         limit = self.longest * d.norm(dim=1) / step.norm(dim=1).clamp(min=1e-12)
-        return self.moved(unflat(step * limit.clamp(max=1)[:, None], inner.change), inner, **own)
+        return Move(unflat(step * limit.clamp(max=1)[:, None], like), own)
 
 
 @dataclass(frozen=True)
@@ -84,10 +81,9 @@ class LBFGS(Remembering):
     memory: int = 6
     cap: float = 4.0
 
-    def move(self, problem: gf.Problem, state: gf.State) -> Move:
+    def change(self, problem: gf.Problem, state: gf.State, d: Tensor) -> Move:
         """u <- u + H d, no longer than `cap` in scales for each window."""
-        inner = self.rule.move(problem, state)
-        own = self.pairs(state, inner.change)
+        own = self.pairs(state, d)
         s, y = own["du"], -own["dd"]
         curvature = (s * y).sum(2)
         good = curvature > 1e-8 * s.norm(dim=2) * y.norm(dim=2)
@@ -103,9 +99,9 @@ class LBFGS(Remembering):
         for j, alpha in zip(range(self.memory), reversed(alphas), strict=True):
             beta = rho[:, j] * (y[:, j] * q).sum(1)
             q = q + torch.where(good[:, j], alpha - beta, 0)[:, None] * s[:, j]
-        change = unflat(q, inner.change)
+        change = unflat(q, d)
         limit = self.cap * step_size(1.0, state.z0) / norm(change).clamp(min=1e-12)
-        return self.moved(change * limit.clamp(max=1), inner, **own)
+        return Move(change * limit.clamp(max=1), own)
 
 
 @dataclass(frozen=True)
@@ -116,14 +112,13 @@ class NormCap(Wrapper):
 
     share: float = 0.1
 
-    def move(self, problem: gf.Problem, state: gf.State) -> Move:
+    def change(self, problem: gf.Problem, state: gf.State, d: Tensor) -> Move:
         """Shorten what would be too long; the last window, without noise, gets the share of the window before."""
-        inner = self.rule.move(problem, state)
         times_left = torch.tensor([*problem.sampler.schedule.times[1:], problem.sampler.schedule.times[-1] / 2]) / 1000
-        u = state.controls + inner.change[1:]
+        u = state.controls + d[1:]
         most = self.share * times_left.view(-1, *[1] * (u.dim() - 1)) * norm(state.z0[None])
         u = u * (most / norm(u).clamp(min=1e-12)).clamp(max=1)
-        return self.moved(torch.cat([inner.change[:1], u - state.controls]), inner)
+        return Move(torch.cat([d[:1], u - state.controls]))
 
 
 @dataclass(frozen=True)
@@ -134,21 +129,20 @@ class Moments(Wrapper):
 
     strength: float = 0.5
 
-    def first(self, state: gf.State) -> Mapping[str, Tensor]:
+    def first(self, problem: gf.Problem, state: gf.State) -> Mapping[str, Tensor]:
         """Mean and spread of the unguided sample."""
         z = state.rollout.states[-1].flatten(2)
         return {"mean": z.mean(2), "spread": z.std(2)}
 
-    def move(self, problem: gf.Problem, state: gf.State) -> Move:
+    def change(self, problem: gf.Problem, state: gf.State, d: Tensor) -> Move:
         """Move, then bring the statistics of the last state part of the way back."""
-        inner = self.rule.move(problem, state)
-        mean, spread = (self.recall(state, key)[..., None, None] for key in ("mean", "spread"))
+        mean, spread = (state.memory[key][..., None, None] for key in ("mean", "spread"))
         z = state.rollout.states[-1]
         own_mean, own_spread = z.mean((2, 3), keepdim=True), z.std((2, 3), keepdim=True)
         wanted = (z - own_mean) / own_spread * spread + mean
-        change = inner.change.clone()
+        change = d.clone()
         change[-1] += self.strength * (wanted - z)
-        return self.moved(change, inner, mean=mean[..., 0, 0], spread=spread[..., 0, 0])
+        return Move(change, state.memory)
 
 
 @dataclass(frozen=True)
@@ -159,9 +153,8 @@ class Graded(Wrapper):
 
     last: float = 0.0
 
-    def move(self, problem: gf.Problem, state: gf.State) -> Move:
+    def change(self, problem: gf.Problem, state: gf.State, d: Tensor) -> Move:
         """Shorten the move of the last window."""
-        inner = self.rule.move(problem, state)
-        factors = torch.ones(len(inner.change))
+        factors = torch.ones(len(d))
         factors[-1] = self.last if len(factors) > 1 else 1.0
-        return self.moved(inner.change * factors.view(-1, *[1] * (inner.change.dim() - 1)), inner)
+        return Move(d * factors.view(-1, *[1] * (d.dim() - 1)))

@@ -27,7 +27,7 @@ PEOPLE = {"run": 32, "search": 4, "families": 6}
 FIRST = {"run": 0, "search": 32, "families": 0}  # nobody is searched on and judged on
 
 
-class PairedIdentity(gf.AbstractLoss):
+class PairedIdentity(gf.Loss):
     """`avatars-identity` with one reference per image."""
 
     name = "identity"

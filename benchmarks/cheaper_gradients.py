@@ -24,7 +24,7 @@ from torch import Tensor
 
 import guideflow as gf
 from guideflow.memory import kept_bytes
-from guideflow.schedule import Schedule
+from guideflow.sampler import Row, Schedule
 from guideflow_avatars import judges
 from guideflow_diffusers.latent import LatentSampler
 
@@ -34,7 +34,7 @@ PAGE = HERE.parent / "docs" / "tutorials" / "memory-and-speed.md"
 class Around(gf.AffineSampler):
     """A sampler whose network output is replaced by a function of it; the picture stays the same."""
 
-    def __init__(self, inner: LatentSampler, change: Callable[[LatentSampler, int, Tensor, Any], Tensor]) -> None:
+    def __init__(self, inner: LatentSampler, change: Callable[[LatentSampler, Row, Tensor, Any], Tensor]) -> None:
         """Take everything else from the inner sampler."""
         self.inner, self.change, self.schedule = inner, change, inner.schedule
         self.latent_shape, self.image_size, self.device = inner.latent_shape, inner.image_size, inner.device
@@ -44,18 +44,34 @@ class Around(gf.AffineSampler):
         """As the inner sampler."""
         return self.inner.condition(prompts, negative_prompts)
 
-    def predict(self, z: Tensor, t: float, condition: Any) -> Tensor:
+    def predict(self, z: Tensor, row: Row, condition: Any) -> Tensor:
         """Change the inner sampler's answer."""
-        return self.change(self.inner, self.schedule.times.index(t), z, condition)
+        return self.change(self.inner, row, z, condition)
 
     def decode(self, z: Tensor) -> Tensor:
         """As the inner sampler."""
         return self.inner.decode(z)
 
 
-def conditional_branch(inner: LatentSampler, k: int, z: Tensor, condition: Any) -> Tensor:
+def detached(sampler: LatentSampler, windows: int = 0) -> Around:
+    """A sampler whose network is a constant for the gradient, in all but the last windows.
+
+        z' = a_k z + b_k stop(predict(z, row_k)) + d_k n_k,    stop: what follows is a constant for the gradient
+
+    Source: He et al., MPGD (2024); Patel et al., FlowChef (2024).
+    """
+
+    def change(inner: LatentSampler, row: Row, z: Tensor, condition: Any) -> Tensor:
+        keeps = row.index >= inner.num_steps - windows
+        with torch.set_grad_enabled(torch.is_grad_enabled() and keeps):
+            return inner.predict(z, row, condition)
+
+    return Around(sampler, change)
+
+
+def conditional_branch(inner: LatentSampler, row: Row, z: Tensor, condition: Any) -> Tensor:
     """The gradient through the evaluation with the prompt; the one without is a constant."""
-    t, scale = inner.schedule.times[k], inner.guidance_scale
+    t, scale = row.time, inner.guidance_scale
     with torch.no_grad():
         negative = inner._denoise(z, t, condition.negative, condition.negative_pooled, [])
     return negative + scale * (inner._denoise(z, t, condition.text, condition.pooled, []) - negative)
@@ -75,9 +91,9 @@ class Way:
 
 
 def guided(schedule: Schedule | None = None) -> LatentSampler:
-    """The sampler with guidance by prompt on, so that the network is evaluated twice."""
+    """The sampler with classifier-free guidance on, so that the network is evaluated twice."""
     inner = gf.load_sampler("avatars-perflow")
-    return LatentSampler(inner.parts, schedule or inner.schedule, guidance_scale=2.0)
+    return inner.replace(schedule=schedule or inner.schedule, guidance_scale=2.0)
 
 
 def channels_last() -> gf.Sampler:
@@ -93,15 +109,15 @@ def compiled() -> gf.Sampler:
     sampler = gf.load_sampler("avatars-perflow")
     network = torch.compile(sampler.parts.unet)
     # `Parts` freezes and asks for configuration and dtype, which the compiled module passes on.
-    return LatentSampler(replace(sampler.parts, unet=network), sampler.schedule, guidance_scale=1.0)
+    return sampler.replace(parts=replace(sampler.parts, unet=network), guidance_scale=1.0)
 
 
 PLAIN, GUIDED = "full gradient", "full gradient, guided by prompt"
 WAYS = [
     Way(PLAIN, lambda: gf.load_sampler("avatars-perflow"), PLAIN),
-    Way("last 2 windows", lambda: gf.Detached(gf.load_sampler("avatars-perflow"), windows=2), PLAIN),
-    Way("last window", lambda: gf.Detached(gf.load_sampler("avatars-perflow"), windows=1), PLAIN),
-    Way("no network", lambda: gf.Detached(gf.load_sampler("avatars-perflow")), PLAIN),
+    Way("last 2 windows", lambda: detached(gf.load_sampler("avatars-perflow"), windows=2), PLAIN),
+    Way("last window", lambda: detached(gf.load_sampler("avatars-perflow"), windows=1), PLAIN),
+    Way("no network", lambda: detached(gf.load_sampler("avatars-perflow")), PLAIN),
     Way("bfloat16 network", lambda: gf.load_sampler("avatars-perflow", dtype="bfloat16"), PLAIN),
     Way("channels last", channels_last, PLAIN),
     Way("torch.compile", compiled, PLAIN),
@@ -110,7 +126,7 @@ WAYS = [
 ]
 
 
-def prepare(way: Way, loss: gf.AbstractLoss, prompts: list[str]) -> None:
+def prepare(way: Way, loss: gf.Loss, prompts: list[str]) -> None:
     """Make the sampler and warm it up; what does not work here is told in the table."""
     try:
         way.sampler = way.make()
@@ -122,7 +138,7 @@ def prepare(way: Way, loss: gf.AbstractLoss, prompts: list[str]) -> None:
         torch._dynamo.reset()
 
 
-def run(way: Way, loss: gf.AbstractLoss, prompts: list[str], seeds: list[int], iterations: int) -> None:
+def run(way: Way, loss: gf.Loss, prompts: list[str], seeds: list[int], iterations: int) -> None:
     """Solve once; the seconds are those of the whole solve."""
     if way.sampler is None:
         return
@@ -134,7 +150,7 @@ def run(way: Way, loss: gf.AbstractLoss, prompts: list[str], seeds: list[int], i
     way.images = [solution.images, solution.unguided]
 
 
-def kept(way: Way, loss: gf.AbstractLoss, prompts: list[str]) -> int:
+def kept(way: Way, loss: gf.Loss, prompts: list[str]) -> int:
     """Bytes that one graph of all windows, decoder and loss keeps."""
     sampler = way.sampler
     noise, condition = gf.draw_noise(sampler, range(len(prompts))), sampler.condition(prompts)
@@ -149,7 +165,7 @@ def kept(way: Way, loss: gf.AbstractLoss, prompts: list[str]) -> int:
     return kept_bytes(graph)[1]
 
 
-def report(ways: list[Way], loss: gf.AbstractLoss, prompts: list[str], references: Tensor) -> list[dict[str, Any]]:
+def report(ways: list[Way], loss: gf.Loss, prompts: list[str], references: Tensor) -> list[dict[str, Any]]:
     """Score every way."""
     rows: list[dict[str, Any]] = []
     for way in ways:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import guideflow as gf
-from guideflow_avatars import AvatarsSegmentation, judges
+from guideflow_avatars import avatars_segmentation, judges
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -38,14 +38,14 @@ SETTING = {"solver": "anchored", "scale": 1.0}
 SEARCHED = [{"solver": solver, "scale": scale} for solver in ("anchored", "flowgrad") for scale in (0.5, 1.0, 2.0)]
 
 
-class PairedLayouts(gf.AbstractLoss):
+class PairedLayouts(gf.Loss):
     """`avatars-segmentation` with one layout per image."""
 
     name = "layout"
 
     def __init__(self, layouts: Tensor) -> None:
         """Take the layouts, (B, 64, 64)."""
-        self._network = AvatarsSegmentation(layouts[0])
+        self._network = avatars_segmentation(layouts[0])
         self._layouts = layouts
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def solve(part: str, setting: dict) -> dict[str, Tensor]:
 def judge(images: Tensor, unguided: Tensor, part: str) -> dict[str, float]:
     """Mean IoU by both networks, prompt accuracy, and distance from the unguided pictures."""
     _, layouts, prompts, _ = cases(part)
-    seen = AvatarsSegmentation(layouts[0]).segment(images)
+    seen = avatars_segmentation(layouts[0]).segment(images)
     return {
         "judge": judges.layout_iou(images, layouts).mean().item(),
         "guidance": judges.mean_iou(seen, layouts).mean().item(),

@@ -26,7 +26,7 @@ class Task:
     """One prompt, some seeds, and a loss.
 
     Arguments:
-        sampler: With a deterministic schedule, and without guidance by prompt.
+        sampler: With a deterministic schedule, and without classifier-free guidance.
         loss: As guideflow is given it.
         bare: The same formula without checks, from pictures to one number for each.
         prompt: For every picture.
@@ -50,7 +50,7 @@ class Task:
         s = self.scale * controls[0][0].numel() ** 0.5 / 128
         return [
             u - s * c * g / torch.linalg.vector_norm(g, dim=(1, 2, 3), keepdim=True).clamp(min=1)
-            for u, c, g in zip(controls, self.sampler.control, gradients, strict=True)
+            for u, c, g in zip(controls, self.sampler.schedule.gain, gradients, strict=True)
         ]
 
 

@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=256, help="side of the picture in pixels")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--guidance", type=float, default=1.0, help="guidance by prompt; above 1 doubles the batch")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of the prompt; above 1 doubles the batch")
     parser.add_argument("--tiny", action="store_true", help="small networks of the same make")
     options = parser.parse_args()
     torch.manual_seed(0)

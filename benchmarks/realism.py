@@ -24,7 +24,7 @@ import guideflow as gf
 
 PART = "realism"
 PEOPLE[PART], FIRST[PART] = 60, 100
-SOLVERS: tuple[Callable[[], gf.AbstractSolver], ...] = (
+SOLVERS: tuple[Callable[[], gf.Solver], ...] = (
     lambda: gf.Anchored(scale=4.0),
     lambda: gf.FlowGrad(),
     lambda: gf.FlowGrad(scale=4.0),

@@ -20,7 +20,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import guideflow as gf
-from guideflow_diffusers.parts import LatentSampler, Parts
+from guideflow_diffusers.latent import LatentSampler
+from guideflow_diffusers.parts import Parts
 from guideflow_diffusers.perflow import perflow_schedule
 
 LIMIT = 12.0

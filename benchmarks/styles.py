@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import guideflow as gf
-from guideflow_avatars import AvatarsStyle, judges
+from guideflow_avatars import avatars_style, judges
 
 RESULTS = Path(__file__).parent / "results"
 PALETTES = {
@@ -50,7 +50,7 @@ def solve(reference: Tensor, solver: str, scale: float, iterations: int) -> gf.S
     prompts = [prompt for group in PROMPTS.values() for prompt in group]
     return gf.solve(
         gf.load_sampler("avatars-perflow"),
-        AvatarsStyle(reference),
+        avatars_style(reference),
         prompt=prompts,
         seed=range(len(prompts)),
         solver=gf.load_solver(solver, scale=scale),

@@ -4,7 +4,8 @@ A callback is any callable that takes a `Progress`. It may also have `start(prob
 called once before and after, the latter whatever happens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from guideflow._require import count, require
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
-from guideflow.registry import require
 from guideflow.solvers import State
 
 
@@ -50,39 +51,28 @@ class Progress:
 Callback: TypeAlias = Callable[[Progress], object]
 
 
-class Callbacks:
-    """Several callbacks as one."""
+def as_callbacks(given: Callback | Sequence[Callback] | None) -> tuple[Callback, ...]:
+    """Return none, one or several callbacks as a tuple."""
+    callbacks = () if given is None else tuple(given) if isinstance(given, Sequence) else (given,)
+    for callback in callbacks:
+        if not callable(callback):
+            raise InvalidArgument(f"Got {callback!r} as callback. Expected a callable that takes a `Progress`.")
+    return callbacks
 
-    def __init__(self, callbacks: Callback | Sequence[Callback] | None) -> None:
-        """Accept none, one or several."""
-        given = () if callbacks is None else tuple(callbacks) if isinstance(callbacks, Sequence) else (callbacks,)
-        for callback in given:
-            if not callable(callback):
-                raise InvalidArgument(f"Got {callback!r} as callback. Expected a callable that takes a `Progress`.")
-        self.callbacks: tuple[Callback, ...] = given
-        self.started: list[Callback] = []
 
-    def start(self, problem: Problem, max_iterations: int) -> None:
-        """Tell those that want to know that a solve begins."""
-        for callback in self.callbacks:
-            self.started.append(callback)
-            if hook := getattr(callback, "start", None):
-                hook(problem, max_iterations)
+@contextmanager
+def started(callbacks: Sequence[Callback], problem: Problem, max_iterations: int) -> Iterator[Callback]:
+    """Start callbacks and give them as one; in the end close those that were started, even if one of them fails."""
 
-    def __call__(self, progress: Progress) -> None:
-        """Call each in turn."""
-        for callback in self.callbacks:
+    def call(progress: Progress) -> None:
+        for callback in callbacks:
             callback(progress)
 
-    def close(self) -> None:
-        """Close those that were started, even if one of them fails."""
-        try:
-            while self.started:
-                if hook := getattr(self.started.pop(), "close", None):
-                    hook()
-        finally:
-            if self.started:
-                self.close()
+    with ExitStack() as stack:
+        for callback in callbacks:
+            stack.callback(getattr(callback, "close", lambda: None))
+            getattr(callback, "start", lambda *_: None)(problem, max_iterations)
+        yield call
 
 
 class ProgressBar:
@@ -93,7 +83,6 @@ class ProgressBar:
     """
 
     def __init__(self, console: Any = None) -> None:
-        """Prepare; nothing is shown before the solve starts."""
         self.console = console
         self._bar: Any = None
         self._task: Any = None
@@ -136,7 +125,6 @@ class Recorder:
     """
 
     def __init__(self, what: Callable[[Progress], Any] | None = None) -> None:
-        """Begin with an empty list."""
         self.what = what or (lambda progress: progress.state.rollout.images)
         self.values: list[Any] = []
 
@@ -150,17 +138,15 @@ class ImageSnapshots:
 
     Arguments:
         directory: folder, made if missing.
-        every: number of iterations between pictures; the unguided one is always written.
+        every: number of iterations between images; the unguided one is always written.
     """
 
     def __init__(self, directory: str | PathLike[str], *, every: int = 10) -> None:
-        """Validate."""
-        if not isinstance(every, int) or every < 1:
-            raise InvalidArgument(f"ImageSnapshots got every = {every!r}. Expected an integer of at least 1.")
+        count("every", every)
         self.directory, self.every = Path(directory), every
 
     def __call__(self, progress: Progress) -> None:
-        """Write a picture if it is time."""
+        """Write an image if it is time."""
         if progress.iteration % self.every:
             return
         from guideflow import images

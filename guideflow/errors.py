@@ -70,6 +70,5 @@ class NonFinite(GuideflowError, ArithmeticError):
     """
 
     def __init__(self, message: str, solution: object = None) -> None:
-        """Keep the solution beside the message."""
         super().__init__(message)
         self.solution = solution

@@ -1,6 +1,6 @@
-"""Read pictures safely, write them with what made them, and lay them out in grids.
+"""Read images safely, write them with what made them, and lay them out in grids.
 
-Everywhere a picture is a float tensor (1, 3, height, width) or (3, height, width), RGB in [0, 1].
+Everywhere an image is a float tensor (1, 3, height, width) or (3, height, width), RGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,39 +15,66 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from guideflow._require import count
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.loss import check_image
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
 MAX_PIXELS: Final = 50_000_000
-"""Larger pictures are refused before they are decoded."""
+"""Larger images are refused before they are decoded."""
 
 MAX_BYTES: Final = 200 * 2**20
 """Larger files are refused before they are opened."""
 
-# No format whose reader starts another program (EPS) or that is not a picture of its own.
+# No format whose reader starts another program (EPS) or that is not an image of its own.
 _FORMATS: Final = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+_RANGE_TOLERANCE: Final = 1e-3
+
+
+def check_image(image: Tensor, *, what: str = "image") -> None:
+    """Refuse anything but a batch of RGB images in [0, 1]; image losses call this on what they are given.
+
+    Raises:
+        InvalidImage: with the shape or range that was given and the cure.
+    """
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+        raise InvalidImage(f"Got {what} of type {kind}. Expected a float tensor; for 0..255 integers type `x / 255`.")
+    if image.dim() != 4:
+        cure = "Expected (batch, 3, height, width); for a single image type `image[None]`."
+        raise InvalidImage(f"Got {what} of shape {tuple(image.shape)}. {cure}")
+    if image.shape[1] != 3:
+        cure = "image.permute(0, 3, 1, 2)" if image.shape[3] == 3 else "image[:, :3]"
+        cure = "image.expand(-1, 3, -1, -1)" if image.shape[1] == 1 else cure
+        shape = f"{image.shape[1]} channels, shape {tuple(image.shape)}"
+        raise InvalidImage(f"Got {what} with {shape}. Expected 3: type `{cure}`.")
+    # What is not finite is not judged here. Both numbers are read at once, because each time waits for the device.
+    finite = image.detach().float().nan_to_num(0.5, 0.5, 0.5)
+    low, high = torch.stack(finite.aminmax()).tolist() if image.numel() else (0.0, 1.0)
+    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+        cure = "for [-1, 1] type `image / 2 + 0.5`, for 0..255 type `image / 255`"
+        raise InvalidImage(f"Got {what} in the range [{low:.3g}, {high:.3g}]. Expected [0, 1]; {cure}.")
 
 
 def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None = None) -> Tensor:
-    """Read a picture from a file that need not be trusted.
+    """Read an image from a file that need not be trusted.
 
-    The orientation tag is applied, transparency is laid over white, and grey, palette, 16-bit and CMYK pictures become
+    The orientation tag is applied, transparency is laid over white, and grey, palette, 16-bit and CMYK images become
     RGB. Of an animation the first frame is read.
 
     Arguments:
-        path: A picture in any format that Pillow reads.
-        size: Side of a square, or (height, width). The picture is cropped to its centre in that proportion, then
+        path: An image in any format that Pillow reads.
+        size: Side of a square, or (height, width). The image is cropped to its centre in that proportion, then
             resized. `None` keeps it as it is.
 
     Returns:
         A float32 tensor (1, 3, height, width) in [0, 1].
 
     Raises:
-        InvalidImage: If the file is missing, empty, truncated, too large or no picture.
+        InvalidImage: If the file is missing, empty, truncated, too large or no image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -59,39 +86,38 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         try:
             with Image.open(path, formats=sorted(_FORMATS & Image.OPEN.keys())) as picture:
                 if (pixels := picture.width * picture.height) > MAX_PIXELS:
-                    raise InvalidImage(
-                        f"{path} has {picture.width} x {picture.height} pixels, {pixels / 1e6:.0f} million; at most "
-                        f"{MAX_PIXELS / 1e6:.0f} million are read. Give a smaller picture."
-                    )
+                    sizes = f"{pixels / 1e6:.0f} million pixels; at most {MAX_PIXELS / 1e6:.0f} million are read"
+                    raise InvalidImage(f"{path} has {sizes}. Give a smaller image.")
                 rgb = _over_white(ImageOps.exif_transpose(picture))
         except InvalidImage:
             raise
         except UnidentifiedImageError as error:
-            raise InvalidImage(f"{path} is not a picture that can be read. Give a PNG, JPEG or WebP file.") from error
+            raise InvalidImage(f"{path} is not an image that can be read. Give a PNG, JPEG or WebP file.") from error
         except Image.DecompressionBombError as error:
-            raise InvalidImage(f"{path} has far too many pixels to be read. Give a smaller picture.") from error
+            raise InvalidImage(f"{path} has far too many pixels to be read. Give a smaller image.") from error
         except Exception as error:  # decoders raise many kinds on damaged files: SyntaxError, struct.error, ...
             why = " ".join(str(error).split()) or type(error).__name__
             raise InvalidImage(f"{path} is damaged or cut short ({why}). Save or download it again.") from error
-    return from_pil(rgb if size is None else _fit(rgb, size))
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        count("size", min(height, width))
+        rgb = ImageOps.fit(rgb, (width, height), method=Image.Resampling.LANCZOS)
+    return from_pil(rgb)
 
 
 def _check_file(path: Path) -> None:
     try:
-        if not path.exists():
-            raise InvalidImage(f"There is no file {path}. Give the path of a picture.")
         if not path.is_file():
-            raise InvalidImage(f"{path} is not a file. Give the path of a picture.")
+            there = ", but a folder" if path.is_dir() else ""
+            raise InvalidImage(f"There is no file {path}{there}. Give the path of an image.")
         size = path.stat().st_size
-        with path.open("rb"):
-            pass
+        path.open("rb").close()
     except OSError as error:
         raise InvalidImage(f"{path} cannot be opened: {error.strerror}.") from error
     if size == 0:
         raise InvalidImage(f"{path} is empty. Save or download it again.")
     if size > MAX_BYTES:
-        limit = f"at most {MAX_BYTES // 2**20} MB are read"
-        raise InvalidImage(f"{path} has {size / 2**20:.0f} MB; {limit}. Give a smaller picture.")
+        raise InvalidImage(f"{path} has {size >> 20} MB; at most {MAX_BYTES >> 20} are read. Give a smaller image.")
 
 
 def _over_white(picture: PILImage.Image) -> PILImage.Image:
@@ -108,36 +134,16 @@ def _over_white(picture: PILImage.Image) -> PILImage.Image:
     return picture.convert("RGB")
 
 
-def _fit(picture: PILImage.Image, size: int | tuple[int, int]) -> PILImage.Image:
-    from PIL import Image, ImageOps
-
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise InvalidArgument(f"Got size {size!r}. Expected at least one pixel: an int or (height, width).")
-    return ImageOps.fit(picture, (width, height), method=Image.Resampling.LANCZOS)
-
-
 def from_pil(picture: PILImage.Image) -> Tensor:
-    """Turn a Pillow picture into a tensor.
+    """Turn a Pillow image of any mode into a float32 tensor (1, 3, height, width) in [0, 1].
 
-    Arguments:
-        picture: Of any mode; transparency is laid over white.
-
-    Returns:
-        A float32 tensor (1, 3, height, width) in [0, 1].
+    Transparency is laid over white.
     """
-    pixels = torch.from_numpy(np.array(_over_white(picture)))
-    return pixels.permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(_over_white(picture))).permute(2, 0, 1)[None].float() / 255
 
 
 def to_pil(image: Tensor) -> PILImage.Image:
-    """Turn one picture into a Pillow picture of 8 bits.
-
-    Arguments:
-        image: (1, 3, height, width) or (3, height, width), in [0, 1].
-
-    Returns:
-        A Pillow picture in mode RGB.
+    """Turn one image, (1, 3, height, width) or (3, height, width) in [0, 1], into a Pillow image of 8 bits in mode RGB.
 
     Raises:
         InvalidImage: If the shape or the range is another.
@@ -153,18 +159,18 @@ def to_pil(image: Tensor) -> PILImage.Image:
 
 
 def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[str, str] | None = None) -> Path:
-    """Write one picture as a PNG, whole or not at all.
+    """Write one image as a PNG, whole or not at all.
 
     Arguments:
         path: Where to; folders are made. The name must end in `.png`.
         image: (1, 3, height, width) or (3, height, width), in [0, 1].
-        metadata: Text to keep in the file, by keyword: what made the picture.
+        metadata: Text to keep in the file, by keyword: what made the image.
 
     Returns:
         The path.
 
     Raises:
-        InvalidImage: If the picture has another shape or range.
+        InvalidImage: If the image has another shape or range.
         InvalidArgument: If the name does not end in `.png`.
     """
     from PIL.PngImagePlugin import PngInfo
@@ -172,10 +178,9 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .png.")
-    information = PngInfo()
+    picture, information = to_pil(image), PngInfo()
     for key, value in (metadata or {}).items():
         information.add_text(key, value)  # falls back to iTXt beyond Latin-1
-    picture = to_pil(image)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:
@@ -190,14 +195,7 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the text that `save_image` kept in a PNG.
-
-    Arguments:
-        path: A picture.
-
-    Returns:
-        The text by keyword; empty for a picture without any.
-    """
+    """Read the text that `save_image` kept in a PNG, by keyword; empty for an image without any."""
     from PIL import Image, UnidentifiedImageError
 
     _check_file(Path(path))
@@ -213,25 +211,19 @@ def grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor
 
     Arguments:
         images: (batch, 3, height, width) in [0, 1].
-        columns: Pictures in a row; all in one row by default.
-        padding: White pixels between pictures and around them.
+        columns: Images in a row; all in one row by default.
+        padding: White pixels between images and around them.
 
     Returns:
-        One picture (1, 3, height, width).
+        One image (1, 3, height, width).
 
     Raises:
         InvalidArgument: If there is no image, no column or a negative padding.
     """
     check_image(images)
-    columns = len(images) if columns is None else columns
-    if len(images) == 0 or columns < 1 or padding < 0:
-        given = f"{len(images)} images, columns={columns}, padding={padding}"
-        raise InvalidArgument(f"Got {given}. Expected an image, a column and no negative padding.")
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    height, width = images.shape[-2] + padding, images.shape[-1] + padding
-    sheet = images.new_ones(1, 3, rows * height + padding, columns * width + padding)
-    for i, image in enumerate(images):
-        top, left = (i // columns) * height + padding, (i % columns) * width + padding
-        sheet[0, :, top : top + images.shape[-2], left : left + images.shape[-1]] = image
-    return sheet
+    count("columns", len(images) if columns is None else columns)
+    count("padding", padding, low=0)
+    blank = images.new_ones(-len(images) % (columns := min(columns or len(images), len(images))), *images.shape[1:])
+    framed = F.pad(torch.cat([images, blank]), (0, padding, 0, padding), value=1)
+    sheet = framed.view(-1, columns, *framed.shape[1:]).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)[None]
+    return F.pad(sheet, (padding, 0, padding, 0), value=1)

@@ -1,5 +1,7 @@
 """Memory: how much a differentiable call keeps, how much a device has left, and what running out of it looks like."""
 
+import math
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,6 @@ class Created(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every storage made meanwhile, with its bytes; weights and inputs are not among them."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         super().__init__()  # type: ignore[no-untyped-call]
         # The weak reference keeps the identity from being given to another storage once this one is gone.
         self.found: dict[int, tuple[StorageWeakRef, int]] = {}
@@ -31,7 +32,6 @@ class Created(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return sum(there)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note what an operation returns."""
         given = {_identity(tensor) for tensor in _tensors((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors(result):
@@ -84,9 +84,20 @@ def available_bytes(device: torch.device) -> float:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + unused)
     if device.type != "cpu":
-        return float("inf")
+        return math.inf
     free = [_cgroup(Path("/sys/fs/cgroup"), *names) for names in (_CGROUP_V2, _CGROUP_V1)]
     return min(_field(Path("/proc/meminfo"), "MemAvailable:", 1024), *free)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most bytes that were in use at a time so far: on a GPU by tensors, otherwise by the process; 0 on Windows."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def ran_out(error: BaseException) -> bool:
@@ -96,30 +107,24 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _EXHAUSTED)
 
 
-def release(device: torch.device) -> None:
-    """Give back to a GPU what PyTorch holds and does not use."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 def _cgroup(folder: Path, limit: str, used: str, cache: str) -> float:
     """Bytes left to this process's cgroup; file cache is given back when needed."""
-    try:
-        most, now = (folder / limit).read_text().strip(), (folder / used).read_text().strip()
-    except OSError:
-        return float("inf")
-    if most == "max":
-        return float("inf")
-    reclaimable = _field((folder / limit).parent / "memory.stat", cache, 1)
-    return float(most) - float(now) + (0 if reclaimable == float("inf") else reclaimable)
+    most, now = (_read(folder / name).strip() for name in (limit, used))
+    if not (most.isdigit() and now.isdigit()):  # there is no such group, or its limit is "max"
+        return math.inf
+    return float(most) - float(now) + _field((folder / limit).parent / "memory.stat", cache, otherwise=0)
 
 
-def _field(path: Path, name: str, unit: int) -> float:
+def _field(path: Path, name: str, unit: int = 1, otherwise: float = math.inf) -> float:
+    lines = (line.split() for line in _read(path).splitlines())
+    return next((float(line[1]) * unit for line in lines if line[:1] == [name]), otherwise)
+
+
+def _read(path: Path) -> str:
     try:
-        lines = path.read_text().splitlines()
+        return path.read_text()
     except OSError:
-        return float("inf")
-    return next((float(line.split()[1]) * unit for line in lines if line.split()[:1] == [name]), float("inf"))
+        return ""
 
 
 def _identity(tensor: Tensor) -> int:

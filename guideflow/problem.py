@@ -1,20 +1,20 @@
-"""A guidance problem and its rollout: the only place where networks run and gradients are taken."""
+"""What is to be solved: a sampler with frozen noise and prompt, and a loss on its images; and one pass through it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from guideflow._batched import mapping, tensor
-from guideflow._check import no_gradient
-from guideflow.errors import InvalidArgument
-from guideflow.gradients import Chain, Plan, Verdict, forward, require_mode
-from guideflow.loss import AbstractLoss, as_sum, evaluate, require_lasting
+from guideflow._require import in_range, one_of
+from guideflow.errors import InvalidArgument, InvalidLoss
+from guideflow.gradients import MODES, Maps, choose, differentiate, forward
+from guideflow.losses.base import as_sum, evaluate
+from guideflow.losses.evaluation import Evaluation, no_gradient
 from guideflow.sampler import Sampler
-from guideflow.types import Latent, Latents, Loss, PerImage, States
+from guideflow.types import BY_STEP, Latent, Latents, LossLike, PerImage, States
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ class Noise:
 def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
     """Draw the noise of each image from its own seed, so that image i depends on seed i only.
 
-    It is drawn on the CPU in float32 and then cast, so a seed means the same picture on every device and in float64.
+    It is drawn on the CPU in float32 and then cast, so a seed means the same image on every device and in float64.
     """
+    if not isinstance(sampler, Sampler):
+        raise InvalidArgument(f"Got {sampler!r} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
     stochastic = sampler.stochastic
     draws: list[list[Tensor]] = []
     for seed in seeds:
@@ -42,6 +44,27 @@ def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
         draws.append([torch.randn(sampler.latent_shape, generator=generator) for _ in range(1 + sum(stochastic))])
     tensors = iter([torch.stack(column).to(sampler.device, sampler.state_dtype) for column in zip(*draws, strict=True)])
     return Noise(initial=next(tensors), steps=tuple(next(tensors) if noisy else None for noisy in stochastic))
+
+
+def broadcast(
+    prompt: str | Sequence[str], negative_prompt: str | Sequence[str] | None, seed: int | Sequence[int]
+) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[int, ...]]:
+    """Return a prompt, a negative prompt (or None) and a seed for each image."""
+    given: dict[str, Any] = {"prompt": prompt, "seed": seed}
+    if negative_prompt is not None:
+        given["negative_prompt"] = negative_prompt
+    given = {name: (value,) if isinstance(value, str | int) else tuple(value) for name, value in given.items()}
+    batch = max(map(len, given.values()))
+    if batch == 0 or any(len(values) not in (1, batch) for values in given.values()):
+        counts = ", ".join(f"{len(values)} for `{name}`" for name, values in given.items())
+        raise InvalidArgument(f"Got lists of different lengths: {counts}. Give each one value, or one per image.")
+    for name, values in given.items():
+        kind = int if name == "seed" else str
+        for value in values:
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise InvalidArgument(f"Got {value!r} in `{name}`. Expected {kind.__name__} values only.")
+    full = {name: values * (batch // len(values)) for name, values in given.items()}
+    return full["prompt"], full.get("negative_prompt"), full["seed"]
 
 
 @dataclass(frozen=True)
@@ -52,36 +75,29 @@ class Rollout:
         states: z_0..z_K, (K + 1, B, ...).
         end_points: e_1..e_K, the states before their controls were added, (K, B, ...).
         images: decoded z_K.
-        loss: loss of each image, unscaled; of a scheduled loss, what it comes to in the end.
+        loss: loss of each image, unscaled: what images are judged by. Of a scheduled loss, what it comes to in the end.
+        objective: what was differentiated, unscaled: the loss with the weights of the problem's iteration. Values to
+            be compared with gradients are these; the same as `loss` unless the loss is scheduled.
         terms: unweighted value of each loss term by name.
-        gradients: g_0..g_K, the gradients of `loss_scale` x loss with respect to the states, (K + 1, B, ...);
-            None if they were not asked for. Of a scheduled loss, with the weights of the problem's iteration.
+        gradients: g_0..g_K, the gradients of `loss_scale` x objective with respect to the states, (K + 1, B, ...);
+            None if they were not asked for.
+        evaluations: how often the network was evaluated, per batch; a solver that asks it for more adds that here.
+        rebuilt: how often a step was evaluated once more to save memory.
     """
 
-    states: States = field(metadata=tensor(1))
-    end_points: Latents = field(metadata=tensor(1))
-    images: Tensor = field(metadata=tensor(0))
-    loss: PerImage = field(metadata=tensor(0))
-    terms: Mapping[str, Tensor] = field(metadata=mapping(0))
-    gradients: States | None = field(metadata=tensor(1, optional=True))
-
-
-@dataclass
-class Evaluations:
-    """Number of network evaluations so far, counted per batch.
-
-    Arguments:
-        count: those of the trajectories, the same in every gradient mode.
-        rebuilt: those of windows that were evaluated once more, to save memory or to learn how much there is to save;
-            what checkpointing evaluates again inside a network is not among them.
-    """
-
-    count: int = 0
+    states: States = field(metadata=BY_STEP)
+    end_points: Latents = field(metadata=BY_STEP)
+    images: Tensor
+    loss: PerImage
+    objective: PerImage
+    terms: Mapping[str, Tensor]
+    gradients: States | None = field(metadata=BY_STEP)
+    evaluations: int = 0
     rebuilt: int = 0
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(Maps):
     """What is to be solved: a sampler with frozen noise and prompt, and a loss on its images.
 
         z_0 = prepare(noise),   e_k = F_k(z_{k-1}),   z_k = e_k + u_k,   L = loss(decode(z_K))
@@ -94,115 +110,117 @@ class Problem:
         loss_scale: factor of the loss before gradients are taken (100, as in RectifID's code); it decides where the
             clipping of gradients to norm 1 sets in. Reported losses do not contain it.
         gradient_mode: "full", "windowed", "checkpointed" or "auto": the same gradients for different amounts of memory
-            and time, see `guideflow.gradients`.
+            and time, see `guideflow.gradients`. `solve` and `iterate` choose once what "auto" stands for.
         memory_limit: bytes that gradients may keep, for "auto"; None for what the device has left.
+        horizon: number of iterations that are planned, for solvers whose steps follow a plan; None if nobody says.
+        iteration: whose weights a scheduled loss guides with, see `at`; None for those of the end.
     """
 
     sampler: Sampler
-    loss: Loss
+    loss: LossLike
     noise: Noise
     condition: Any
     loss_scale: float = 100.0
     gradient_mode: str = "full"
     memory_limit: float | None = None
-    plan: Plan = field(default_factory=Plan, repr=False, compare=False)
-    evaluations: Evaluations = field(default_factory=Evaluations, repr=False, compare=False)
+    horizon: int | None = None
+    iteration: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would fail later with a worse message."""
-        if not isinstance(self.sampler, Sampler):
-            raise InvalidArgument(
-                f"Got {self.sampler!r} as sampler. Expected a Sampler, for example `gf.load_sampler('toy-mixture')`."
+        loss = as_sum(self.loss)
+        if loss.settled and not loss.lasting:
+            raise InvalidLoss(
+                f"Nothing is left of the loss '{loss.describe()}' in the end, so its iterates cannot be compared. Add "
+                "a loss that stays, or keep a share of this one: `loss.scheduled(end=30, after=0.1)`."
             )
-        require_lasting(as_sum(self.loss))
-        if len(self.sampler.control) != self.sampler.num_steps:
-            raise InvalidArgument(
-                f"The sampler has {len(self.sampler.control)} control factors and {self.sampler.num_steps} steps. "
-                "Expected one factor per step in `sampler.control`, for example `(1.0,) * num_steps`."
-            )
-        if not 0 < self.loss_scale < float("inf"):
-            raise InvalidArgument(f"Got loss_scale = {self.loss_scale}. Expected a finite number above 0, such as 100.")
-        require_mode(self.gradient_mode, self.memory_limit)
+        in_range("loss_scale", self.loss_scale, 0)
+        if not self.loss_scale:
+            raise InvalidArgument("Got loss_scale=0. Expected a number above 0, such as 100.")
+        one_of("gradient_mode", self.gradient_mode, ("auto", *MODES))
+        if self.memory_limit is not None:
+            in_range("memory_limit", self.memory_limit, 0)
 
     def at(self, iteration: int) -> "Problem":
-        """Return the problem with the loss that guides an iteration; itself, unless the loss is scheduled.
+        """Return the problem whose rollouts have the objective of an iteration; itself, unless the loss is scheduled.
 
         `solve` and `iterate` give a solver the problem of the iterate it is about to roll out, so solvers need not
         know of schedules.
         """
-        loss = self.loss.at(iteration) if isinstance(self.loss, AbstractLoss) else self.loss
-        return self if loss is self.loss else replace(self, loss=loss)
+        now = iteration if iteration < as_sum(self.loss).settled else None
+        return self if now == self.iteration else replace(self, iteration=now)
 
-    @property
+    @cached_property
     def z0(self) -> Tensor:
         """The first state, before any guidance."""
         with torch.no_grad():
             return self.sampler.prepare(self.noise.initial)
 
-    def rollout(self, z0: Latent, controls: Latents, gradients: bool = True) -> Rollout:
-        """Run the sampler with u_k added after step k, and differentiate the loss with respect to every state.
+    def rollout(
+        self, z0: Latent, controls: Latents | Callable[[int, Tensor], Tensor], gradients: bool = True
+    ) -> Rollout:
+        """Run the sampler with u_k added after step k, and differentiate the objective with respect to every state.
 
         Costs `num_steps` network evaluations, and as many backward passes through the inputs if `gradients`.
+
+        Arguments:
+            z0: first state.
+            controls: u_1..u_K, (K, B, ...), or a function of k (from 0) and the end point e_{k+1} that returns u_{k+1};
+                gradients do not pass through it.
+            gradients: whether they are wanted.
+
+        Raises:
+            InvalidLoss: if the loss does not return one differentiable number per image.
+            OutOfMemory: if the memory does not suffice for the gradient mode.
         """
-        return self._trace(z0, lambda k, end_point: controls[k], gradients)
-
-    def rollout_through(
-        self, z0: Latent, states: Latents, gradients: bool = True
-    ) -> tuple[Float[Tensor, "steps batch *latent"], Rollout]:
-        """Run the sampler through given states z_1..z_K and return the controls that do it, with the rollout.
-
-        The controls are u_k = z_k - F_k(z_{k-1}); gradients pass them unchanged, as in `rollout`.
-        """
-        rollout = self._trace(z0, lambda k, end_point: states[k] - end_point, gradients)
-        return states - rollout.end_points, rollout
-
-    def predict(self, z: Latent, t: float) -> Tensor:
-        """Evaluate an affine sampler's network without gradient, counted."""
-        self.evaluations.count += 1
-        with torch.no_grad():
-            return self.sampler.predict(z, t, self.condition).to(z.dtype)  # type: ignore[attr-defined, no-any-return]
-
-    def _trace(self, z0: Tensor, control: Callable[[int, Tensor], Tensor], gradients: bool) -> Rollout:
-        sampler, noise = self.sampler, self.noise.steps
-        chain = Chain(
-            length=sampler.num_steps,
-            step=lambda k, z: sampler.step(k, z, self.condition, noise[k]),
-            control=control,
-            decode=self._decode,
-            judge=self._judge,
-            differentiate=self._differentiate,
-            checkpointing=sampler.checkpointing,
-        )
+        control = controls if callable(controls) else lambda k, end_point: controls[k]
         with torch.inference_mode(False):
-            if gradients:
-                trace = self.plan.run(chain, z0, self.gradient_mode, self.memory_limit)
+            if not gradients:
+                trajectory = forward(self, z0, control)
             else:
-                trace = forward(chain, z0)
-        self.evaluations.count += chain.length
-        self.evaluations.rebuilt += chain.steps_taken - chain.length
-        images, loss, terms = trace.verdict
+                mode = (
+                    choose(self, z0, control, self.memory_limit) if self.gradient_mode == "auto" else self.gradient_mode
+                )
+                trajectory = differentiate(self, z0, control, mode)
+        loss, objective, terms = trajectory.evaluation
         return Rollout(
-            states=torch.stack([state.detach() for state in trace.states]),
-            end_points=torch.stack([end_point.detach() for end_point in trace.end_points]),
-            images=images.detach(),
+            states=torch.stack([state.detach() for state in trajectory.path.states]),
+            end_points=torch.stack([end_point.detach() for end_point in trajectory.path.end_points]),
+            images=trajectory.images.detach(),
             loss=loss.detach(),
+            objective=objective.detach(),
             terms={name: value.detach() for name, value in terms.items()},
-            gradients=None if trace.gradients is None else torch.stack(trace.gradients),
+            gradients=None if trajectory.gradients is None else torch.stack(trajectory.gradients),
+            evaluations=self.num_steps,
+            rebuilt=trajectory.path.evaluations - self.num_steps,
         )
 
-    def _decode(self, z: Tensor) -> Tensor:
+    # The maps of a rollout, as `guideflow.gradients` asks for them.
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of the sampler."""
+        return self.sampler.num_steps
+
+    def step(self, k: int, z: Latent) -> Tensor:
+        """Apply step k, from 0, with its frozen noise."""
+        return self.sampler.step(k, z, self.condition, self.noise.steps[k])
+
+    def decode(self, z: Latent) -> Tensor:
+        """Turn final states into images of at least single precision."""
         images = self.sampler.decode(z)
         return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
 
-    def _judge(self, images: Tensor) -> Verdict:
-        return Verdict(images, *evaluate(self.loss, images))
+    def evaluate(self, images: Tensor) -> Evaluation:
+        """Evaluate the loss, with the weights of the problem's iteration in its objective."""
+        return evaluate(self.loss, images, self.iteration)
 
-    def _differentiate(self, loss: Tensor, states: list[Tensor]) -> list[Tensor]:
+    def differentiate(self, objective: PerImage, states: list[Tensor]) -> list[Tensor]:
+        """Return the gradients of `loss_scale` x objective with respect to states, the last of which is z_K."""
         name = as_sum(self.loss).describe()
-        if not loss.requires_grad:
+        if not objective.requires_grad:
             raise no_gradient(name)
         # The sum has gradient 1 for each image's loss, so images stay apart even where one of them is nan.
-        found = torch.autograd.grad(self.loss_scale * loss.sum(), states, allow_unused=True)
+        found = torch.autograd.grad(self.loss_scale * objective.sum(), states, allow_unused=True)
         if found[-1] is None:
             raise no_gradient(name)
         return [torch.zeros_like(z) if g is None else g.to(z.dtype) for g, z in zip(found, states, strict=True)]

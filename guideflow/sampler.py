@@ -1,15 +1,22 @@
 """What guideflow asks of a generator: a few differentiable maps and a decoder."""
 
+from __future__ import annotations
+
+import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, final
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-import torch
-from torch import Tensor
+from guideflow.errors import InvalidArgument
 
-from guideflow.schedule import Schedule
-from guideflow.types import Latent
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from guideflow.types import Latent
 
 
 class Sampler(ABC):
@@ -27,7 +34,6 @@ class Sampler(ABC):
         image_size: (height, width) of what `decode` returns.
         device: where the states live.
         dtype: dtype of the network.
-        control: control factor c_k of each step, the relative step size of anchored guidance; (1, ..., 1) if in doubt.
     """
 
     num_steps: int
@@ -35,7 +41,6 @@ class Sampler(ABC):
     image_size: tuple[int, int]
     device: torch.device
     dtype: torch.dtype
-    control: tuple[float, ...]
 
     @property
     def stochastic(self) -> tuple[bool, ...]:
@@ -43,8 +48,15 @@ class Sampler(ABC):
         return (False,) * self.num_steps
 
     @property
+    def end_levels(self) -> tuple[float, ...]:
+        """Noise level at the end of each window, from 1 at the start of sampling to 0 at the finished latent."""
+        return tuple(1 - (k + 1) / self.num_steps for k in range(self.num_steps))
+
+    @property
     def state_dtype(self) -> torch.dtype:
         """Dtype of states and controls: float64 for a float64 sampler, float32 otherwise."""
+        import torch  # only here, so that a plugin can offer samplers without importing it
+
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     @abstractmethod
@@ -77,13 +89,81 @@ class Sampler(ABC):
         return nullcontext()
 
 
+class Row(NamedTuple):
+    """One step of a `Schedule`: its number from 0, the times at its start and end, and its factors a, b, d and c."""
+
+    index: int  # type: ignore[assignment]
+    time: float
+    end_time: float
+    state: float
+    output: float
+    noise: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Coefficients of the affine steps of a sampler, one entry per step.
+
+        z_{k+1} = state[k] * z_k + output[k] * f(z_k, times[k]) + noise[k] * n_k,      z_0 = init_scale * n
+
+    All known few-step families (PeRFlow, rectified flow, InstaFlow, Turbo, PCM) are rows of such a table once states
+    are written in variance-preserving coordinates.
+
+    Arguments:
+        times: time given to the network at each step, in the network's own unit.
+        state: factor a_k of the state.
+        output: factor b_k of the network's output.
+        noise: factor d_k of the frozen noise; 0 where the step is deterministic.
+        gain: relative step size c_k that anchored guidance gives to each window; by default 1.
+        init_scale: standard deviation of the first state.
+    """
+
+    times: tuple[float, ...]
+    state: tuple[float, ...]
+    output: tuple[float, ...]
+    noise: tuple[float, ...] = ()
+    gain: tuple[float, ...] = ()
+    init_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        num_steps = len(self.times)
+        if num_steps == 0:
+            raise InvalidArgument("Schedule got no times. Expected one entry per step, at least one.")
+        defaults = {"noise": (0.0,) * num_steps, "gain": (1.0,) * num_steps}
+        for column in ("times", "state", "output", "noise", "gain"):
+            values = tuple(float(value) for value in getattr(self, column)) or defaults.get(column, ())
+            if len(values) != num_steps:
+                raise InvalidArgument(f"Schedule got {len(values)} values for `{column}` and {num_steps} for `times`.")
+            if not all(map(math.isfinite, values)):
+                raise InvalidArgument(f"Schedule got `{column}` = {values}. Expected finite numbers only.")
+            object.__setattr__(self, column, values)
+        if not (math.isfinite(self.init_scale) and self.init_scale > 0):
+            raise InvalidArgument(f"Schedule got `init_scale` = {self.init_scale}. Expected a finite number above 0.")
+
+    @property
+    def end_times(self) -> tuple[float, ...]:
+        """Time at the end of each step: the start of the next one, and 0 for the last."""
+        return (*self.times[1:], 0.0)
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, k: int) -> Row:
+        k = range(len(self))[k]
+        return Row(k, self.times[k], self.end_times[k], self.state[k], self.output[k], self.noise[k], self.gain[k])
+
+    def __str__(self) -> str:
+        return "\n".join(f"{field.name:>10}  {getattr(self, field.name)}" for field in fields(self))
+
+
 class AffineSampler(Sampler):
     """A sampler whose steps are affine in the state, the network's output and the frozen noise.
 
-        z' = a_k z + b_k predict(z, t_k, condition) + d_k n_k
+        z' = a_k z + b_k predict(z, row_k, condition) + d_k n_k
 
-    A subclass provides `schedule`, `predict`, `condition`, `decode` and the attributes of `Sampler` except `num_steps`
-    and `control`, which come from the schedule.
+    with row_k = (k, t_k, t_{k+1}, a_k, b_k, d_k, c_k) of the schedule. A subclass provides `schedule`, `predict`,
+    `condition`, `decode` and the attributes of `Sampler` except `num_steps`, which the schedule tells.
     """
 
     schedule: Schedule
@@ -91,30 +171,48 @@ class AffineSampler(Sampler):
     @property
     def num_steps(self) -> int:  # type: ignore[override]
         """Number of steps of the schedule."""
-        return self.schedule.num_steps
-
-    @property
-    def control(self) -> tuple[float, ...]:  # type: ignore[override]
-        """Control factors of the schedule."""
-        return self.schedule.control
+        return len(self.schedule)
 
     @property
     def stochastic(self) -> tuple[bool, ...]:
         """Which steps have a nonzero noise coefficient."""
         return tuple(d != 0 for d in self.schedule.noise)
 
+    @property
+    def end_levels(self) -> tuple[float, ...]:
+        """Time at the end of each window, as a share of the time at which sampling starts."""
+        return tuple(time / self.schedule.times[0] for time in self.schedule.end_times)
+
     @abstractmethod
-    def predict(self, z: Latent, t: float, condition: Any) -> Tensor:
-        """Evaluate the network, guidance by prompt included, at state z and time t."""
+    def predict(self, z: Latent, row: Row, condition: Any) -> Tensor:
+        """Evaluate the network, classifier-free guidance included, at state z and `row.time`."""
 
     @final
     def step(self, k: int, z: Latent, condition: Any, noise: Tensor | None = None) -> Tensor:
         """Apply row k of the schedule."""
-        a, b, d = self.schedule.state[k], self.schedule.output[k], self.schedule.noise[k]
+        row = self.schedule[k]
         # The two terms nearly cancel (3.49 z - 3.34 f), so the network's half precision must not reach the sum.
-        end_point = a * z + b * self.predict(z, self.schedule.times[k], condition).to(z.dtype)
-        return end_point if noise is None else end_point + d * noise
+        end_point = row.state * z + row.output * self.predict(z, row, condition).to(z.dtype)
+        return end_point if noise is None else end_point + row.noise * noise
 
     def prepare(self, noise: Latent) -> Tensor:
         """Scale standard normal noise to the first state."""
         return self.schedule.init_scale * noise
+
+
+@functools.cache
+def alpha_bar(dtype: str = "float32") -> tuple[float, ...]:
+    """Signal level of the noise schedule that the Stable Diffusion family shares, from the cleanest to the noisiest.
+
+        alpha_bar = cumprod(1 - beta),   beta = linspace(sqrt(0.00085), sqrt(0.012), 1000)^2
+
+    Arguments:
+        dtype: What it is computed in; published models have float32.
+
+    Returns:
+        1000 numbers; an image at index t is sqrt(alpha_bar) x + sqrt(1 - alpha_bar) n.
+    """
+    import torch  # only here: listings read schedules without it
+
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=getattr(torch, dtype)) ** 2
+    return tuple(torch.cumprod(1 - beta, 0).tolist())

@@ -1,16 +1,22 @@
-"""What `solve` returns."""
+"""What `solve` returns, and how it goes to a folder and back."""
 
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from guideflow._batched import tensor
-from guideflow.problem import Problem
-from guideflow.solvers import AbstractSolver, State
+from guideflow import plot, storage
+from guideflow._require import count, one_of
+from guideflow.errors import CannotResume
+from guideflow.problem import Noise, Problem, Rollout
+from guideflow.solvers import Solver, State
+from guideflow.types import BY_STEP
 
 
 class Result(Enum):
@@ -37,30 +43,51 @@ class Result(Enum):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a solve was asked for; prompts and seeds have one entry per image."""
+    """How a solve was asked for, as `solve` has it; prompts and seeds have one entry per image.
+
+    `horizon` is the number of iterations that were planned at first, and `run` the identity of the solve; both stay the
+    same after `resume`.
+    """
 
     prompts: tuple[str, ...]
     negative_prompts: tuple[str, ...] | None
     seeds: tuple[int, ...]
     max_iterations: int
-    keep: Literal["best", "last"]
-    target_loss: float | None
-    patience: int | None
-    loss_scale: float
-    gradients: str = "full"
+    horizon: int
+    candidates: int = 1
+    keep: Literal["best", "last"] = "best"
+    target_loss: float | None = None
+    patience: int | None = None
+    loss_scale: float = 100.0
+    gradient_mode: str = "full"
     memory_limit: float | None = None
+    run: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
+
+    def __post_init__(self) -> None:
+        count("max_iterations", self.max_iterations, low=0)
+        count("candidates", self.candidates)
+        one_of("keep", self.keep, ("best", "last"))
+        if self.patience is not None:
+            count("patience", self.patience)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The iterate that is kept of each image."""
+    """An iterate of each image, not the same one for all."""
 
-    iteration: Tensor = field(metadata=tensor(0))
-    z0: Tensor = field(metadata=tensor(0))
-    controls: Tensor = field(metadata=tensor(1))
-    latents: Tensor = field(metadata=tensor(0))
-    images: Tensor = field(metadata=tensor(0))
-    loss: Tensor = field(metadata=tensor(0))
+    iteration: Tensor
+    z0: Tensor
+    controls: Tensor = field(metadata=BY_STEP)
+    latents: Tensor
+    images: Tensor
+    loss: Tensor
+
+    @classmethod
+    def of(cls, state: State) -> "Kept":
+        """Keep the current iterate of each image."""
+        rollout = state.rollout
+        iteration = torch.full_like(rollout.loss, state.iteration, dtype=torch.int64)
+        return cls(iteration, state.z0, state.controls, rollout.states[-1], rollout.images, rollout.loss)
 
 
 @dataclass(frozen=True)
@@ -68,9 +95,10 @@ class Solution:
     """Images with everything needed to judge, reproduce and continue them.
 
     Arguments:
-        kept: the iterate kept of each image, the best or the last one.
         best: the iterate of lowest loss of each image, whichever is kept.
-        unguided: images without guidance, like `images`.
+        unguided: images without guidance, from the seeds' own noise.
+        start: images without guidance, from the noises that guidance started with; see `candidates` of `solve`.
+        chosen: which candidate each of those is, (B,); 0 is the seed's own noise.
         history: name -> (iterations + 1, B): "loss", every loss term, "gradient_norm" (norm of g_0..g_K together) and
             "control_norm" (norm of u_1..u_K together). The values of an image that has stopped are repeated.
         result: why each image was finished.
@@ -79,28 +107,32 @@ class Solution:
             of the process or of the GPU).
         settings: how the solve was asked for.
         state: the solver's last state, from which `resume` goes on.
-        noise: frozen noise, "initial" and "steps.K" for stochastic steps.
-        references: reference pictures of the loss, (3, height, width) each.
-        recipes: how to load sampler, loss and solver again; None for what was made by hand.
-        run: identity of the solve, the same after `resume`.
+        noise: the frozen noise.
+        references: reference images of the loss, (3, height, width) each.
+        configs: how to load sampler, loss and solver again; None for what was made by hand.
         problem: the problem solved; None for a solution loaded from disk.
-        solver: the solver used; None if loaded from disk and made by hand.
+        solver: the solver used; None for a solution loaded from disk.
     """
 
-    kept: Kept
     best: Kept
     unguided: Tensor
+    start: Tensor
+    chosen: Tensor
     history: Mapping[str, Tensor]
     result: tuple[Result, ...]
     stats: Mapping[str, Any]
     settings: Settings
     state: State
-    noise: Mapping[str, Tensor]
+    noise: Noise
     references: tuple[Tensor, ...]
-    recipes: Mapping[str, Any]
-    run: str
+    configs: Mapping[str, Any]
     problem: Problem | None = None
-    solver: AbstractSolver[Any] | None = None
+    solver: Solver | None = None
+
+    @property
+    def kept(self) -> Kept:
+        """The iterate kept of each image, the best or the last one."""
+        return self.best if self.settings.keep == "best" else Kept.of(self.state)
 
     @property
     def images(self) -> Tensor:
@@ -133,7 +165,7 @@ class Solution:
         return self.settings.seeds
 
     def save(self, directory: str | PathLike[str], *, overwrite: bool = False) -> None:
-        """Write pictures with metadata, the history, a manifest and the resumable state to a folder.
+        """Write images with metadata, the history, a manifest and the resumable state to a folder.
 
         An interrupted save leaves the previous one of the same run usable.
 
@@ -144,9 +176,25 @@ class Solution:
         Raises:
             FolderInUse: if the folder holds another run and `overwrite` is False.
         """
-        from guideflow._storage import save
-
-        save(self, directory, overwrite=overwrite)
+        tensors: dict[str, Tensor] = {}
+        for name in ("state", "best", "unguided", "start", "chosen", "history", "noise", "references"):
+            tensors |= storage.flatten(getattr(self, name), name)
+        shown = {"guided": self.images, "unguided": self.unguided}
+        images = zip(self.prompts, self.seeds, self.result, self.loss.tolist(), strict=True)
+        about = {
+            "run": self.settings.run,
+            "iteration": self.state.iteration,
+            "images": [
+                {"prompt": prompt, "seed": seed, "result": result.name, "message": result.value, "loss": f"{loss:.9g}"}
+                for prompt, seed, result, loss in images
+            ],
+            "history": list(self.history),
+            "settings": asdict(self.settings),
+            "stats": dict(self.stats),
+            "configs": dict(self.configs),
+            "versions": storage.versions(),
+        }
+        storage.write(Path(directory), about, tensors, self.history, shown, overwrite=overwrite)
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> "Solution":
@@ -155,18 +203,41 @@ class Solution:
         Raises:
             CannotResume: if the folder holds no readable solution.
         """
-        from guideflow._storage import load
-
-        return load(directory)
+        try:
+            about, tensors = storage.read(Path(directory))
+            parts = storage.unflatten(tensors)
+            state, noise = parts["state"], parts["noise"]
+            settings: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v for name, v in about["settings"].items()
+            }
+            counts = {name: int(state["rollout"][name]) for name in ("evaluations", "rebuilt")}
+            rollout = Rollout(**{"gradients": None, **state["rollout"], **counts})
+            return cls(
+                best=Kept(**parts["best"]),
+                unguided=parts["unguided"],
+                start=parts["start"],
+                chosen=parts["chosen"],
+                history={name: parts["history"][name] for name in about["history"]},
+                result=tuple(Result[entry["result"]] for entry in about["images"]),
+                stats=about["stats"],
+                settings=Settings(**settings),
+                state=State(**{**state, "iteration": about["iteration"], "rollout": rollout}),
+                noise=Noise(noise["initial"], tuple(noise["steps"].get(str(k)) for k in range(len(state["controls"])))),
+                references=tuple(parts["references"].values()),
+                configs=about["configs"],
+            )
+        except CannotResume:
+            raise
+        except Exception as error:  # whatever a damaged file makes json and safetensors raise
+            raise CannotResume(f"The solution in {directory} is damaged ({type(error).__name__}: {error}).") from error
 
     def plot(self) -> Any:
         """Draw reference, unguided and guided images and the curves; return the matplotlib figure."""
-        from guideflow._plot import plot
-
-        return plot(self)
+        return plot.figure(
+            self.unguided, self.images, self.references, self.history, self.kept.iteration, self.prompts, self.seeds
+        )
 
     def __repr__(self) -> str:
-        """Summarise; tensors would fill pages."""
         losses = ", ".join(f"{value:.4g}" for value in self.loss.tolist())
         names = ", ".join(dict.fromkeys(result.name for result in self.result))
         iterations = int(self.stats["iterations"])

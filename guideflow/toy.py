@@ -1,18 +1,19 @@
 """Samplers with closed-form networks: for tests, tutorials and a first look, without weights."""
 
+import itertools
 import math
 import zlib
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from guideflow.errors import InvalidArgument
-from guideflow.sampler import AffineSampler
-from guideflow.schedule import Schedule
+from guideflow._require import as_dtype, count, in_range, one_of
+from guideflow.sampler import AffineSampler, Row, Schedule, alpha_bar
 
+_DTYPES = ("float32", "float64")
 _SHAPES = ("disc", "ring", "square", "diamond")
 _COLOURS = {"red": (0.75, -0.7, -0.6), "green": (-0.65, 0.55, -0.35), "blue": (-0.7, -0.25, 0.75)}
 _BACKGROUND = 0.7
@@ -27,8 +28,8 @@ class ToyLinear(AffineSampler):
         num_steps: number of steps K.
         size: number of entries of a state, or height and width of the images if `image`.
         spread: bound of the eigenvalues of A.
-        control: control factor of every step.
-        image: decode to pictures (3, size, size) in [0, 1], clamped; otherwise `decode` is the identity on vectors.
+        gain: relative step size of anchored guidance, one for all steps or one for each.
+        image: decode to images (3, size, size) in [0, 1], clamped; otherwise `decode` is the identity on vectors.
         dtype: float32 or float64.
         device: where to compute.
         seed: seed of A.
@@ -40,15 +41,14 @@ class ToyLinear(AffineSampler):
         num_steps: int = 4,
         size: int = 8,
         spread: float = 0.5,
-        control: float | Sequence[float] = 1.0,
+        gain: float | Sequence[float] = 1.0,
         image: bool = False,
         dtype: torch.dtype | str = torch.float32,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """Draw the matrix."""
-        _require_steps(num_steps)
-        self.dtype, self.device, self.image = _dtype(dtype), torch.device(device), image
+        count("num_steps", num_steps, high=1000)
+        self.dtype, self.device, self.image = as_dtype(dtype, _DTYPES), torch.device(device), image
         self.latent_shape = (3, size, size) if image else (size,)
         self.image_size = (size, size) if image else (1, size)
         entries = math.prod(self.latent_shape)
@@ -56,46 +56,41 @@ class ToyLinear(AffineSampler):
         basis, _ = torch.linalg.qr(torch.randn(entries, entries, generator=generator, dtype=torch.float64))
         eigenvalues = spread * (2 * torch.rand(entries, generator=generator, dtype=torch.float64) - 1)
         self.matrix = (basis * eigenvalues @ basis.T).to(self.device, self.dtype)
-        factors = (control,) * num_steps if isinstance(control, int | float) else tuple(control)
-        self.schedule = Schedule(
-            times=tuple(1000 * (1 - k / num_steps) for k in range(num_steps)),
-            state=(1.0,) * num_steps,
-            output=(1 / num_steps,) * num_steps,
-            control=factors,
-        )
+        gains = (gain,) * num_steps if isinstance(gain, int | float) else tuple(gain)
+        self.schedule = replace(_flow_schedule(num_steps), gain=gains)
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Tensor:
         """Turn each prompt into a drift, zero for the empty prompt; negative prompts are ignored."""
         drifts = [_prompt_noise(prompt, math.prod(self.latent_shape)) for prompt in prompts]
         return torch.stack(drifts).to(self.device, self.dtype)
 
-    def predict(self, z: Tensor, t: float, condition: Tensor) -> Tensor:
+    def predict(self, z: Tensor, row: Row, condition: Tensor) -> Tensor:
         """Return A z + b."""
         velocity: Tensor = z.flatten(1) @ self.matrix + condition
         return velocity.view_as(z)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the state itself, or a picture."""
+        """Return the state itself, or an image."""
         return (0.5 + z / 8).clamp(0, 1) if self.image else z
 
 
 class ToyMixture(AffineSampler):
-    """Exact sampler of a Gaussian mixture around twelve small pictures: four shapes in three colours.
+    """Exact sampler of a Gaussian mixture around twelve small images: four shapes in three colours.
 
-    The data are x = mean_i + deviation n with the mean of a random picture i; on the path z = alpha x + sigma n the
+    The data are x = mean_i + deviation n with the mean of a random image i; on the path z = alpha x + sigma n the
     best possible network is a posterior mean, known in closed form:
 
         E[n | z] = sum_i r_i(z) sigma (z - alpha mean_i) / v
         E[x | z] = sum_i r_i(z) (mean_i + alpha deviation^2 (z - alpha mean_i) / v)
 
-    with v = alpha^2 deviation^2 + sigma^2 and r_i the posterior probability of picture i. A prompt selects pictures by
+    with v = alpha^2 deviation^2 + sigma^2 and r_i the posterior probability of image i. A prompt selects images by
     its words ("a red disc", "green"); the empty prompt selects all.
 
     Arguments:
         num_steps: number of steps K.
         family: "ddim" (noise prediction on Stable Diffusion's schedule, deterministic), "ancestral" (the same with
             frozen noise in every step but the last) or "flow" (velocity prediction on straight paths).
-        size: height and width of the pictures.
+        size: height and width of the images.
         deviation: standard deviation of each component.
         dtype: float32 or float64.
         device: where to compute.
@@ -111,21 +106,17 @@ class ToyMixture(AffineSampler):
         dtype: torch.dtype | str = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Draw the pictures and compute the schedule."""
-        _require_steps(num_steps)
-        if family not in ("ddim", "ancestral", "flow"):
-            raise InvalidArgument(f"ToyMixture got family = {family!r}. Expected 'ddim', 'ancestral' or 'flow'.")
-        if deviation <= 0:
-            raise InvalidArgument(f"ToyMixture got deviation = {deviation}. Expected a number above 0, as 0.15.")
-        self.dtype, self.device, self.family, self.deviation = _dtype(dtype), torch.device(device), family, deviation
+        count("num_steps", num_steps, high=1000)
+        one_of("family", family, ("ddim", "ancestral", "flow"))
+        in_range("deviation", deviation, 1e-6)
+        self.dtype, self.device = as_dtype(dtype, _DTYPES), torch.device(device)
+        self.family, self.deviation = family, deviation
         self.latent_shape, self.image_size = (3, size, size), (size, size)
         self.names = tuple(f"{colour} {shape}" for shape in _SHAPES for colour in _COLOURS)
-        pictures = [_picture(shape, rgb, size) for shape in _SHAPES for rgb in _COLOURS.values()]
-        self.means = torch.stack(pictures).to(self.device, self.dtype)
-        if family == "flow":
-            self.schedule = _flow_schedule(num_steps)
-        else:
-            self.schedule = _ddim_schedule(num_steps, ancestral=family == "ancestral")
+        images = [_image(shape, rgb, size) for shape in _SHAPES for rgb in _COLOURS.values()]
+        self.means = torch.stack(images).to(self.device, self.dtype)
+        flow, ancestral = family == "flow", family == "ancestral"
+        self.schedule = _flow_schedule(num_steps) if flow else _ddim_schedule(num_steps, ancestral)
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Tensor:
         """Return the log weight of each component, one row per prompt; negative prompts exclude components."""
@@ -133,73 +124,52 @@ class ToyMixture(AffineSampler):
         rows = [self._log_weights(prompt, excluded) for prompt, excluded in zip(prompts, negative, strict=True)]
         return torch.stack(rows).to(self.device, self.dtype)
 
-    def predict(self, z: Tensor, t: float, condition: Tensor) -> Tensor:
+    def predict(self, z: Tensor, row: Row, condition: Tensor) -> Tensor:
         """Return the posterior mean of the noise, or of the velocity x - n for the flow family."""
-        signal, noise = self.levels(t)
+        signal, noise = self.levels(row.time)
         variance = signal**2 * self.deviation**2 + noise**2
         residual = z[:, None] - signal * self.means
         logits = condition - residual.flatten(2).square().sum(2) / (2 * variance)
         posterior = logits.softmax(1)
-        residual_mean = z - signal * torch.einsum("bi,ichw->bchw", posterior, self.means)
+        mean = torch.einsum("bi,ichw->bchw", posterior, self.means)
+        residual_mean = z - signal * mean
         noise_mean = noise / variance * residual_mean
         if self.family != "flow":
             return noise_mean
-        mean = torch.einsum("bi,ichw->bchw", posterior, self.means)
         return mean + signal * self.deviation**2 / variance * residual_mean - noise_mean
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return a picture in [0, 1]."""
+        """Return an image in [0, 1]."""
         return (z / 2 + 0.5).clamp(0, 1)
 
     def levels(self, t: float) -> tuple[float, float]:
         """Return signal level alpha and noise level sigma at time t."""
         if self.family == "flow":
             return 1 - t / 1000, t / 1000
-        level = _alpha_bars()[round(t)]
+        level = alpha_bar("float64")[round(t)]
         return math.sqrt(level), math.sqrt(1 - level)
 
     def _log_weights(self, prompt: str, excluded: str) -> Tensor:
         wanted, unwanted = set(prompt.lower().split()), set(excluded.lower().split())
-        scores = [len(wanted & set(name.split())) for name in self.names]
-        allowed = [not unwanted & set(name.split()) for name in self.names]
-        if not any(allowed):
-            allowed = [True] * len(allowed)
-        best = max(score for score, ok in zip(scores, allowed, strict=True) if ok)
-        chosen = [ok and score == best for score, ok in zip(scores, allowed, strict=True)]
-        return torch.tensor([0.0 if choose else -math.inf for choose in chosen])
-
-
-@cache
-def _alpha_bars() -> list[float]:
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    levels: list[float] = (1 - betas).cumprod(0).tolist()
-    return levels
+        allowed = [name for name in self.names if not unwanted & set(name.split())] or self.names
+        scores = {name: len(wanted & set(name.split())) for name in allowed}
+        best = max(scores.values())
+        return torch.tensor([0.0 if scores.get(name) == best else -math.inf for name in self.names])
 
 
 def _ddim_schedule(num_steps: int, ancestral: bool) -> Schedule:
-    levels = _alpha_bars()
+    levels = alpha_bar("float64")
     times = [1000 * (num_steps - k) // num_steps - 1 for k in range(num_steps)]
-    ends = [*times[1:], 0]
-    state, output, noise, control = [], [], [], []
-    for start, end in zip(times, ends, strict=True):
+    rows = []
+    for start, end in itertools.pairwise([*times, 0]):
         a = math.sqrt(levels[end] / levels[start])
         sigma, sigma_end = (math.sqrt((1 - levels[time]) / levels[time]) for time in (start, end))
-        stochastic = ancestral and end > 0
         # In units of the clean signal the step goes down to sigma_down and back up to sigma_end with fresh noise.
-        sigma_down = sigma_end**2 / sigma if stochastic else sigma_end
+        sigma_down = sigma_end**2 / sigma if ancestral and end > 0 else sigma_end
         b = math.sqrt(levels[end]) * sigma_down - a * math.sqrt(1 - levels[start])
-        state.append(a)
-        output.append(b)
-        noise.append(math.sqrt(levels[end]) * math.sqrt(sigma_end**2 - sigma_down**2))
-        control.append(-b / a)
-    return Schedule(
-        times=tuple(map(float, times)),
-        state=tuple(state),
-        output=tuple(output),
-        noise=tuple(noise),
-        control=tuple(control),
-        end_times=tuple(map(float, ends)),
-    )
+        rows.append((a, b, math.sqrt(levels[end]) * math.sqrt(sigma_end**2 - sigma_down**2), -b / a))
+    state, output, noise, gain = zip(*rows, strict=True)
+    return Schedule(tuple(times), state, output, noise, gain)
 
 
 def _flow_schedule(num_steps: int) -> Schedule:
@@ -207,7 +177,7 @@ def _flow_schedule(num_steps: int) -> Schedule:
     return Schedule(times=times, state=(1.0,) * num_steps, output=(1 / num_steps,) * num_steps)
 
 
-def _picture(shape: str, colour: tuple[float, float, float], size: int) -> Tensor:
+def _image(shape: str, colour: tuple[float, float, float], size: int) -> Tensor:
     """Draw one anti-aliased shape on a light background, in [-1, 1]."""
     axis = (torch.arange(size, dtype=torch.float64) + 0.5) / size * 2 - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
@@ -228,15 +198,3 @@ def _prompt_noise(prompt: str, entries: int) -> Tensor:
         return torch.zeros(entries)
     generator = torch.Generator().manual_seed(zlib.crc32(prompt.encode()))
     return torch.randn(entries, generator=generator) / 2
-
-
-def _dtype(dtype: torch.dtype | str) -> torch.dtype:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if found not in (torch.float32, torch.float64):
-        raise InvalidArgument(f"A toy sampler got dtype = {dtype!r}. Expected float32 or float64.")
-    return found
-
-
-def _require_steps(num_steps: int) -> None:
-    if not (isinstance(num_steps, int) and 1 <= num_steps <= 1000):
-        raise InvalidArgument(f"A toy sampler got num_steps = {num_steps!r}. Expected an integer from 1 to 1000.")

@@ -1,13 +1,18 @@
-"""Names for the tensors that travel between samplers, losses and solvers."""
+"""Names for the tensors that travel between samplers, losses and solvers, and where their images lie."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, TypeVar
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+T = TypeVar("T")
+
 Image: TypeAlias = Float[Tensor, "batch 3 height width"]
-"""RGB pictures in [0, 1]."""
+"""RGB images in [0, 1]."""
 
 Latent: TypeAlias = Float[Tensor, " batch *latent"]
 """States of a sampler, one per image."""
@@ -24,5 +29,43 @@ PerImage: TypeAlias = Float[Tensor, " batch"]
 Mask: TypeAlias = Bool[Tensor, " batch"]
 """One truth value per image."""
 
-Loss: TypeAlias = Callable[[Tensor], Tensor]
-"""Anything that maps a batch of images to one number per image; lower is better."""
+LossLike: TypeAlias = Callable[[Tensor], Tensor]
+"""Any callable that maps a batch of images to one number per image; lower is better."""
+
+BY_STEP: Final = MappingProxyType({"axis": 1})
+"""Metadata of a dataclass field whose images lie along the second axis, as in (K, B, ...); others have them first."""
+
+
+def map_tensors(function: Callable[..., Tensor], *records: T, axis: int = 0) -> T:
+    """Apply a function to all tensors of records that are built alike, and return such a record.
+
+    Arguments:
+        function: takes one tensor of each record, and the axis along which their images lie.
+        records: frozen dataclasses of tensors, records, mappings and tuples of them, and whatever else, which is taken
+            from the first.
+        axis: where the images of a tensor lie that is given by itself.
+    """
+    first: Any = records[0]
+    found: Any = first
+    if isinstance(first, Tensor):
+        found = function(*records, axis)
+    elif isinstance(first, Mapping):
+        found = {name: map_tensors(function, *(record[name] for record in records)) for name in first}  # type: ignore[index]
+    elif isinstance(first, tuple):
+        found = tuple(map_tensors(function, *entries) for entries in zip(*records, strict=True))
+    elif is_dataclass(first):
+        parts = {}
+        for item in fields(first):
+            values = (getattr(record, item.name) for record in records)
+            parts[item.name] = map_tensors(function, *values, axis=item.metadata.get("axis", 0))
+        found = replace(first, **parts)  # type: ignore[type-var]
+    return found  # type: ignore[no-any-return]
+
+
+def where(mask: Mask, new: T, old: T) -> T:
+    """Take from `new` the images where the mask is true, from `old` the others; records as of `map_tensors`."""
+
+    def rows(new: Tensor, old: Tensor, axis: int) -> Tensor:
+        return torch.where(mask.view(*[1] * axis, -1, *[1] * (new.dim() - axis - 1)), new, old)
+
+    return map_tensors(rows, new, old)

@@ -12,7 +12,7 @@ PROMPTS, NEGATIVES = ["a cat", "two dogs"], ["bad", "worse"]
 
 
 @dataclass(frozen=True)
-class Family:
+class Case:
     """One way to sample: its name and options, the kind of checkpoint, legal numbers of steps, and the reference."""
 
     name: str
@@ -27,31 +27,31 @@ class Family:
         return "-".join([self.name, self.base, *map(str, self.options.values())])
 
 
-WINDOWED = {"steps": (4, 5, 6, 8), "dtype": "float64"}
+WINDOWED = {"steps": (4, 5, 6, 8, 21), "dtype": "float64"}
 FAMILIES = [
-    Family("perflow", "sd15", references.perflow, **WINDOWED),
-    Family("perflow-sd21", "sd21", functools.partial(references.perflow, prediction="velocity"), **WINDOWED),
-    Family("perflow-sdxl", "sdxl", functools.partial(references.perflow, prediction="ddim_eps"), **WINDOWED),
-    Family("rectified-flow", "sd15", references.rectified_flow, dtype="float64"),
-    Family("instaflow", "sd15", references.rectified_flow, (1,), dtype="float64"),
-    Family("sd-turbo", "sd21", references.euler),
-    Family("sd-turbo", "sd21", references.ancestral, options={"method": "ancestral"}),
-    Family("sd-turbo", "sd21", references.sgm, (1, 2, 4), {"method": "sgm"}),
-    Family("sdxl-turbo", "sdxl", references.ancestral, options={"image_size": 16}),
-    Family("sdxl-turbo", "sdxl", references.euler, options={"image_size": 16, "method": "euler"}),
-    Family("pcm", "sd15", references.ddim),
-    Family("pcm", "sd15", references.tcd, options={"grid": "tcd"}),
-    Family("pcm", "sd15", functools.partial(references.tcd, eta=0.3), options={"grid": "tcd", "eta": 0.3}),
-    Family("pcm-sdxl", "sdxl", references.ddim),
-    Family("pcm-sdxl", "sdxl", references.tcd, options={"grid": "tcd"}),
-    Family("lcm", "sd15", references.lcm),
-    Family("lcm", "sdxl", references.lcm),
-    Family("lcm", "full_lcm", references.lcm, guidance=7.0),
-    Family("sdxl-lightning", "sdxl", references.lightning),
-    Family("hyper-sd", "sd15", references.ddim),
-    Family("hyper-sd", "sdxl", references.ddim),
-    Family("hyper-sd", "sd15", functools.partial(references.tcd, eta=1.0), options={"unified": True}),
-    Family("hyper-sd", "sdxl", functools.partial(references.tcd, eta=0.5), options={"unified": True, "eta": 0.5}),
+    Case("perflow", "sd15", references.perflow, **WINDOWED),
+    Case("perflow-sd21", "sd21", functools.partial(references.perflow, prediction="velocity"), **WINDOWED),
+    Case("perflow-sdxl", "sdxl", functools.partial(references.perflow, prediction="ddim_eps"), **WINDOWED),
+    Case("rectified-flow", "sd15", references.rectified_flow, dtype="float64"),
+    Case("instaflow", "sd15", references.rectified_flow, (1,), dtype="float64"),
+    Case("sd-turbo", "sd21", references.euler),
+    Case("sd-turbo", "sd21", references.ancestral, options={"method": "ancestral"}),
+    Case("sd-turbo", "sd21", references.sgm, (1, 2, 4), {"method": "sgm"}),
+    Case("sdxl-turbo", "sdxl", references.ancestral, options={"image_size": 16}),
+    Case("sdxl-turbo", "sdxl", references.euler, options={"image_size": 16, "method": "euler"}),
+    Case("pcm", "sd15", references.ddim),
+    Case("pcm", "sd15", references.tcd, options={"grid": "tcd"}),
+    Case("pcm", "sd15", functools.partial(references.tcd, eta=0.3), options={"grid": "tcd", "eta": 0.3}),
+    Case("pcm-sdxl", "sdxl", references.ddim),
+    Case("pcm-sdxl", "sdxl", references.tcd, options={"grid": "tcd"}),
+    Case("lcm", "sd15", references.lcm),
+    Case("lcm", "sdxl", references.lcm),
+    Case("lcm", "full_lcm", references.lcm, guidance=7.0),
+    Case("sdxl-lightning", "sdxl", references.lightning),
+    Case("hyper-sd", "sd15", references.ddim),
+    Case("hyper-sd", "sdxl", references.ddim),
+    Case("hyper-sd", "sd15", functools.partial(references.tcd, eta=1.0), options={"unified": True}),
+    Case("hyper-sd", "sdxl", functools.partial(references.tcd, eta=0.5), options={"unified": True, "eta": 0.5}),
 ]
 MAIN = {family.name: family for family in reversed(FAMILIES)}  # the first of each name
 

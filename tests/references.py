@@ -1,4 +1,4 @@
-"""The few-step chains once more, by other means: diffusers' schedulers, or the papers' formulas in plain float64.
+"""The few-step chains once more, by other means: the schedulers as published, in diffusers or by the authors.
 
 Nothing of `guideflow_diffusers` is used here but the table of the noise schedule.
 """
@@ -9,9 +9,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
+import numpy
 import torch
 
-from guideflow_diffusers.noise import alpha_bar
+from guideflow.sampler import alpha_bar
 
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
@@ -173,31 +174,49 @@ def rectified_flow(num_steps, f, initial, noises):
     return times, states
 
 
-def perflow(num_steps, f, initial, noises, *, prediction="diff_eps"):
-    """The definition of PeRFlow: within its window, go to the window's end as far as the time allows."""
-    starts = [250, 500, 750, 1000]
-    per_window = [num_steps // 4 + (i < num_steps % 4) for i in range(4)]
-    times = [int(1000 - 250 * (i + j / n)) for i, n in enumerate(per_window) for j in range(n)]
-    states = [initial]
+def perflow(num_steps, f, initial, noises, *, prediction="diff_eps", windows=4):
+    """PeRFlow's published scheduler: times and windows by its own arithmetic, factors in float64.
+
+    Source: https://github.com/magic-research/piecewise-rectified-flow, src/scheduler_perflow.py.
+    """
+    times, states = perflow_times(num_steps, windows), [initial]
     for now, following in itertools.pairwise((*times, 0)):
-        start = next(s for s in starts if now <= s)
         output = f(states[-1], torch.tensor(now))
-        states.append(perflow_step(states[-1], output, now, following, start, start - 250, prediction))
+        states.append(perflow_step(states[-1], output, now, following, prediction, windows))
     return [float(t) for t in times], states
 
 
-def perflow_step(z, output, now, following, start, end, prediction):
-    """lambda_t and eta_t of the window, then a straight line."""
-    t, t_next, t_start, t_end = now / 1000, following / 1000, start / 1000, end / 1000
+def perflow_times(num_steps, windows=4):
+    """numpy's grid in each window, cut off to whole numbers."""
+    starts = [i / windows for i in range(windows, 0, -1)]
+    ends = [*starts[1:], 0]
+    counts = [num_steps // windows + (i < num_steps % windows) for i in range(windows)]
+    grids = [numpy.linspace(s, e, num=n, endpoint=False) for s, e, n in zip(starts, ends, counts, strict=True)]
+    return (numpy.concatenate(grids) * 1000).astype(numpy.int64).tolist()
+
+
+def perflow_window(now, windows):
+    """Ends of a time's window, and alpha_bar at both, looked up in float32."""
+    starts = [i / windows for i in range(windows, 0, -1)]
+    ends = [*starts[1:], 0]
+    time, i = torch.tensor(now) / 1000, 0
+    while time - 0.1 * (1 / 1000) <= ends[i]:
+        i += 1
+    indices = [(torch.ones_like(time) * bound * 1000 - 1).long().clamp(min=0) for bound in (starts[i], ends[i])]
+    return starts[i], ends[i], *(alpha_bar()[index] for index in indices)
+
+
+def perflow_step(z, output, now, following, prediction, windows=4):
+    """Predict the window's end, and go towards it in a straight line."""
+    time, step = now / 1000, (following - now) / 1000
     if prediction == "velocity":
-        return z - (t - t_next) * output
-    signal_start, signal_end = (alpha_bar()[max(time - 1, 0)] for time in (start, end))
+        return z + step * output
+    start, end, signal_start, signal_end = perflow_window(now, windows)
+    gamma = (signal_start / signal_end) ** 0.5
+    lam, eta = 1 / gamma, -((1 - gamma**2) ** 0.5) / gamma
     if prediction == "ddim_eps":
-        lam = math.sqrt(signal_end) / math.sqrt(signal_start)
-        eta = math.sqrt(1 - signal_end) - lam * math.sqrt(1 - signal_start)
-    else:
-        gamma = math.sqrt(signal_start / signal_end)
-        lam, eta = 1 / gamma, -math.sqrt(1 - gamma**2) / gamma
-    divisor = lam * (t - t_start) + (t_end - t)
-    z_end = (lam * (t_end - t_start) * z + eta * (t_end - t) * output) / divisor
-    return z + (t_next - t) / (t_end - t) * (z_end - z)
+        lam = (signal_end / signal_start) ** 0.5
+        eta = (1 - signal_end) ** 0.5 - (signal_end / signal_start * (1 - signal_start)) ** 0.5
+    divisor = lam * (time - start) + (end - time)
+    z_end = lam * (end - start) / divisor * z + eta * (end - time) / divisor * output
+    return z + step * (z_end - z) / (end - time)

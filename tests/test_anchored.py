@@ -1,4 +1,4 @@
-"""Anchored guidance follows Algorithm 1 of the paper: a literal transcription of Eqs. (15)-(16) agrees with it."""
+"""Anchored guidance follows Algorithm 1 of the paper: a literal transcription of Eq. (15) and Eq. (16) agrees."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ class Paper:
         self.z, self.e, self.z_hat = z, list(z), list(z)
 
     def segment(self, k: int, z: Tensor) -> Tensor:
-        """Follow the flow through window k, from its start to its end point (Eq. 13)."""
+        """Follow the flow through window k, from its start to its end point (Eq. (13))."""
         return self.problem.sampler.step(k - 1, z, self.problem.condition, self.problem.noise.steps[k - 1])
 
     def classifier_gradient(self, z: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class Paper:
         return torch.autograd.grad(log_p, z)[0]
 
     def update_reference(self, factors: tuple[float, ...]) -> None:
-        """Eq. (15); the control factor weights the predicted update, as in the official code."""
+        """Eq. (15); the gain weights the predicted update, as in the official code."""
         z, e = [self.problem.z0], [self.problem.z0]
         for k in range(1, self.K + 1):
             e.append(self.segment(k, z[k - 1]))
@@ -65,7 +65,7 @@ def test_control_form_is_algorithm_1(
 ) -> None:
     # As in the official code, the classifier looks at the predicted end of the target trajectory, z_K after Eq. (15).
     sampler = mixture(num_steps=num_steps, family=family)
-    sampler.schedule = replace(sampler.schedule, control=factors)
+    sampler.schedule = replace(sampler.schedule, gain=factors)
     task = problem(sampler, loss_scale=loss_scale)
     scale = 20.0 if loss_scale < 1 else 1.0  # below and above the clipping of gradients
     states = run(task, gf.Anchored(scale=scale), 20)
@@ -85,7 +85,7 @@ def test_one_window_with_the_classifier_at_the_old_target_is_the_fixed_anchor() 
     # sees the accumulated updates, and for one window the iteration is Eq. (11).
     sampler = mixture(num_steps=1)
     task = problem(sampler, loss_scale=1.0)
-    factors, scale = sampler.control, 30.0
+    factors, scale = sampler.schedule.gain, 30.0
     states = run(task, gf.Anchored(scale=scale, anchor="fixed"), 10)
     paper = Paper(task)
     for state in states:
@@ -95,6 +95,18 @@ def test_one_window_with_the_classifier_at_the_old_target_is_the_fixed_anchor() 
         s = factors[0] * scale * sampler.means[0].numel() ** 0.5 / 128
         paper.update_target(s, guidance, clip=False)
         paper.z[-1] = paper.e[-1]
+
+
+def test_the_fixed_anchor_of_several_windows_is_eq_14() -> None:
+    # Where the iteration rests, every window ends at its own end point, moved by its gradient: Eq. (11) in each window.
+    sampler = mixture(num_steps=3)
+    task = problem(sampler, loss_scale=1.0)
+    scale = 1.0
+    state = run(task, gf.Anchored(scale=scale, anchor="fixed"), 100)[-1]
+    z, e, s = state.rollout.states, state.rollout.end_points, scale * sampler.means[0].numel() ** 0.5 / 128
+    for k, c in enumerate(sampler.schedule.gain):
+        torch.testing.assert_close(z[k + 1], e[k] - s * c * state.rollout.gradients[k], rtol=1e-10, atol=1e-10)
+    assert (z[-1] - e[-1]).abs().max() > 1e-6, "the comparison would be empty if nothing moved"
 
 
 def test_gradient_is_clipped_per_image_and_window() -> None:

@@ -22,7 +22,7 @@ SOURCE = '''
 import guideflow as gf
 from guideflow import images
 
-class Match(gf.AbstractLoss):
+class Match(gf.Loss):
     """Distance to a reference picture.
 
     Arguments:
@@ -98,7 +98,7 @@ def test_run_saves_what_solution_save_writes_and_says_where(home, capsys):
     assert solution.seeds == (4, 5) and solution.prompts == ("red disc", "green")
     assert solution.history["loss"].shape == (4, 2)
     assert images.read_metadata("here/guided-00.png")["guideflow:prompt"] == "red disc"
-    assert solution.recipes["sampler"] == {"name": "toy-mixture", "options": {}}
+    assert solution.configs["sampler"] == {"name": "toy-mixture", "options": {}}
 
 
 def test_run_equals_the_same_solve_in_python(home):
@@ -106,6 +106,46 @@ def test_run_equals_the_same_solve_in_python(home):
     loss = gf.load_loss("match", reference="ref.png")
     solution = gf.solve(gf.load_sampler("toy-mixture"), loss, seed=4, solver=gf.Anchored(scale=0.5), max_iterations=3)
     assert torch.equal(gf.Solution.load("here").images, solution.images)
+
+
+def test_every_option_of_run_reaches_the_solve(home):
+    options = [
+        "--prompt",
+        "red disc",
+        "--negative-prompt",
+        "green",
+        "--negative-prompt",
+        "blue",
+        "--gradient-mode",
+        "windowed",
+        "--candidates",
+        "3",
+    ]
+    assert main([*RUN, *options, "--seed", "7", "--seed", "8", "--out", "here"]) == 0
+    settings = gf.Solution.load("here").settings
+    assert settings.prompts == ("red disc", "red disc") and settings.seeds == (7, 8)
+    assert settings.negative_prompts == ("green", "blue")
+    assert settings.candidates == 3
+    assert settings.gradient_mode == "windowed" and settings.max_iterations == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("momentum:solver=anchored,beta=0.8", gf.Momentum(gf.Anchored(), beta=0.8)),
+        ("momentum:solver=anchored:scale=2", gf.Momentum(gf.Anchored(scale=2))),
+        ("momentum:solver=(anchored:scale=2,anchor=fixed),beta=0.8", gf.Momentum(gf.Anchored(2, "fixed"), beta=0.8)),
+        ("polyak:solver=(momentum:solver=(flowgrad:scale=2,decay=0.1),beta=0.8),cap=3", None),
+    ],
+)
+def test_a_solver_inside_a_solver_is_named(typed, expected):
+    expected = expected or gf.Polyak(gf.Momentum(gf.FlowGrad(scale=2, decay=0.1), beta=0.8), cap=3)
+    assert options.load("solver", typed) == expected
+
+
+def test_a_mistake_inside_a_solver_inside_a_solver_is_told(home, capsys):
+    assert "Did you mean 'anchored'" in refused(capsys, [*RUN, "--solver", "momentum:solver=anchord"])
+    assert "has no option 'scal'" in refused(capsys, [*RUN, "--solver", "momentum:solver=anchored:scal=1"])
 
 
 def test_losses_are_weighted_and_added(home):
@@ -118,15 +158,18 @@ def test_losses_are_weighted_and_added(home):
 
 
 def test_resume_goes_on_bit_for_bit(home, capsys):
-    assert main([*RUN, "--out", "whole", "--iterations", "6"]) == 0
-    assert main([*RUN, "--out", "parts"]) == 0
+    flowgrad = [*RUN, "--solver", "flowgrad"]  # takes the same steps however many are planned
+    assert main([*flowgrad, "--out", "whole", "--iterations", "6"]) == 0
+    assert main([*flowgrad, "--out", "parts"]) == 0
     assert main(["run", "--resume", "--out", "parts", "--iterations", "6"]) == 0
     assert torch.equal(gf.Solution.load("whole").images, gf.Solution.load("parts").images)
     capsys.readouterr()
-    assert "6 iterations are done already. To go on, type --iterations 56" in refused(
+    assert "6 iterations are done already. To go on, type --iterations 26" in refused(
         capsys, ["run", "--resume", "--out", "parts"]
     )
     assert "takes --sampler, --loss from the saved run" in refused(capsys, [*RUN, "--resume", "--out", "parts"])
+    for other in ("--solver", "--negative-prompt"):
+        assert f"takes {other} from" in refused(capsys, ["run", "--resume", "--out", "parts", other, "anchored"])
     assert "No solution is saved in nowhere" in refused(capsys, ["run", "--resume", "--out", "nowhere"])
 
 
@@ -154,15 +197,15 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(home, capsys
         (["--solver", "anchord"], "Did you mean 'anchored'"),
         (["--solver", "anchored:scal=1"], "has no option 'scal'. Did you mean 'scale'?"),
         (["--solver", "anchored:scale=much"], "'much'"),
-        (["--solver", "anchored:scale=-1"], "scale = -1"),
-        (["--solver", "anchored:scale=nan"], "scale = nan"),
+        (["--solver", "anchored:scale=-1"], "scale=-1"),
+        (["--solver", "anchored:scale=nan"], "scale=nan"),
         (["--solver", "anchored:much"], "Expected key=value"),
         (["--sampler", "toy-mixture:size=tiny"], "cannot be made with size='tiny'"),
         (["--loss", "match"], "needs 'reference'"),
         (["--loss", "lots*match:reference=ref.png"], "Expected a number before the *"),
         (["--loss", "match:reference=ref.png,gain=x"], "cannot be made with"),
         (["--loss", "match:reference=missing.png"], "There is no file missing.png"),
-        (["--loss", "match:reference=text.png"], "text.png is not a picture"),
+        (["--loss", "match:reference=text.png"], "text.png is not an image"),
         (["--loss", "match:reference=cut.png"], "cut.png is damaged or cut short"),
         (["--loss", "match:reference=empty.png"], "empty.png is empty"),
         (["--seed", "one"], "Invalid value for '--seed'"),
@@ -326,5 +369,5 @@ def test_options_must_begin_with_a_key():
 
 def test_the_manifest_is_plain_json(home):
     assert main([*RUN, "--out", "here"]) == 0
-    solver = json.loads(Path("here/manifest.json").read_text())["recipes"]["solver"]
-    assert solver == {"name": "auto", "options": {"scale": 1.0, "iterations": 20}}
+    solver = json.loads(Path("here/manifest.json").read_text())["configs"]["solver"]
+    assert solver == {"name": "auto", "options": {"scale": 1.0, "iterations": None}}

@@ -1,4 +1,4 @@
-"""Schedules over iterations and balanced sums, against closed forms."""
+"""Schedules of losses over iterations, against closed forms."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 import guideflow as gf
 from guideflow import registry
 from guideflow.errors import InvalidArgument, InvalidLoss
-from guideflow.loss import evaluate
+from guideflow.losses.base import evaluate
 from guideflow.testing import fake_distribution
 from problems import SOLVERS, Distance, linear, problem, smoothness, target
 
@@ -20,9 +20,9 @@ A = Distance(torch.full((3, 4, 5), 0.25, dtype=torch.float64)).named("a")
 B = Distance(torch.full((3, 4, 5), 0.75, dtype=torch.float64)).named("b")
 
 
-def gradient(loss: Any, image: Tensor = IMAGE) -> Tensor:
+def gradient(loss: Any, image: Tensor = IMAGE, iteration: int | None = None) -> Tensor:
     image = image.clone().requires_grad_()
-    (found,) = torch.autograd.grad(evaluate(loss, image)[0].sum(), image)
+    (found,) = torch.autograd.grad(evaluate(loss, image, iteration).objective.sum(), image)
     return found
 
 
@@ -43,7 +43,7 @@ def norm(values: Tensor) -> Tensor:
     ],
 )
 def test_weights_follow_the_formula(options: Any, weights: list[float]) -> None:
-    loss = gf.schedule(2 * A, **options)
+    loss = (2 * A).scheduled(**options)
     assert [loss.weights(i)["a"] for i in range(6)] == pytest.approx([2 * weight for weight in weights])
     assert loss.weights()["a"] == pytest.approx(2 * weights[-1])
     assert all(loss.weights(i) == loss.weights() for i in range(loss.settled, 9))
@@ -51,7 +51,7 @@ def test_weights_follow_the_formula(options: Any, weights: list[float]) -> None:
 
 
 def test_schedules_of_schedules_multiply_and_reach_every_term() -> None:
-    loss = gf.schedule(gf.schedule(A, end=4, after=0.5) + B, start=2, before=0.1)
+    loss = (A.scheduled(end=4, after=0.5) + B).scheduled(start=2, before=0.1)
     assert loss.weights(0) == pytest.approx({"a": 0.1, "b": 0.1})
     assert loss.weights(2) == {"a": 1, "b": 1} and loss.weights(9) == {"a": 0.5, "b": 1}
 
@@ -69,47 +69,50 @@ def test_schedules_of_schedules_multiply_and_reach_every_term() -> None:
     ],
 )
 def test_impossible_schedules_are_refused(options: Any) -> None:
-    with pytest.raises(InvalidArgument, match="A schedule got"):
-        gf.schedule(A, **options)
+    with pytest.raises(InvalidArgument, match=r"Got|A schedule got"):
+        A.scheduled(**options)
 
 
 def test_the_gradient_is_that_of_the_iteration_and_the_value_that_of_the_end() -> None:
-    loss = A + 3 * gf.schedule(B, start=4, fade_in=1)
+    loss = A + 3 * B.scheduled(start=4, fade_in=1)
     for iteration, weight in ((0, 0.0), (4, 0.5), (5, 1.0), (50, 1.0)):
-        value, terms = evaluate(loss.at(iteration), IMAGE)
+        value, objective, terms = evaluate(loss, IMAGE, iteration)
         torch.testing.assert_close(value, A(IMAGE) + 3 * B(IMAGE))
+        torch.testing.assert_close(objective, A(IMAGE) + 3 * weight * B(IMAGE))
         torch.testing.assert_close(terms["b"], B(IMAGE))
-        torch.testing.assert_close(gradient(loss.at(iteration)), gradient(A) + 3 * weight * gradient(B))
+        torch.testing.assert_close(gradient(loss, iteration=iteration), gradient(A) + 3 * weight * gradient(B))
     torch.testing.assert_close(gradient(loss), gradient(A + 3 * B))
     torch.testing.assert_close(loss(IMAGE), A(IMAGE) + 3 * B(IMAGE))
 
 
 def test_while_nothing_is_on_the_gradient_is_zero() -> None:
-    loss = gf.schedule(A, start=3).at(0)
-    assert not gradient(loss).any()
+    loss = A.scheduled(start=3)
+    assert not gradient(loss, iteration=0).any()
+    assert not evaluate(loss, IMAGE, 0).objective.any()
     torch.testing.assert_close(loss(IMAGE), A(IMAGE))
 
 
 def test_a_loss_without_schedule_is_its_own() -> None:
     loss = A + 2 * B
-    assert loss.at(7) is loss and A.at(7) is A and gf.balanced(A, B).settled == 0
+    assert torch.equal(gradient(loss, iteration=7), gradient(loss)) and loss.settled == A.settled == 0
+    assert gf.balanced(A, B).settled == 0
     made = problem(linear(), loss=Distance(target(linear())))
     assert made.at(3) is made
 
 
 def test_a_schedule_that_leaves_nothing_is_refused() -> None:
-    for loss in (gf.schedule(A, end=3), gf.schedule(gf.balanced(A, B), end=3) + 0 * A):
+    for loss in (A.scheduled(end=3), gf.balanced(A, B).scheduled(end=3) + 0 * A):
         with pytest.raises(InvalidLoss, match="Nothing is left of the loss"):
             problem(linear(), loss=loss)
-    problem(linear(), loss=gf.schedule(A, end=3, after=0.1))
+    problem(linear(), loss=A.scheduled(end=3, after=0.1))
 
 
 def test_describe_says_when_a_term_is_on() -> None:
-    assert (A + 0.5 * gf.schedule(B, start=10, end=30)).describe() == "a + 0.5 * b (from 10, to 30)"
+    assert (A + 0.5 * B.scheduled(start=10, end=30)).describe() == "a + 0.5 * b (from 10, to 30)"
 
 
 def test_nested_sums_log_every_term_under_a_unique_name() -> None:
-    _, terms = evaluate(2 * (A + B).named("both") + gf.balanced(A, 3 * B) + A, IMAGE)
+    _, _, terms = evaluate(2 * (A + B).named("both") + gf.balanced(A, 3 * B) + A, IMAGE)
     assert sorted(terms) == ["a", "a-2", "a-3", "b", "b-2", "balanced", "both"]
     torch.testing.assert_close(terms["balanced"], A(IMAGE) + 3 * B(IMAGE))
 
@@ -120,13 +123,13 @@ def solve(loss: Any, iterations: int, **options: Any) -> gf.Solution:
 
 
 @pytest.fixture(name="pull")
-def _pull() -> gf.AbstractLoss:
+def _pull() -> gf.Loss:
     return Distance(target(linear())).named("pull")
 
 
 def test_a_term_that_comes_later_leaves_what_was_before_as_it_is(pull: Any) -> None:
     plain = solve(pull + 0 * gf.as_loss(smoothness), 4)
-    late = solve(pull + gf.schedule(smoothness, start=4), 6)
+    late = solve(pull + gf.as_loss(smoothness).scheduled(start=4), 6)
     # Iterates 0..4 were made by updates from iterations 0..3, where the term was off.
     for name in ("pull", "smoothness", "control_norm"):
         torch.testing.assert_close(late.history[name][:5], plain.history[name], rtol=0, atol=0)
@@ -136,7 +139,7 @@ def test_a_term_that_comes_later_leaves_what_was_before_as_it_is(pull: Any) -> N
 
 
 def test_iterate_follows_the_schedule_too(pull: Any) -> None:
-    loss = pull + gf.schedule(smoothness, end=2, after=0.1)
+    loss = pull + gf.as_loss(smoothness).scheduled(end=2, after=0.1)
     made = problem(linear(), loss=loss)
     states = [state for state, _ in zip(gf.iterate(made, gf.Anchored(scale=4.0)), range(5), strict=False)]
     torch.testing.assert_close(states[-1].controls, solve(loss, 4).state.controls, rtol=0, atol=0)
@@ -145,7 +148,7 @@ def test_iterate_follows_the_schedule_too(pull: Any) -> None:
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 @pytest.mark.parametrize("balance", [False, True], ids=["sum", "balanced"])
 def test_a_resumed_run_equals_an_uninterrupted_one(solver: Any, balance: bool, pull: Any, tmp_path: Path) -> None:
-    timed = gf.schedule(smoothness, start=2, end=7, fade_in=2, fade_out=2, after=0.2)
+    timed = gf.as_loss(smoothness).scheduled(start=2, end=7, fade_in=2, fade_out=2, after=0.2)
     loss = gf.balanced(pull, timed) if balance else pull + timed
     whole = solve(loss, 9, solver=solver)
     for stop in (3, 8):
@@ -163,7 +166,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(solver: Any, balance: bool, p
 
 
 def test_images_of_a_batch_are_as_alone(pull: Any) -> None:
-    loss = gf.balanced(pull, 0.5 * gf.schedule(smoothness, start=2))
+    loss = gf.balanced(pull, 0.5 * gf.as_loss(smoothness).scheduled(start=2))
     together = solve(loss, 5)
     for i in range(2):
         torch.testing.assert_close(together.images[i : i + 1], solve(loss, 5, seed=i).images)
@@ -171,7 +174,7 @@ def test_images_of_a_batch_are_as_alone(pull: Any) -> None:
 
 def test_best_compares_iterates_by_the_weights_of_the_end(pull: Any) -> None:
     # First away from the picture, then nothing: the unguided image is the best by what stays.
-    loss = gf.schedule(pull, start=100, before=-1.0)
+    loss = pull.scheduled(start=100, before=-1.0)
     solution = solve(loss, 5)
     assert solution.best.iteration.tolist() == [0, 0]
     torch.testing.assert_close(solution.history["loss"], solution.history["pull"])
@@ -182,7 +185,11 @@ def test_patience_counts_from_when_the_weights_have_settled(pull: Any) -> None:
     def flat(image: Tensor) -> Tensor:
         return 0 * pull(image)
 
-    for loss, iterations in ((gf.as_loss(flat), 3), (gf.schedule(flat, start=6), 9), (gf.schedule(flat, start=5), 8)):
+    for loss, iterations in (
+        (gf.as_loss(flat), 3),
+        (gf.as_loss(flat).scheduled(start=6), 9),
+        (gf.as_loss(flat).scheduled(start=5), 8),
+    ):
         solution = solve(loss, 40, patience=3)
         assert {result.name for result in solution.result} == {"NO_IMPROVEMENT"}
         assert solution.stats["iterations"] == iterations
@@ -191,7 +198,7 @@ def test_patience_counts_from_when_the_weights_have_settled(pull: Any) -> None:
 def test_target_is_compared_with_the_loss_of_the_end(pull: Any) -> None:
     free = solve(pull, 30)
     goal = float(free.loss.max()) * 1.5
-    timed = solve(pull + gf.schedule(0.5 * pull.named("again"), end=4), 30, target_loss=goal)
+    timed = solve(pull + (0.5 * pull.named("again")).scheduled(end=4), 30, target_loss=goal)
     assert {r.name for r in timed.result} == {"TARGET_REACHED"}
     torch.testing.assert_close(timed.history["loss"], timed.history["pull"])
 
@@ -199,7 +206,7 @@ def test_target_is_compared_with_the_loss_of_the_end(pull: Any) -> None:
 SOURCE = """
 import guideflow as gf
 
-class Grey(gf.AbstractLoss):
+class Grey(gf.Loss):
     def __init__(self, level=0.5):
         self.level = level
     def __call__(self, image):
@@ -218,85 +225,12 @@ def test_a_saved_run_carries_schedules_and_balance(tmp_path: Path, monkeypatch: 
     try:
         sampler = gf.load_sampler("toy-linear")
         one, two, three = (gf.load_loss("grey", level=level) for level in (0.1, 0.3, 0.9))
-        loss = 2 * gf.balanced(one, gf.schedule(two, start=1), limit=5) + gf.schedule(three, end=4, after=0.5)
-        gf.solve(sampler, loss, max_iterations=2).save(tmp_path / "run")
-        whole = gf.solve(sampler, loss, max_iterations=6)
+        loss = 2 * gf.balanced(one, two.scheduled(start=1), limit=5) + three.scheduled(end=4, after=0.5)
+        gf.solve(sampler, loss, solver=gf.Anchored(), max_iterations=2).save(tmp_path / "run")
+        whole = gf.solve(sampler, loss, solver=gf.Anchored(), max_iterations=6)
         resumed = gf.resume(tmp_path / "run", max_iterations=6)
         for name, column in whole.history.items():
             torch.testing.assert_close(resumed.history[name], column, rtol=0, atol=0)
     finally:
         registry.refresh()
         sys.modules.pop("plugin_grey", None)
-
-
-# Balance.
-
-
-def test_balanced_gradients_have_equal_norms_per_image() -> None:
-    far = 100 * gf.as_loss(smoothness)
-    loss = gf.balanced(A, far.named("far"))
-    ga, gs = gradient(A), 100 * gradient(smoothness)
-    common = (norm(ga) + norm(gs)) / 2
-    expected = sum(g / norm(g).view(-1, 1, 1, 1) for g in (ga, gs)) * common.view(-1, 1, 1, 1)
-    torch.testing.assert_close(gradient(loss), expected)
-    torch.testing.assert_close(loss(IMAGE), A(IMAGE) + 100 * smoothness(IMAGE))
-
-
-def test_weights_are_shares_of_the_pull() -> None:
-    loss = gf.balanced(3 * A, gf.as_loss(smoothness))
-    ga, gs = gradient(A), gradient(smoothness)
-    common = ((3 * norm(ga) + norm(gs)) / 4).view(-1, 1, 1, 1)
-    expected = common * (3 * ga / norm(ga).view(-1, 1, 1, 1) + gs / norm(gs).view(-1, 1, 1, 1))
-    torch.testing.assert_close(gradient(loss), expected)
-
-
-def test_terms_of_equal_pull_stay_as_they_are() -> None:
-    flipped = gf.as_loss(lambda x: A(x.flip(-1)), "flipped")
-    image = IMAGE + 0
-    one, two = gradient(A, image), gradient(flipped, image)
-    torch.testing.assert_close(norm(one), norm(two))
-    torch.testing.assert_close(gradient(gf.balanced(A, -2 * flipped), image), one - 2 * two)
-
-
-def test_a_term_that_is_met_is_lifted_no_further_than_the_limit() -> None:
-    tiny = 1e-6 * gf.as_loss(smoothness)
-    loss = gf.balanced(A, tiny.named("tiny"), limit=10)
-    ga, gt = gradient(A), gradient(tiny)
-    common = ((norm(ga) + norm(gt)) / 2).view(-1, 1, 1, 1)
-    torch.testing.assert_close(gradient(loss), ga / norm(ga).view(-1, 1, 1, 1) * common + 10 * gt)
-    met = gf.as_loss(lambda x: 0 * A(x), "met")
-    torch.testing.assert_close(gradient(gf.balanced(A, met)), ga / 2)
-
-
-def test_terms_that_are_off_are_not_balanced() -> None:
-    loss = gf.balanced(A, gf.schedule(B, start=5))
-    torch.testing.assert_close(gradient(loss.at(0)), gradient(A))
-    torch.testing.assert_close(gradient(loss.at(5)), gradient(gf.balanced(A, B)))
-    assert loss.at(0).at(5) == loss.at(5) and loss.settled == 5
-    torch.testing.assert_close(evaluate(loss.at(0), IMAGE)[0], A(IMAGE) + B(IMAGE))
-
-
-def test_a_balanced_sum_is_a_term_like_any_other() -> None:
-    loss = 2 * gf.balanced(A, B) + gf.as_loss(smoothness)
-    torch.testing.assert_close(gradient(loss), 2 * gradient(gf.balanced(A, B)) + gradient(smoothness))
-    assert loss.describe() == "2 * balanced + smoothness" and len(loss.references()) == 2
-
-
-def test_nan_in_one_image_stays_there() -> None:
-    image = IMAGE.clone()
-    image[1] = torch.nan
-    found = gradient(gf.balanced(A, 5 * gf.as_loss(smoothness)), image)
-    assert found[1].isnan().all() and found[[0, 2]].isfinite().all()
-
-
-def test_balance_needs_two_terms_and_a_limit() -> None:
-    with pytest.raises(InvalidArgument, match="at least two terms"):
-        gf.balanced(A)
-    for limit in (0.5, float("nan")):
-        with pytest.raises(InvalidArgument, match="limit"):
-            gf.balanced(A, B, limit=limit)
-
-
-def test_a_term_that_the_image_does_not_reach_is_named() -> None:
-    with pytest.raises(InvalidLoss, match="'still' has no gradient"):
-        gradient(gf.balanced(A, gf.as_loss(lambda x: x.detach().flatten(1).mean(1), "still")))

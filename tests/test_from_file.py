@@ -7,7 +7,7 @@ import torch
 
 import guideflow as gf
 from guideflow.__main__ import main
-from guideflow._file_names import split_name
+from guideflow.cli.options import split_name
 from guideflow.errors import BrokenPlugin, CannotResume, InvalidArgument, UnknownPlugin
 
 SOURCE = '''
@@ -17,7 +17,7 @@ import guideflow as gf
 from shades import LEVELS
 
 @dataclass
-class Grey(gf.AbstractLoss):
+class Grey(gf.Loss):
     """Distance to a grey."""
 
     shade: str = "dark"
@@ -33,7 +33,7 @@ class Grey(gf.AbstractLoss):
 def redness(image, strength=1.0):
     return -strength * image[:, 0].flatten(1).mean(1)
 
-both = gf.balanced(Grey("light"), gf.schedule(redness, end=2, after=0.5))
+both = gf.balanced(Grey("light"), gf.as_loss(redness).scheduled(end=2, after=0.5))
 _hidden = 3
 '''
 IMAGE = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -69,7 +69,7 @@ def test_names_and_options_are_told_apart(text, name, options):
 def test_a_class_is_made_with_the_options(file):
     loss = gf.load_loss(f"{file}:Grey", shade="light", gain=2.0)
     torch.testing.assert_close(loss(IMAGE), 2 * (IMAGE - 0.9).square().flatten(1).mean(1))
-    assert gf.recipe(loss) == {"name": f"{file}:Grey", "options": {"shade": "light", "gain": 2.0}}
+    assert gf.registry.config(loss) == {"name": f"{file}:Grey", "options": {"shade": "light", "gain": 2.0}}
     with pytest.raises(InvalidArgument, match=r"has no option 'shad'\. Did you mean 'shade'"):
         gf.load_loss(f"{file}:Grey", shad="light")
 
@@ -96,7 +96,7 @@ def test_a_file_is_imported_once_and_again_when_it_changes(file):
 def test_what_is_missing_is_named(file):
     with pytest.raises(UnknownPlugin, match=r"There is no file nowhere\.py"):
         gf.load_loss("nowhere.py:Grey")
-    with pytest.raises(UnknownPlugin, match=r"no loss Gray in .*Did you mean Grey\? It defines: Grey, redness, both"):
+    with pytest.raises(UnknownPlugin, match=r"no loss Gray in .*Did you mean 'Grey'\? It defines: Grey, redness, both"):
         gf.load_loss(f"{file}:Gray")
     with pytest.raises(UnknownPlugin, match=r"say which loss in it, as in my losses/mine\.py:Grey"):
         gf.load_loss(file)
@@ -123,8 +123,8 @@ def test_what_an_import_raises_is_told_in_one_line(tmp_path, capsys, source, say
 
 
 def test_a_run_from_the_command_line(file, capsys):
-    run = ["run", "--sampler", "toy-mixture", "--loss", f"0.5*{file}:Grey:shade=light,gain=3"]
-    run += ["--loss", f"{file}:redness"]
+    losses = ["--loss", f"0.5*{file}:Grey:shade=light,gain=3", "--loss", f"{file}:redness"]
+    run = ["run", "--sampler", "toy-mixture", *losses, "--solver", "flowgrad"]
     assert main([*run, "--iterations", "4", "--out", "whole"]) == 0
     assert main([*run, "--iterations", "2", "--out", "parts"]) == 0
     history = gf.Solution.load("whole").history
@@ -133,7 +133,7 @@ def test_a_run_from_the_command_line(file, capsys):
     # What a saved run names as a file is not executed on its word.
     assert main(["run", "--resume", "--out", "parts", "--iterations", "4"]) == 2
     assert "Give it again" in capsys.readouterr().err
-    assert main(["run", "--resume", "--out", "parts", "--iterations", "4", *run[3:]]) == 0
+    assert main(["run", "--resume", "--out", "parts", "--iterations", "4", *losses]) == 0
     assert torch.equal(gf.Solution.load("parts").images, gf.Solution.load("whole").images)
     with pytest.raises(CannotResume, match="read from the file"):
         gf.resume("parts", max_iterations=6)

@@ -1,4 +1,4 @@
-"""Pictures: what is read, what is refused, and what is written."""
+"""Images: what is read, what is refused, and what is written."""
 
 import struct
 import zlib
@@ -141,10 +141,10 @@ def truncated(path):
     ("make", "says"),
     [
         (lambda path: None, "no file"),
-        (lambda path: path.mkdir(), "not a file"),
+        (lambda path: path.mkdir(), "but a folder"),
         (lambda path: path.write_bytes(b""), "is empty"),
-        (lambda path: path.write_text("hello"), "not a picture"),
-        (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not a picture"),
+        (lambda path: path.write_text("hello"), "not an image"),
+        (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not an image"),
         (truncated, "damaged or cut short"),
         (lambda path: path.write_bytes(png_header(9000, 9000)), "81 million"),
         (lambda path: path.write_bytes(png_header(100_000, 100_000)), "far too many pixels"),
@@ -164,7 +164,7 @@ def test_a_huge_file_is_refused_before_it_is_opened(tmp_path, monkeypatch):
     with path.open("wb") as file:
         file.truncate(images.MAX_BYTES + 1)
     monkeypatch.setattr(Image, "open", None)
-    with pytest.raises(InvalidImage, match="at most 200 MB"):
+    with pytest.raises(InvalidImage, match="at most 200 are read"):
         images.read_image(path)
 
 
@@ -199,11 +199,11 @@ def test_grid_places_every_picture():
     assert sheet.shape == (1, 3, 2 * 5 + 1, 3 * 7 + 1)
     assert torch.equal(sheet[0, :, 1:5, 1:7], batch[0])
     assert torch.equal(sheet[0, :, 6:10, 8:14], batch[4])
-    assert sheet[0, :, 6:10, 15:21].min() == 1, "places without a picture are white"
+    assert sheet[0, :, 6:10, 15:21].min() == 1, "places without an image are white"
     assert images.grid(batch, padding=0).shape[-1] == 30
 
 
 @pytest.mark.parametrize("bad", [{"columns": 0}, {"padding": -1}])
 def test_grid_refuses_no_column_and_negative_padding(bad):
-    with pytest.raises(InvalidArgument, match="Expected an image"):
+    with pytest.raises(InvalidArgument, match="Expected a whole number"):
         images.grid(torch.rand(2, 3, 4, 4), **bad)

@@ -4,40 +4,23 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 import guideflow as gf
-
-HEAVY = [
-    "PIL",
-    "accelerate",
-    "diffusers",
-    "gradio",
-    "insightface",
-    "kornia",
-    "matplotlib",
-    "onnxruntime",
-    "open_clip",
-    "pandas",
-    "rich",
-    "scipy",
-    "segmentation_models_pytorch",
-    "sympy",
-    "timm",
-    "torchvision",
-    "tqdm",
-    "transformers",
-    "typer",
-]
+from guideflow import registry
+from guideflow._require import SLOW
+from guideflow.testing import ConformanceFailure, check_loss, fake_distribution
 
 
 def run(code, *, torch_first=False):
     """Which heavy packages a fresh interpreter imports; with torch first, those of torch's own do not count."""
-    watched = HEAVY if torch_first else [*HEAVY, "torch"]
+    watched = [*SLOW, "pandas", "sympy", "tqdm", *([] if torch_first else ["torch"])]
     code = f"{'import torch' if torch_first else ''}\nimport json, sys\nbefore = set(sys.modules)\n{code}"
     code += f"\nprint(json.dumps(sorted((set(sys.modules) - before) & set({watched!r}))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -46,6 +29,12 @@ def run(code, *, torch_first=False):
 
 def command(*arguments):
     return f"from guideflow.__main__ import main\nassert main({list(arguments)!r}) == 0"
+
+
+def test_what_is_slow_is_listed_once():
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    banned = re.search(r"banned-module-level-imports = \[(.*?)\]", text, re.DOTALL)[1]
+    assert re.findall(r'"(\w+)"', banned) == list(SLOW)
 
 
 OWN = {"rich", "typer"}  # what the command line is made of
@@ -70,52 +59,58 @@ def test_with_torch_everything_public_and_every_description_import_nothing_heavy
     assert set(run(code, torch_first=True)) <= OWN
 
 
-@pytest.mark.parametrize(
-    "package",
-    ["guideflow", *sorted({p.module for p in gf.plugins() if p.module.startswith("guideflow_")})],
-)
+STUBS = sorted({path.parent.name for path in Path(gf.__file__).parent.parent.glob("**/guideflow*/__init__.pyi")})
+
+
+@pytest.mark.parametrize("package", STUBS)
 def test_what_type_checkers_see_is_what_there_is(package):
-    module = importlib.import_module(package)
-    tree = ast.parse(Path(module.__file__).read_text())
-    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    seen = {}
-    for node in (node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)):
-        for name in node.names:
-            assert name.name == name.asname, "a public name is written `import X as X`"
-            seen[name.name] = getattr(importlib.import_module(node.module), name.name)
-    assert seen.keys() <= set(dir(module))
-    assert {name: getattr(module, name) for name in seen} == seen
+    """The stub of a package is the one list of its names; what is written `X as X` there is public."""
+    module = importlib.import_module(package.partition(".")[0])
+    names = [
+        node.names for node in ast.walk(ast.parse(Path(module.__file__ + "i").read_text())) if hasattr(node, "names")
+    ]
+    names = {name.name for group in names for name in group if name.name == name.asname}
+    assert names == set(module.__all__) == set(dir(module))
+    assert all(hasattr(module, name) for name in names)
     stars = {}
-    exec(f"from {package} import *", stars)
-    lazy = vars(module).get("_homes", {})
-    assert lazy.keys() <= seen.keys() and lazy.keys() <= stars.keys()
+    exec(f"from {module.__name__} import *", stars)
+    assert names <= stars.keys()
 
 
-def test_a_public_name_wins_over_the_module_of_the_same_name(tmp_path):
-    """As `solve` and `schedule` of guideflow do, whichever of the two is asked for first."""
-    package = tmp_path / "lazy_example"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "from guideflow._lazy import lazy\n"
-        "__getattr__, __dir__ = lazy(__name__, {'solve': ('solve',), 'other': ('plan',)}, submodules=('below',))\n"
-    )
-    (package / "solve.py").write_text("solve = 'the name'\n")
-    (package / "plan.py").write_text("")
-    (package / "other.py").write_text("import lazy_example.solve, lazy_example.plan\nplan = 'the name'\n")
-    (package / "below.py").write_text("")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import lazy_example, lazy_example.solve, lazy_example.plan\n"
-        "for _ in range(2): assert lazy_example.solve == lazy_example.plan == 'the name'\n"
-        "from lazy_example import plan, solve\n"
-        "assert plan == solve == 'the name'\n"
-        "assert lazy_example.below is sys.modules['lazy_example.below']\n"
-        "assert {'solve', 'plan', 'below'} <= set(dir(lazy_example)) and not hasattr(lazy_example, 'nothing')"
-    )
-    assert run(code) == []
-    assert all(map(inspect.isfunction, (gf.solve, gf.schedule, importlib.import_module("guideflow.solve").solve)))
+def test_the_public_surface_stays_small():
+    assert len([name for name in gf.__all__ if not inspect.ismodule(getattr(gf, name))]) <= 42
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'guideflow' has no attribute 'slove'"):
-        _ = gf.slove
+def test_no_module_is_called_like_a_public_name():
+    modules = {path.stem for path in Path(gf.__file__).parent.iterdir()}
+    assert not [name for name in gf.__all__ if name in modules and not inspect.ismodule(getattr(gf, name))]
+
+
+LOSS = """
+import guideflow as gf
+import {}
+
+class Dark(gf.Loss):
+    def __call__(self, image):
+        gf.check_image(image)
+        return image.float().square().flatten(1).mean(1)
+
+@gf.hookimpl
+def guideflow_losses():
+    return {{"dark": Dark}}
+"""
+
+
+@pytest.mark.parametrize("imported", ["torch", "PIL.Image"])
+def test_the_check_of_a_light_import_fails_where_it_should(tmp_path, monkeypatch, imported):
+    fake_distribution(tmp_path, "dark = plugin_dark", LOSS.format(imported))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    registry.refresh()
+    try:
+        slow = pytest.raises(ConformanceFailure, match=r"light-import: .* also imports PIL")
+        with slow if imported == "PIL.Image" else nullcontext():
+            check_loss(lambda: gf.load_loss("dark"), name="dark")
+    finally:
+        registry.refresh()
+        del sys.modules["plugin_dark"]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument, InvalidImage, InvalidLoss
-from guideflow.loss import evaluate, loss_name
+from guideflow.losses.base import evaluate
+from guideflow.losses.evaluation import loss_name
 from problems import Distance, smoothness
 
 IMAGE = torch.rand(3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -17,7 +18,7 @@ far = Distance(torch.full((3, 4, 5), 0.25))
 
 def test_weighted_sums_add_up_and_log_unweighted_terms() -> None:
     loss = 2 * far + gf.as_loss(smoothness) / 4 - far.named("pull")
-    total, terms = evaluate(loss, IMAGE)
+    total, _, terms = evaluate(loss, IMAGE)
     torch.testing.assert_close(total, far(IMAGE) + smoothness(IMAGE) / 4)
     assert list(terms) == ["distance", "smoothness", "pull"]
     torch.testing.assert_close(terms["smoothness"], smoothness(IMAGE))
@@ -37,14 +38,14 @@ def test_plain_callables_and_sum_work() -> None:
 
 
 def test_names() -> None:
-    class RoundEyes(gf.AbstractLoss):
+    class RoundEyes(gf.Loss):
         def __call__(self, image: Any) -> Any:
             return image.flatten(1).mean(1)
 
     assert loss_name(RoundEyes()) == "round-eyes" and loss_name(smoothness) == "smoothness"
     assert loss_name(lambda x: x) == "loss-term" and far.named("waves").describe() == "waves"
     # A term cannot take the place of a column that every history has.
-    assert list(evaluate(far.named("loss"), IMAGE)[1]) == ["loss-2"]
+    assert list(evaluate(far.named("loss"), IMAGE).terms) == ["loss-2"]
 
 
 def test_weight_zero_only_logs() -> None:
@@ -52,14 +53,14 @@ def test_weight_zero_only_logs() -> None:
         return (image.detach() * torch.nan).flatten(1).mean(1)
 
     image = IMAGE.clone().requires_grad_()
-    total, terms = evaluate(far + 0 * gf.as_loss(broken), image)
+    total, _, terms = evaluate(far + 0 * gf.as_loss(broken), image)
     torch.testing.assert_close(total, far(IMAGE))
     assert bool(terms["broken"].isnan().all())
     torch.autograd.grad(total.sum(), image)
 
 
 def test_half_precision_values_are_summed_in_the_dtype_of_the_images() -> None:
-    total, _ = evaluate(lambda x: x.flatten(1).mean(1).half(), IMAGE.double())
+    total, _, _ = evaluate(lambda x: x.flatten(1).mean(1).half(), IMAGE.double())
     assert total.dtype == torch.float64
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import guideflow as gf
+from guideflow.sampler import Row
 from problems import Distance, linear, problem, run
 
 
@@ -23,7 +24,7 @@ class Identical(gf.AffineSampler):
     def condition(self, prompts: object, negative_prompts: object = None) -> None:
         return None
 
-    def predict(self, z: Tensor, t: float, condition: None) -> Tensor:
+    def predict(self, z: Tensor, row: Row, condition: None) -> Tensor:
         return self.lipschitz * z
 
     def decode(self, z: Tensor) -> Tensor:

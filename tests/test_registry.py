@@ -1,21 +1,25 @@
 """Discovery, options, breakage and clashes, with distributions that are only pretended."""
 
+import copy
+import dataclasses
 import importlib
 import sys
-from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import guideflow as gf
-from guideflow import hookspecs, registry
+from guideflow import registry
+from guideflow.__main__ import main
 from guideflow.errors import BrokenPlugin, DuplicatePlugin, InvalidArgument, MissingExtra, UnknownPlugin
+from guideflow.registry import hooks
 from guideflow.testing import fake_distribution
 
 LOSS = """
 import guideflow as gf
 
-class Dark(gf.AbstractLoss):
+class Dark(gf.Loss):
     '''Darkens the picture.
 
     More text that no listing shows.
@@ -69,15 +73,8 @@ def test_listing_plugins_imports_none(install):
     assert "plugin_dark" not in sys.modules
 
 
-def test_only_the_namesake_is_imported(install):
-    install("dark = plugin_dark", losses("dark"))
-    install("light = plugin_light", losses("light"))
-    gf.load_loss("light")
-    assert "plugin_light" in sys.modules and "plugin_dark" not in sys.modules
-
-
-def test_a_name_that_is_no_entry_point_is_found_by_asking_everyone(install):
-    install("dark = plugin_dark", losses("dark", "darker"))
+def test_one_entry_point_serves_every_name_of_a_package(install):
+    install("shades = plugin_dark", losses("dark", "darker"))
     assert gf.load_loss("darker").weight == 2.0
 
 
@@ -107,20 +104,48 @@ def test_a_broken_plugin_harms_no_other_and_is_named_with_its_reason(install):
     assert "\n" not in message
 
 
-def test_a_broken_plugin_that_is_asked_for_says_why(install):
+def test_a_broken_plugin_that_is_called_like_the_name_says_why(install):
     install("dark = plugin_dark", "import no_such_module_anywhere")
-    with pytest.raises(BrokenPlugin, match=r"'dark' cannot be loaded.*No module named 'no_such_module_anywhere'"):
+    with pytest.raises(
+        BrokenPlugin, match=r"'dark' cannot be loaded.*No module named 'no_such_module_anywhere'"
+    ) as found:
         gf.load_loss("dark")
+    assert isinstance(found.value.__cause__, ModuleNotFoundError), "with its traceback"
 
 
 @pytest.mark.parametrize(
-    "body", ["raise RuntimeError('in the hook')", "return ['not a mapping']", "return {'dark': 3 / 0}"]
+    "body",
+    [
+        "raise RuntimeError('in the hook')",
+        "raise SystemExit(3)",
+        "return ['not a mapping']",
+        "return {'dark': 3 / 0}",
+        "return {'dark': 3}",
+        "return {3: dict}",
+        "return {'[red]dark': dict}",
+        "return {'dark': gf.Entry(dict, None)}",
+        "return {'dark': gf.Entry(dict, 3)}",
+        "return {'dark': gf.Entry(dict, 'Dark', licence=3)}",
+        "return {'dark': gf.Entry(dict, 'Dark', needs='face')}",
+        "return {'dark': gf.Entry(dict, 'Dark', downloads=('a/b',))}",
+        "return {'dark': gf.Entry(dict, 'Dark', footprint=3)}",
+    ],
 )
-def test_a_hook_that_fails_is_guarded(install, body):
+def test_a_hook_that_fails_is_guarded(install, capsys, body):
     install("dark = plugin_dark", f"import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses():\n    {body}\n")
     with pytest.raises(BrokenPlugin, match="'dark' cannot be loaded"):
         gf.load_loss("dark")
-    assert registry.offers("solver")
+    assert registry.offers("solver") and main(["list"]) == 0
+    assert "The plugin 'dark' of plugin_dark could not be loaded" in capsys.readouterr().err
+
+
+def test_what_a_module_does_at_import_is_guarded_but_for_control_c(install):
+    install("dark = plugin_dark", "import sys; sys.exit('gone')")
+    with pytest.raises(BrokenPlugin, match="SystemExit: gone"):
+        gf.load_loss("dark")
+    install("light = plugin_light", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        gf.load_loss("dark")
 
 
 def test_a_hook_with_the_wrong_arguments_is_reported(install):
@@ -129,7 +154,7 @@ def test_a_hook_with_the_wrong_arguments_is_reported(install):
         gf.load_loss("dark")
 
 
-def test_a_missing_extra_comes_through_with_its_cure(install):
+def test_a_missing_extra_is_told_with_its_cure(install):
     source = """
 import guideflow as gf
 
@@ -138,7 +163,7 @@ def guideflow_losses():
     gf.require("no_such_module_anywhere", extra="face")
 """
     install("dark = plugin_dark", source)
-    with pytest.raises(MissingExtra, match=r"pip install 'guideflow\[face\]'"):
+    with pytest.raises(BrokenPlugin, match=r"pip install 'guideflow\[face\]'"):
         gf.load_loss("dark")
 
 
@@ -174,22 +199,47 @@ def test_options_are_read_from_the_signature():
     assert registry.options(lambda **kwargs: None) is None
 
 
-def test_a_recipe_tells_how_an_object_was_loaded(install):
-    solver = gf.load_solver("anchored", scale=0.5)
-    assert gf.recipe(solver) == {"name": "anchored", "options": {"scale": 0.5}}
-    assert gf.recipe(gf.Anchored(scale=0.5)) is None, "equal, but not loaded by name"
+SOLVERS = """
+import dataclasses
+import guideflow as gf
+
+@dataclasses.dataclass(frozen=True)
+class Sign(gf.ControlSolver):
+    '''Moves by the sign.'''
+
+    name = "sign"
+    step: float = 0.1
+
+    def move(self, problem, state):
+        return gf.Move.of_controls(-self.step * state.rollout.gradients[1:].sign())
+
+@gf.hookimpl
+def guideflow_solvers():
+    return {"sign": Sign}
+"""
+
+
+def test_an_object_tells_how_it_was_loaded_for_as_long_as_that_is_true(install):
     install("dark = plugin_dark", losses("dark"))
     loss = gf.load_loss("dark", mask=Path("a") / "b.png")
-    assert gf.recipe(loss) == {"name": "dark", "options": {"mask": str(Path("a/b.png"))}}
-    assert gf.recipe(gf.load_loss("dark", mask=object())) is None, "JSON cannot hold the option"
+    assert registry.config(loss) == {"name": "dark", "options": {"mask": str(Path("a/b.png"))}}
+    assert registry.config(copy.deepcopy(loss)) == registry.config(loss)
+    assert registry.config(gf.load_loss("dark", mask=object())) is None, "JSON cannot hold the option"
+    assert registry.config(type(loss)(mask=None)) is None, "made by hand"
+    sampler = gf.load_sampler("toy-linear", num_steps=2)
+    assert registry.config(sampler) == {"name": "toy-linear", "options": {"num_steps": 2}}
 
 
-def test_a_recipe_lives_no_longer_than_its_object():
-    solver = gf.load_solver("anchored")
-    key = id(solver)
-    assert key in registry._recipes
-    del solver
-    assert key not in registry._recipes
+def test_a_solver_tells_all_its_options_however_it_was_made_and_by_whom(install):
+    install("sign = plugin_sign", SOLVERS)
+    flowgrad = registry.config(gf.FlowGrad(scale=0.5))
+    assert flowgrad["name"] == "flowgrad" and flowgrad["options"]["scale"] == 0.5 and len(flowgrad["options"]) > 1
+    assert registry.config(gf.load_solver("flowgrad", scale=0.5)) == flowgrad
+    sign = type(gf.load_solver("sign"))
+    assert registry.config(sign()) == {"name": "sign", "options": {"step": 0.1}}
+    assert registry.config(dataclasses.replace(gf.load_solver("sign"), step=0.3))["options"] == {"step": 0.3}
+    assert registry.config(gf.Momentum(sign(0.2)))["options"]["solver"] == {"name": "sign", "options": {"step": 0.2}}
+    assert registry.config(gf.Momentum(type("Other", (sign,), {})())) is None, "nothing loads what is inside"
 
 
 def test_require_names_the_command_only_for_what_is_missing(install):
@@ -249,31 +299,24 @@ def test_every_named_factory_of_guideflow_can_be_imported():
 
 
 def test_every_kind_has_its_hook():
-    assert set(registry.HOOKS.values()) == {name for name in vars(hookspecs) if name.startswith("guideflow_")}
+    assert set(registry.HOOKS.values()) == {name for name in vars(hooks) if name.startswith("guideflow_")}
 
 
-@pytest.mark.parametrize("kind", ["sampler", "loss", "solver"])
-def test_every_first_party_entry_has_a_namesake_entry_point_and_a_summary(kind):
-    points = {plugin.name for plugin in gf.plugins() if plugin.distribution == "guideflow"}
-    for offer in registry.offers(kind):
-        assert offer.name in points, f"{offer.name} is found by the slow way only"
-        assert offer.entry.summary
-        if offer.entry.extra:
-            tomllib = pytest.importorskip("tomllib")
-            project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-            assert offer.entry.extra in project["optional-dependencies"]
+def test_every_first_party_entry_has_a_summary_and_an_extra_that_exists():
+    extras = metadata.metadata("guideflow").get_all("Provides-Extra")
+    for offer in (offer for kind in registry.HOOKS for offer in registry.offers(kind)):
+        assert offer.entry.summary and (offer.entry.extra or extras[0]) in extras
 
 
-@dataclass
-class Unweakable:
-    """Cannot be referenced weakly."""
+def test_an_object_that_takes_no_attribute_has_no_config(install):
+    hook = "import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses():\n    return {'slot': lambda: len}\n"
+    install("slot = plugin_slot", hook)
+    assert registry.config(gf.load_loss("slot")) is None
 
-    __slots__ = ()
 
-
-def test_objects_that_cannot_be_watched_have_no_recipe(install):
-    install(
-        "slot = plugin_slot",
-        "import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses():\n    return {'slot': int}\n",
-    )
-    assert gf.recipe(registry._load("loss", "slot", {})) is None
+@pytest.mark.parametrize(("kind", "plural"), [("sampler", "samplers"), ("loss", "losses"), ("solver", "solvers")])
+def test_what_a_factory_makes_is_of_its_kind(install, kind, plural):
+    hook = f"import guideflow as gf\n@gf.hookimpl\ndef guideflow_{plural}():\n    return {{'odd': int}}\n"
+    install("odd = plugin_odd", hook)
+    with pytest.raises(BrokenPlugin, match=f"The {kind} 'odd' is made as a int. Expected"):
+        getattr(gf, f"load_{kind}")("odd")

@@ -7,13 +7,14 @@ import torch
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument
+from guideflow.sampler import Row
 from problems import linear, mixture, problem
 
 
 def test_schedule_fills_in_what_follows_from_the_rest() -> None:
     schedule = gf.Schedule(times=(999, 499), state=(2.0, 1.5), output=(-1.0, -0.5))
-    assert schedule.num_steps == 2 and schedule.times == (999.0, 499.0)
-    assert schedule.noise == (0.0, 0.0) and schedule.control == (1.0, 1.0) and schedule.end_times == (499.0, 0.0)
+    assert len(schedule) == 2 and schedule.times == (999.0, 499.0)
+    assert schedule.noise == (0.0, 0.0) and schedule.gain == (1.0, 1.0) and schedule.end_times == (499.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ def test_schedule_fills_in_what_follows_from_the_rest() -> None:
     [
         ({"times": ()}, "at least one"),
         ({"state": (1.0,)}, "1 values for `state` and 2"),
-        ({"control": (1.0,) * 3}, "3 values for `control`"),
+        ({"gain": (1.0,) * 3}, "3 values for `gain`"),
         ({"output": (1.0, float("nan"))}, "finite"),
         ({"init_scale": 0.0}, "init_scale"),
         ({"init_scale": float("inf")}, "init_scale"),
@@ -39,7 +40,7 @@ def test_step_is_the_affine_formula() -> None:
     row = sampler.schedule
     for k in range(3):
         noise = task.noise.steps[k]
-        f = sampler.predict(task.z0, row.times[k], task.condition)
+        f = sampler.predict(task.z0, row[k], task.condition)
         expected = row.state[k] * task.z0 + row.output[k] * f + (0 if noise is None else row.noise[k] * noise)
         torch.testing.assert_close(sampler.step(k, task.z0, task.condition, noise), expected, rtol=0, atol=0)
     assert sampler.stochastic == (True, True, False) and linear().stochastic == (False,) * 3
@@ -47,8 +48,8 @@ def test_step_is_the_affine_formula() -> None:
 
 def test_half_precision_network_does_not_make_the_state_half() -> None:
     class Half(type(linear())):  # type: ignore[misc]
-        def predict(self, z: Any, t: float, condition: Any) -> Any:
-            return super().predict(z, t, condition).half()
+        def predict(self, z: Any, row: Row, condition: Any) -> Any:
+            return super().predict(z, row, condition).half()
 
     sampler = Half(num_steps=2, size=6)
     task = problem(sampler, lambda x: x.square().flatten(1).mean(1))

@@ -9,28 +9,8 @@ import torch
 
 import guideflow as gf
 from guideflow import images
-from guideflow._batched import to_tensors
 from guideflow.errors import CannotResume, FolderInUse
-from problems import SOLVERS, Distance, linear, mixture, target
-
-
-def solve(sampler: Any, iterations: int, **options: Any) -> gf.Solution:
-    loss = Distance(target(sampler)) + 0.1 * gf.as_loss(lambda x: x.square().flatten(1).mean(1), "size")
-    options = {"prompt": ["red", "blue"], "seed": [0, 1], **options}
-    return gf.solve(sampler, loss, max_iterations=iterations, **options)
-
-
-def assert_same(one: gf.Solution, two: gf.Solution) -> None:
-    """Compare everything but the clock, bit for bit."""
-    for part in ("state", "best", "kept"):
-        ours, theirs = to_tensors(getattr(one, part)), to_tensors(getattr(two, part))
-        assert ours.keys() == theirs.keys()
-        for name, value in ours.items():
-            assert torch.equal(value, theirs[name]), f"{part}.{name}"
-    assert list(one.history) == list(two.history)
-    assert all(torch.equal(column, two.history[name]) for name, column in one.history.items())
-    assert one.result == two.result and torch.equal(one.unguided, two.unguided)
-    assert one.stats["network_evaluations"] == two.stats["network_evaluations"]
+from problems import SOLVERS, Distance, assert_same, linear, mixture, solve, target
 
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
@@ -60,13 +40,13 @@ def test_resume_restores_what_had_stopped(tmp_path: Path) -> None:
     assert_same(gf.resume(tmp_path, max_iterations=40, sampler=sampler, loss=whole.problem.loss), whole)
 
 
-def test_resume_from_recipes_alone(tmp_path: Path) -> None:
+def test_resume_from_configs_alone(tmp_path: Path) -> None:
     sampler = gf.load_sampler("toy-mixture", size=8, num_steps=2)
     part = gf.solve(sampler, Distance(target(sampler).float()), solver="flowgrad", max_iterations=2)
     part.save(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["recipes"]["sampler"] == {"name": "toy-mixture", "options": {"size": 8, "num_steps": 2}}
-    assert manifest["recipes"]["loss"] is None and manifest["recipes"]["solver"]["name"] == "flowgrad"
+    assert manifest["configs"]["sampler"] == {"name": "toy-mixture", "options": {"size": 8, "num_steps": 2}}
+    assert manifest["configs"]["loss"] is None and manifest["configs"]["solver"]["name"] == "flowgrad"
     with pytest.raises(CannotResume, match=r"gf\.resume\(\.\.\., loss=loss\)"):
         gf.resume(tmp_path, max_iterations=4)
     resumed = gf.resume(tmp_path, max_iterations=4, loss=Distance(target(sampler).float()))
@@ -93,7 +73,8 @@ def test_load_gives_back_what_was_saved(tmp_path: Path) -> None:
     solution.save(tmp_path)
     loaded = gf.Solution.load(tmp_path)
     assert_same(loaded, solution)
-    assert loaded.settings == solution.settings and loaded.solver == solution.solver and loaded.problem is None
+    assert loaded.settings == solution.settings and loaded.settings.run == solution.settings.run
+    assert loaded.solver is None and loaded.problem is None and loaded.configs == solution.configs
     assert torch.equal(loaded.references[0], solution.references[0])
 
 
@@ -155,6 +136,26 @@ def test_manifest_cannot_make_save_remove_files_elsewhere(tmp_path: Path) -> Non
     (tmp_path / "out/manifest.json").write_text(json.dumps(manifest))
     solution.save(tmp_path / "out")
     assert victim.read_text() == "precious"
+
+
+def test_manifest_cannot_make_load_read_files_elsewhere(tmp_path: Path) -> None:
+    solve(mixture(), 2).save(tmp_path / "theirs")
+    solve(mixture(), 1).save(tmp_path / "out")
+    elsewhere = next((tmp_path / "theirs").glob("*.safetensors"))
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    for name in (f"../theirs/{elsewhere.name}", str(elsewhere)):
+        (tmp_path / "out/manifest.json").write_text(json.dumps(manifest | {"tensors": name}))
+        with pytest.raises(CannotResume, match="no file of that folder"):
+            gf.Solution.load(tmp_path / "out")
+
+
+def test_another_format_is_refused_with_the_version_that_reads_it(tmp_path: Path) -> None:
+    solve(mixture(), 1).save(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    old = manifest | {"format": 1, "versions": {"guideflow": "0.0.1"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+    with pytest.raises(CannotResume, match=r"format 1; this guideflow reads 2.*guideflow 0\.0\.1"):
+        gf.Solution.load(tmp_path)
 
 
 @pytest.mark.parametrize("sampler", [mixture(), linear()], ids=["pictures", "vectors"])

@@ -24,7 +24,9 @@ def test_network_is_the_score_of_the_mixture(family: str) -> None:
         noise_mean = -noise * torch.autograd.grad(density.sum(), z)[0]
         clean_mean = (z.detach() - noise * noise_mean) / signal
         expected = clean_mean - noise_mean if family == "flow" else noise_mean
-        torch.testing.assert_close(sampler.predict(z.detach(), t, condition), expected, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(
+            sampler.predict(z.detach(), sampler.schedule[0]._replace(time=t), condition), expected, rtol=1e-8, atol=1e-8
+        )
 
 
 @pytest.mark.parametrize("family", ["ddim", "ancestral", "flow"])
@@ -59,7 +61,7 @@ def test_ddim_schedule_has_the_known_coefficients_of_stable_diffusion() -> None:
     assert schedule.times == (999.0, 749.0, 499.0, 249.0)
     assert schedule.state == pytest.approx((3.48579, 2.21445, 1.55965, 1.21625), rel=1e-5)
     assert schedule.output == pytest.approx((-2.50638, -1.30094, -0.75584, -0.66376), rel=1e-4)
-    assert schedule.control == pytest.approx((0.71903, 0.58748, 0.48462, 0.54574), rel=1e-4)
+    assert schedule.gain == pytest.approx((0.71903, 0.58748, 0.48462, 0.54574), rel=1e-4)
 
 
 def test_linear_flow_is_its_matrix_power() -> None:
@@ -92,9 +94,9 @@ def test_loaded_by_name_they_give_pictures(name: str) -> None:
 
 
 def test_bad_options_are_named() -> None:
-    with pytest.raises(InvalidArgument, match="dtype = 'float16'"):
+    with pytest.raises(InvalidArgument, match="dtype='float16'"):
         ToyLinear(dtype="float16")
-    with pytest.raises(InvalidArgument, match="num_steps = 0"):
+    with pytest.raises(InvalidArgument, match="num_steps=0"):
         ToyLinear(num_steps=0)
     with pytest.raises(InvalidArgument, match="deviation"):
         ToyMixture(deviation=0.0)

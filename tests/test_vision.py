@@ -1,4 +1,6 @@
-"""What losses that look through a network share: reading references, preparing pictures, freezing networks."""
+"""What losses that look through a network share: reading references, preparing images, freezing networks."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,24 +8,25 @@ from torch import nn
 
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import save_image
-from guideflow.vision import Preparation, freeze, one_of, precision, read_pictures, resize
+from guideflow.losses.networks import freeze, precision
+from guideflow.losses.vision import Preparation, given, read_images, resize
 
 NOISE = torch.rand(2, 3, 12, 18, generator=torch.Generator().manual_seed(0))
 
 
 def test_pictures_come_from_files_and_tensors_of_any_size(tmp_path):
     path = save_image(tmp_path / "a.png", NOISE[:1])
-    pictures = read_pictures([path, str(path), NOISE[0, :, :5].half(), NOISE.double()])
+    pictures = read_images([path, str(path), NOISE[0, :, :5].half(), NOISE.double()])
     assert [one.shape[1:] for one in pictures] == [(12, 18)] * 2 + [(5, 18)] + [(12, 18)] * 2
     assert [one.dtype for one in pictures] == [torch.float32] * 3 + [torch.float64] * 2
-    assert len(read_pictures(NOISE)) == 2 and len(read_pictures(NOISE[0])) == 1
-    assert not read_pictures(NOISE.clone().requires_grad_())[0].requires_grad
+    assert len(read_images(NOISE)) == 2 and len(read_images(NOISE[0])) == 1
+    assert not read_images(NOISE.clone().requires_grad_())[0].requires_grad
 
 
 @pytest.mark.parametrize("given", [[], NOISE * 2 - 1, NOISE[:, :1], "missing.png"])
 def test_what_is_no_picture_is_refused(given):
     with pytest.raises(InvalidImage):
-        read_pictures(given)
+        read_images(given)
 
 
 def test_pictures_of_the_right_size_are_only_normalised():
@@ -52,11 +55,12 @@ def test_shrinking_does_not_alias():
 
 
 def test_changes_are_checked():
-    assert Preparation().changed(8, [0.1] * 3, [0.2] * 3) == Preparation((8, 8), (0.1,) * 3, (0.2,) * 3)
-    assert Preparation((4, 4)).changed() == Preparation((4, 4))
+    changed = replace(Preparation(), **given(8, [0.1] * 3, [0.2] * 3))
+    assert changed == Preparation((8, 8), (0.1,) * 3, (0.2,) * 3)
+    assert replace(changed, **given()) == changed
     for options in ({"size": 0}, {"size": (1, 2, 3)}, {"mean": [0.5]}, {"std": [1, 1, 0]}):
         with pytest.raises(InvalidArgument, match=next(iter(options))):
-            Preparation().changed(**options)
+            given(**options)
 
 
 def test_networks_are_frozen_in_float32_unless_they_are_in_float64():
@@ -65,9 +69,3 @@ def test_networks_are_frozen_in_float32_unless_they_are_in_float64():
         frozen = freeze(network.to(dtype).train())
         assert precision(frozen) == expected and next(frozen.parameters()).dtype == expected
         assert not frozen.training and not any(one.requires_grad for one in frozen.parameters())
-
-
-def test_words_are_checked():
-    one_of("combine", "mean", ("mean", "best"))
-    with pytest.raises(InvalidArgument, match=r"combine='max'.*'mean', 'best'"):
-        one_of("combine", "max", ("mean", "best"))

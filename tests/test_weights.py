@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import guideflow as gf
-from guideflow import discovery
+from guideflow import registry
 from guideflow.__main__ import main
-from guideflow.weights import Download, Footprint, hub_cache
+from guideflow.registry.weights import Download, Footprint, hub_cache
 
 FILES = ("unet/diffusion_pytorch_model*.safetensors", "vae/*.safetensors")
 
@@ -91,13 +91,12 @@ def test_memory_of_every_gradient_mode():
 
 
 def test_sizes_of_the_bases_are_those_of_their_parameters():
-    from guideflow_diffusers.sizes import denoiser, footprint, whole
+    from guideflow_diffusers.sizes import checkpoint_download, footprint
 
     assert footprint("SD 1.5", steps=4).bytes("float32")[0] == pytest.approx(4.27e9, rel=0.01)
     assert footprint("SDXL", steps=4, evaluations=2).lines()[0].startswith("float32: weights 13.9 GB")
-    assert whole("a/b", "SDXL", half=True).size == pytest.approx(6.94e9, rel=0.01)
-    assert "text_encoder_2/model.v0-fix*.safetensors" in whole("a/b", "SDXL", variant="v0-fix").files
-    assert denoiser("a/b", "SD 1.5", "x.safetensors", half=True).size == pytest.approx(1.72e9, rel=0.01)
+    assert checkpoint_download("a/b", "SDXL", half=True).size == pytest.approx(6.94e9, rel=0.01)
+    assert "text_encoder_2/model.v0-fix*.safetensors" in checkpoint_download("a/b", "SDXL", variant="v0-fix").files
 
 
 @pytest.fixture
@@ -112,8 +111,8 @@ def sampler(monkeypatch, cache):
         downloads=(Download("a/b", FILES, 4.27e9),),
         footprint=Footprint(weights=1e9, step=1e8, steps=4, image="512x512"),
     )
-    plugin = discovery.Plugin("drawer", "drawer", "drawers", "1.0")
-    offer = discovery.Offer("sampler", "drawer", entry, plugin)
+    plugin = registry.Plugin("drawer", "drawer", "drawers", "1.0")
+    offer = registry.Offer("sampler", "drawer", entry, plugin)
     monkeypatch.setattr("guideflow.registry.offers", lambda kind: (offer,) if kind == "sampler" else ())
     return entry
 

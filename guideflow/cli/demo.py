@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 import guideflow as gf
-from guideflow.registry import require
+from guideflow._require import require
 
 PROMPT = "a smiling person with a yellow t-shirt, purple background"
 SEEDS = (0, 1, 2, 3)
@@ -21,11 +21,7 @@ _INK, _BLUE = "#30343b", "#2f6db5"
 
 
 def demo(out: Path) -> None:
-    """Guide four seeds to each of three bundled portraits, print how alike they became, and draw `demo.png`.
-
-    Arguments:
-        out: Folder to write `demo.png` to; made if missing.
-    """
+    """Guide four seeds to each of three bundled portraits, print how alike they became, and draw `demo.png`."""
     avatars = require("guideflow_avatars", extra="diffusers")
     judges = require("guideflow_avatars.judges", extra="diffusers")
     require("matplotlib", extra="plot")  # asked for before the work, not after it
@@ -34,19 +30,13 @@ def demo(out: Path) -> None:
     seeds = ", ".join(map(str, SEEDS))
     console.print(f"[bold]{PROMPT}[/bold]\nseeds {seeds}, guided to {', '.join(PEOPLE)}\n")
     sampler = gf.load_sampler("avatars-perflow")
-    solutions = {}
+    solutions, scores = dict[str, gf.Solution](), dict[str, dict[str, tuple[float, float]]]()
     for name in PEOPLE:
-        loss = gf.load_loss("avatars-identity", reference=avatars.portrait(name))
-        solutions[name] = gf.solve(
-            sampler,
-            loss,
-            prompt=PROMPT,
-            seed=SEEDS,
-            max_iterations=ITERATIONS,
-            callback=gf.callbacks.ProgressBar(),
-        )
+        loss, bar = gf.load_loss("avatars-identity", reference=avatars.portrait(name)), gf.callbacks.ProgressBar()
+        solution = gf.solve(sampler, loss, prompt=PROMPT, seed=SEEDS, max_iterations=ITERATIONS, callback=bar)
+        solutions[name], scores[name] = solution, _scores(judges, loss, solution)
     console.print()
-    console.print(_table({name: _scores(judges, _loss_of(solution), solution) for name, solution in solutions.items()}))
+    console.print(_table(scores))
     console.print(
         "guidance: cosine to the portrait, by the network that steered\n"
         "judge: the same, by a network that did not\n"
@@ -56,12 +46,6 @@ def demo(out: Path) -> None:
     path = out / "demo.png"
     _figure(solutions).savefig(path, dpi=110)
     console.print(f"Open [bold]{path}[/bold]", soft_wrap=True)
-
-
-def _loss_of(solution: gf.Solution) -> Any:
-    """Return the loss that a fresh solution was guided by."""
-    assert solution.problem is not None  # only a solution read from disk has none
-    return solution.problem.loss
 
 
 @torch.no_grad()

@@ -10,20 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from guideflow import registry
-from guideflow.errors import InvalidArgument, UnknownPlugin
+from guideflow.errors import InvalidArgument
 
 _PLURAL = {"samplers": "sampler", "losses": "loss", "solvers": "solver"}
 
 
 def show_list(kind: str) -> None:
-    """Print the names that can be loaded.
-
-    Arguments:
-        kind: `"samplers"`, `"losses"`, `"solvers"`, or empty for all.
-
-    Raises:
-        InvalidArgument: For another kind.
-    """
+    """Print the names of the samplers, losses or solvers that can be loaded; of all if `kind` is empty."""
     if kind and kind not in _PLURAL:
         raise InvalidArgument(f"There is nothing called {kind!r} to list. Type samplers, losses or solvers.")
     console = Console()
@@ -44,62 +37,46 @@ def _table(title: str, offers: tuple[registry.Offer, ...]) -> Table:
     table.add_column()
     for offer in offers:
         facts = _facts(offer.entry)
-        table.add_row(offer.name, escape(offer.entry.summary) + (f"\n[dim]{escape(facts)}[/]" if facts else ""))
+        table.add_row(escape(offer.name), escape(offer.entry.summary) + (f"\n[dim]{escape(facts)}[/]" if facts else ""))
     if not offers:
         table.add_row("none installed", "")
     return table
 
 
 def _facts(entry: registry.Entry) -> str:
-    """Base, steps, whereabouts and licence of the weights, as far as an entry says."""
     steps = "" if not entry.steps else f"{entry.steps} step" + ("" if entry.steps == "1" else "s")
     return "; ".join(filter(None, (entry.base, steps, entry.weights, entry.licence)))
 
 
 def show_info(name: str) -> None:
-    """Print what a name stands for, once for each kind that has it.
-
-    Arguments:
-        name: As `show_list` prints it.
-
-    Raises:
-        UnknownPlugin: If nothing has the name.
-    """
-    console = Console()
+    """Print what a name stands for, once for each kind that has it."""
     found = [offer for kind in registry.HOOKS for offer in registry.offers(kind) if offer.name == name]
     if not found:
-        _explain(name)
+        raise registry.not_found(name, *registry.HOOKS)
     for offer in found:
-        _show(console, offer)
-
-
-def _explain(name: str) -> None:
-    """Raise the most helpful error about a name that nothing has."""
-    for plugin, reason in registry.broken().items():
-        if plugin.name == name:
-            raise UnknownPlugin(f"The plugin {name!r} of {plugin.distribution} could not be loaded: {reason}.")
-    known = [offer.name for kind in registry.HOOKS for offer in registry.offers(kind)]
-    raise UnknownPlugin(registry.unknown("sampler, loss or solver", name, known))
+        _show(Console(), offer)
 
 
 def _show(console: Console, offer: registry.Offer) -> None:
-    entry = offer.entry
+    entry, factory = offer.entry, offer.entry.resolve()
     console.print(f"[bold cyan]{offer.name}[/], a {offer.kind} of {offer.plugin.distribution} {offer.plugin.version}")
     console.print(f"  {escape(entry.summary)}")
-    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column()
-    facts.add_row("licence", entry.licence or "no weights of its own")
-    facts.add_row("needs", ", ".join(entry.needs) or "nothing")
-    if entry.base:
-        facts.add_row("base", escape(entry.base))
-    if entry.steps:
-        facts.add_row("steps", escape(entry.steps))
-    if entry.extra:
-        facts.add_row("install", escape(f"pip install 'guideflow[{entry.extra}]'"))
-    _add_weights(facts, entry)
-    console.print(facts)
-    factory = entry.resolve()
+    downloads = [f"{part}, {'present' if part.present() else 'to download'}" for part in entry.downloads or ()]
+    facts = {
+        "licence": entry.licence or "no weights of its own",
+        "needs": ", ".join(entry.needs) or "nothing",
+        "base": entry.base,
+        "steps": entry.steps,
+        "install": entry.extra and f"pip install 'guideflow[{entry.extra}]'",
+        "weights": "included" if entry.downloads == () else "\n".join(downloads),
+        "memory": entry.footprint and "\n".join(entry.footprint.lines()),
+    }
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    for fact, text in facts.items():
+        if text:
+            table.add_row(fact, escape(text))
+    console.print(table)
     options = registry.options(factory)
     if options is None:
         console.print("  options: not told by its signature\n")
@@ -108,29 +85,14 @@ def _show(console: Console, offer: registry.Offer) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 4))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold", max_width=30)
-    table.add_column()
     texts = _described(factory)
     for option in options:
-        default = "required" if option.default is None else option.default
-        table.add_row(
-            option.name, escape(f"{_short(option.type)} = {default}".lstrip(" =")), escape(texts.get(option.name, ""))
-        )
+        value = f"{_short(option.type)} = {'required' if option.default is None else option.default}".lstrip(" =")
+        table.add_row(option.name, escape(value), escape(texts.get(option.name, "")))
     console.print(table)
     required = ",".join(f"{option.name}=..." for option in options if option.default is None)
-    console.print(
-        f"  use: guideflow run --{offer.kind} {offer.name}{':' + required if required else ''} ...\n", highlight=False
-    )
-
-
-def _add_weights(facts: Table, entry: registry.Entry) -> None:
-    """Say what is downloaded, and how much memory is needed."""
-    for i, download in enumerate(entry.downloads or ()):
-        where = "present" if download.present() else "to download"
-        facts.add_row("" if i else "weights", escape(f"{download}, {where}"))
-    if entry.downloads == ():
-        facts.add_row("weights", "included")
-    for i, line in enumerate(entry.footprint.lines() if entry.footprint else ()):
-        facts.add_row("" if i else "memory", escape(line))
+    typed = f"{offer.name}:{required}" if required else offer.name
+    console.print(f"  use: guideflow run --{offer.kind} {typed} ...\n", highlight=False)
 
 
 def _short(annotation: str) -> str:

@@ -10,22 +10,11 @@ import typer
 from guideflow.cli import options
 from guideflow.errors import GuideflowError
 
-app = typer.Typer(
-    name="guideflow",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(name="guideflow", add_completion=False, pretty_exceptions_enable=False)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command; what the user can mend becomes one line on standard error.
-
-    Arguments:
-        arguments: What follows `guideflow`.
-
-    Returns:
-        The exit code: 0, 2 for what the user can mend, 130 after Ctrl-C.
-    """
+    """Run a command; return 0, 130 after Ctrl-C, or 2 for what the user can mend, told in a line on standard error."""
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="guideflow", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -61,26 +50,35 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("
 def run_command(
     sampler: options.SamplerOption = None,
     loss: options.LossOption = None,
-    solver: options.SolverOption = "auto",
+    solver: options.SolverOption = None,
     prompt: options.PromptOption = None,
     negative_prompt: options.NegativePromptOption = None,
     seed: options.SeedOption = None,
     iterations: options.IterationsOption = None,
-    gradients: options.GradientsOption = None,
+    candidates: options.CandidatesOption = None,
+    gradient_mode: options.GradientModeOption = None,
     out: options.OutOption = Path("out"),
     resume: options.ResumeOption = False,
 ) -> int:
-    """Guide a sampler with losses, and save pictures, history and everything needed to go on.
+    """Guide a sampler with losses, and save images, history and everything needed to go on.
 
     For example: guideflow run --sampler avatars-perflow --loss avatars-identity:reference=me.png
     --prompt "a smiling person" --seed 0 --seed 1 --out me
     """
     from guideflow.cli.run import resume_saved, solve_new
 
+    settings = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "seed": seed,
+        "candidates": candidates,
+        "gradient_mode": gradient_mode,
+    }
     if not resume:
-        return solve_new(sampler, loss or [], solver, prompt, negative_prompt, seed, iterations, out, gradients)
-    given = {"--sampler": sampler, "--loss": loss, "--prompt": prompt, "--seed": seed, "--gradients": gradients}
-    return resume_saved(out, iterations, [name for name, value in given.items() if value], loss or [])
+        return solve_new(sampler, loss or [], solver, out, max_iterations=iterations, **settings)
+    new = {"sampler": sampler, "loss": loss, "solver": solver, **settings}
+    given = [f"--{name.replace('_', '-')}" for name, value in new.items() if value]
+    return resume_saved(out, iterations, given, loss or [])
 
 
 @app.command("list")

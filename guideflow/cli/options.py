@@ -9,27 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from guideflow import registry
-from guideflow._file_names import is_file, split_name
 from guideflow.errors import GuideflowError, InvalidArgument
+from guideflow.registry.entries import FILE_NAME, is_file
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}
 
-SamplerOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...", show_default=False)]
+SamplerOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...")]
 LossOption = Annotated[
     list[str] | None,
-    typer.Option(
-        help="NAME:key=value,... or WEIGHT*NAME:...; NAME may be path/to/file.py:Name; repeat to add losses.",
-        show_default=False,
-    ),
+    typer.Option(help="NAME:key=value,... or WEIGHT*NAME:...; NAME may be path/to/file.py:Name; repeat to add losses."),
 ]
-SolverOption = Annotated[str, typer.Option(help="NAME or NAME:key=value,...")]
-PromptOption = Annotated[
-    list[str] | None, typer.Option(help="Once for all images, or repeat: one per image.", show_default=False)
-]
-NegativePromptOption = Annotated[
-    list[str] | None, typer.Option(help="What the image should not show; as --prompt.", show_default=False)
-]
+SolverOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...", show_default="auto")]
+PromptOption = Annotated[list[str] | None, typer.Option(help="Once for all images, or repeat: one per image.")]
+NegativePromptOption = Annotated[list[str] | None, typer.Option(help="What the image should not show; as --prompt.")]
 SeedOption = Annotated[
     list[int] | None,
     typer.Option(help="Repeat for several images.", metavar="INTEGER", show_default="0", min=0, max=2**63 - 1),
@@ -37,10 +30,13 @@ SeedOption = Annotated[
 IterationsOption = Annotated[
     int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="20", min=0)
 ]
-GradientsOption = Annotated[
+CandidatesOption = Annotated[
+    int | None, typer.Option(help="Noises to choose each image's start from, by the loss.", show_default="1", min=1)
+]
+GradientModeOption = Annotated[
     str | None,
     typer.Option(
-        help="full (fastest), windowed, checkpointed (least memory) or auto (what fits); the pictures are the same.",
+        help="full (fastest), windowed, checkpointed (least memory) or auto (what fits); the images are the same.",
         show_default="full",
     ),
 ]
@@ -49,73 +45,56 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run
 
 
 def load(kind: str, text: str) -> Any:
-    """Load what NAME:key=value,... stands for.
-
-    Arguments:
-        kind: `"sampler"`, `"loss"` or `"solver"`.
-        text: As typed.
-
-    Returns:
-        The object.
-
-    Raises:
-        InvalidArgument: If the options are not of the form key=value, or the factory refuses them.
-        GuideflowError: As `load_sampler`, `load_loss` and `load_solver` do.
-    """
+    """Load the "sampler", "loss" or "solver" that NAME:key=value,... stands for."""
     name, rest = split_name(text)
-    factory = registry.find(kind, name).entry.resolve()
-    given = parse_options(rest, factory)
-    loader = {"sampler": registry.load_sampler, "loss": registry.load_loss, "solver": registry.load_solver}[kind]
+    given = parse_options(rest, registry.factory(kind, name))
     try:
-        return loader(name, **given)
+        return getattr(registry, f"load_{kind}")(name, **given)
     except GuideflowError:
         raise
-    except (TypeError, ValueError) as error:
-        shown = ", ".join(f"{key}={value!r}" for key, value in given.items())
+    except Exception as error:  # what a plugin may raise is not ours to know
+        shown = ", ".join(f"{key}={value!r}" for key, value in given.items()) or "no options"
         hint = "" if is_file(name) else f" See `guideflow info {name}`."
-        raise InvalidArgument(
-            f"The {kind} {name!r} cannot be made with {shown or 'no options'}: {error}.{hint}"
-        ) from error
+        why = str(error) or type(error).__name__
+        raise InvalidArgument(f"The {kind} {name!r} cannot be made with {shown}: {why}.{hint}") from error
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Split what was typed into a name and its options: `NAME:options` or `path/to/file.py:Name:options`."""
+    found = re.fullmatch(f"({FILE_NAME.pattern})(?::(.*))?", text, re.DOTALL)
+    if found:
+        return found[1], found[4] or ""
+    name, _, options = text.partition(":")
+    return name.strip(), options
 
 
 def load_losses(texts: list[str]) -> Any:
-    """Load and add [WEIGHT*]NAME:key=value,... of each text.
+    """Load and add [WEIGHT*]NAME:key=value,... of each text, at least one."""
+    from guideflow.losses.base import as_sum
 
-    Arguments:
-        texts: As typed, at least one.
-
-    Returns:
-        One loss.
-    """
-    return sum(_weighted(text) for text in texts)
-
-
-def _weighted(text: str) -> Any:
-    from guideflow.loss import as_sum
-
-    weight = _WEIGHT.match(text)
-    if weight is None and "*" in text.partition(":")[0]:
-        raise InvalidArgument(f"Got --loss {text!r}. Expected a number before the *, as in 0.5*style:reference=a.png.")
-    loss = load("loss", text[weight.end() :] if weight else text)
-    return float(weight[1]) * as_sum(loss) if weight else as_sum(loss)
+    total: Any = 0
+    for text in texts:
+        weight = _WEIGHT.match(text)
+        if weight is None and "*" in text.partition(":")[0]:
+            raise InvalidArgument(
+                f"Got --loss {text!r}. Expected a number before the *, as in 0.5*style:reference=a.png."
+            )
+        loss = as_sum(load("loss", text[weight.end() :] if weight else text))
+        total += float(weight[1]) * loss if weight else loss
+    return total
 
 
 def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
     """Read key=value,key=value. A part without = belongs to the value before it, so paths may hold commas.
 
-    Arguments:
-        text: What follows NAME: as typed.
-        factory: Tells by its annotations which values stay text.
-
-    Returns:
-        The options.
-
-    Raises:
-        InvalidArgument: If the text does not begin with key=.
+    A solver inside a solver is written by its name: `momentum:solver=anchored`, and with options in brackets where
+    there are several, `momentum:solver=(anchored:scale=2,gain=unit),beta=0.8`.
+    The annotations of the factory tell which values stay text.
     """
     parts: list[str] = []
     for part in text.split(",") if text else []:
-        if re.match(r"\s*[A-Za-z_]\w*\s*=", part):
+        inside = bool(parts) and "=(" in parts[-1] and parts[-1].count("(") > parts[-1].count(")")
+        if not inside and re.match(r"\s*[A-Za-z_]\w*\s*=", part):
             parts.append(part)
         elif parts:
             parts[-1] += f",{part}"
@@ -127,27 +106,19 @@ def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def parse_value(text: str, type: str = "") -> Any:
-    """Read a number, true, false, none, a JSON list, or else text.
+    """Read a number, true, false, none, a JSON list, or else text; `type` is the annotation of the option.
 
-    Arguments:
-        text: As typed.
-        type: The option's annotation; a number stays text where text is expected.
-
-    Returns:
-        The value.
+    A number stays text where text is expected, and a name is loaded where a solver is.
     """
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
+    if re.search(r"Solver\b", type):
+        return load("solver", text.removeprefix("(").removesuffix(")") if text.startswith("(") else text)
     if re.search(r"\b(str|Path|PathLike)\b", type) and not re.search(r"\b(int|float)\b", type):
         return text
-    for number in (int, float):
+    for read in (int, float, json.loads) if text.startswith("[") else (int, float):
         try:
-            return number(text)
+            return read(text)
         except ValueError:
             continue
-    if text.startswith("["):
-        try:
-            return json.loads(text)
-        except ValueError:
-            pass
     return text

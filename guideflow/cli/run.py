@@ -10,20 +10,11 @@ from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.solution import Result, Solution
 
 INTERRUPTED = 130
+MORE = 20  # iterations to go on by, as suggested
 
 
-def solve_new(
-    sampler: str | None,
-    losses: list[str],
-    solver: str,
-    prompts: list[str] | None,
-    negative_prompts: list[str] | None,
-    seeds: list[int] | None,
-    iterations: int | None,
-    out: Path,
-    gradients: str | None = None,
-) -> int:
-    """Solve anew, save and show. Arguments are as typed; the exit code is returned."""
+def solve_new(sampler: str | None, losses: list[str], solver: str | None, out: Path, **options: Any) -> int:
+    """Solve anew, save and show. Arguments are as typed, options those of `solve`; the exit code is returned."""
     import guideflow as gf
 
     if sampler is None or not losses:
@@ -33,34 +24,26 @@ def solve_new(
         )
     _refuse_used(out)
     # Cheap and most likely mistyped first: a solver and the losses' references load before the sampler's weights.
-    made_solver, made_loss = load("solver", solver), load_losses(losses)
-    solution = gf.solve(
-        load("sampler", sampler),
-        made_loss,
-        prompt=prompts or "",
-        negative_prompt=negative_prompts,
-        seed=seeds or 0,
-        solver=made_solver,
-        max_iterations=20 if iterations is None else iterations,
-        gradients=gradients or "full",
-        callback=gf.callbacks.ProgressBar(),
-    )
-    return _finish(solution, out)
+    if solver is not None:
+        options["solver"] = load("solver", solver)
+    loss = load_losses(losses)
+    options = {name: value for name, value in options.items() if value is not None}
+    return _finish(gf.solve(load("sampler", sampler), loss, callback=gf.callbacks.ProgressBar(), **options), out)
 
 
 def resume_saved(out: Path, iterations: int | None, also_given: list[str], losses: list[str]) -> int:
     """Go on with a saved run, save and show; the exit code is returned. A loss from a file has to be given again."""
     import guideflow as gf
-    from guideflow._recipes import names_a_file
+    from guideflow.storage import names_a_file
 
     saved = Solution.load(out) if also_given in ([], ["--loss"]) else None
-    if saved is None or (losses and not names_a_file(saved.recipes["loss"])):
+    if saved is None or (losses and not names_a_file(saved.configs["loss"])):
         raise InvalidArgument(f"--resume takes {', '.join(also_given)} from the saved run. Leave them out.")
     total = saved.settings.max_iterations if iterations is None else iterations
     if saved.state.iteration >= total:
         raise CannotResume(
             f"{saved.state.iteration} iterations are done already. To go on, type "
-            f"--iterations {saved.state.iteration + 50} or any number above."
+            f"--iterations {saved.state.iteration + MORE} or any number above."
         )
     loss = load_losses(losses) if losses else None
     return _finish(gf.resume(out, max_iterations=total, loss=loss, callback=gf.callbacks.ProgressBar()), out)
@@ -89,40 +72,30 @@ def _finish(solution: Solution, out: Path) -> int:
 
 
 def show(solution: Solution, out: Path) -> None:
-    """Print a table of the images, where the files are, and how to go on.
-
-    Arguments:
-        solution: What was saved.
-        out: Where to.
-    """
+    """Print a table of the images, where the files are, and how to go on."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name, justify in (("image", "right"), ("seed", "right"), ("prompt", "left"), ("unguided", "right")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    table.add_column("guided", justify="right")
-    table.add_column("result", no_wrap=True)
-    before = solution.history["loss"][0].tolist()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("image", "seed", "prompt", "start", "guided", "result"):
+        left = name in ("prompt", "result")
+        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name == "result")
+    start, guided = solution.history["loss"][0].tolist(), solution.loss.tolist()
     for i, result in enumerate(solution.result):
-        numbers = f"{before[i]:.4f}", f"{solution.loss[i].item():.4f}"
-        row: list[Any] = [str(i), str(solution.seeds[i]), solution.prompts[i] or "-", *numbers, _word(result)]
-        table.add_row(*row)
+        numbers = f"{start[i]:.4f}", f"{guided[i]:.4f}"
+        table.add_row(str(i), str(solution.seeds[i]), solution.prompts[i] or "-", *numbers, _word(result))
     console.print(table)
     for result in dict.fromkeys(solution.result):
         if result.failed:
             console.print(f"{_word(result)}: {result.value}", highlight=False)
-    pictures = sorted(out.glob("guided-*.png"))
-    saved = f"{pictures[0]} to {pictures[-1].name}" if len(pictures) > 1 else str(pictures[0] if pictures else out)
+    images = sorted(out.glob("guided-*.png"))
+    saved = f"{images[0]} to {images[-1].name}" if len(images) > 1 else str(images[0] if images else out)
     console.print(f"Saved {saved}, with history.csv and manifest.json.", highlight=False, soft_wrap=True)
     if any(result.can_go_on for result in solution.result):
-        more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else 20)
-        console.print(
-            f"Go on with: guideflow run --resume --out {shlex.quote(str(out))} --iterations {more}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else MORE)
+        command = f"guideflow run --resume --out {shlex.quote(str(out))} --iterations {more}"
+        console.print(f"Go on with: {command}", highlight=False, soft_wrap=True)
 
 
 def _word(result: Result) -> str:

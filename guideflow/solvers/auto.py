@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from guideflow.problem import Problem
-from guideflow.solvers._base import State, require_count, require_range
 from guideflow.solvers.annealed import Annealed
+from guideflow.solvers.base import Memory, State
 from guideflow.solvers.control import ControlSolver, Move
 from guideflow.solvers.flowgrad import FlowGrad
 
@@ -23,24 +23,27 @@ class Auto(ControlSolver):
 
     Arguments:
         scale: guidance scale, at least 0. 0 leaves the image as it is.
-        iterations: in how many the steps grow short; afterwards they stay so.
+        iterations: in how many the steps grow short; afterwards they stay so. None for those that are planned, the
+            `max_iterations` of `solve` (also after `resume`).
     """
 
     name: ClassVar[str] = "auto"
 
     scale: float = 1.0
-    iterations: int = 20
+    iterations: int | None = None
 
     def __post_init__(self) -> None:
-        """Validate the hyper-parameters."""
-        require_range(self, "scale", 0)
-        require_count(self, "iterations")
+        self.parts(num_steps=1)  # they check what they are given
 
     def parts(self, num_steps: int) -> Annealed:
         """Return what is done for a sampler of so many steps."""
         rule = FlowGrad(self.scale, decay=0.015, noise=1.0 if num_steps == 1 else 0.0)
         return Annealed(rule, start=8.0, end=0.25, iterations=self.iterations)
 
+    def remember(self, problem: Problem, state: State) -> Memory:
+        """Remember as the parts do."""
+        return self.parts(problem.num_steps).remember(problem, state)
+
     def move(self, problem: Problem, state: State) -> Move:
         """Move as the parts do."""
-        return self.parts(problem.sampler.num_steps).move(problem, state)
+        return self.parts(problem.num_steps).move(problem, state)

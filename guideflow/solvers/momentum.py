@@ -1,15 +1,16 @@
 """Nesterov's momentum, for any rule that moves controls."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
 
+from guideflow._require import in_range
 from guideflow.problem import Problem
-from guideflow.solvers._base import State, require_range
-from guideflow.solvers.control import Move, Wrapper, by_image, times
+from guideflow.solvers.base import Memory, State, by_image, times
+from guideflow.solvers.control import Move
+from guideflow.solvers.wrapper import Wrapper
+from guideflow.types import States
 
 
 @final
@@ -27,7 +28,7 @@ class Momentum(Wrapper):
         beta: share of the velocity that is kept, in [0, 1).
 
     Source: Nesterov (1983), in the form of Sutskever et al. (2013); restart: O'Donoghue and Candes (2015).
-    Not for keeping pictures natural: it goes farther for the same loss than annealed steps do.
+    Not for keeping images natural: it goes farther for the same loss than annealed steps do.
     """
 
     name: ClassVar[str] = "momentum"
@@ -35,18 +36,16 @@ class Momentum(Wrapper):
     beta: float = 0.9
 
     def __post_init__(self) -> None:
-        """Validate the hyper-parameters."""
         super().__post_init__()
-        require_range(self, "beta", 0, 1)
+        in_range("beta", self.beta, 0, 1)
 
-    def first(self, state: State) -> Mapping[str, Tensor]:
-        """Return no velocity, and a loss that any other is below."""
+    def first(self, problem: Problem, state: State) -> Memory:
+        """Remember no velocity, and the loss of the unguided image."""
         return {"velocity": by_image(torch.zeros_like(state.rollout.states)), "loss": state.rollout.loss}
 
-    def move(self, problem: Problem, state: State) -> Move:
+    def change(self, problem: Problem, state: State, d: States) -> Move:
         """Add the velocity to the move."""
-        inner = self.rule.move(problem, state)
-        d, loss = inner.change, state.rollout.loss
-        kept = torch.where(loss <= self.recall(state, "loss"), self.beta, 0.0).to(loss.dtype)
-        v = times(kept, by_image(self.recall(state, "velocity"))) + d
-        return self.moved(d + self.beta * v, inner, velocity=by_image(v), loss=loss)
+        loss = state.rollout.loss
+        beta = torch.where(loss <= state.memory["loss"], self.beta, 0.0).to(loss.dtype)
+        v = times(beta, by_image(state.memory["velocity"])) + d
+        return Move(d + self.beta * v, {"velocity": by_image(v), "loss": loss})

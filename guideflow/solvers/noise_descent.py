@@ -1,32 +1,19 @@
 """Gradient descent on the initial noise, the common baseline."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from guideflow._batched import tensor
-from guideflow.errors import InvalidArgument
+from guideflow._require import in_range, one_of
 from guideflow.problem import Problem
-from guideflow.solvers._base import AbstractSolver, State, gradients, norm, require_range, start, step_size
-from guideflow.types import Latent
-
-
-@dataclass(frozen=True)
-class DescentState(State):
-    """State of noise descent: the momentum is part of it.
-
-    Arguments:
-        velocity: running sum of gradients, like z0.
-    """
-
-    velocity: Latent = field(metadata=tensor(0))
+from guideflow.solvers.base import Solver, State, gradients, norm, step_size, unguided
 
 
 @final
 @dataclass(frozen=True)
-class NoiseDescent(AbstractSolver[DescentState]):
+class NoiseDescent(Solver):
     """Noise descent: momentum SGD on the initial noise, pulled back to where it started.
 
         v <- momentum v + s g_0 + l2 (z_0 - initial) + chi dR/dz_0,      z_0 <- z_0 - lr v,      u = 0
@@ -53,7 +40,6 @@ class NoiseDescent(AbstractSolver[DescentState]):
     """
 
     name: ClassVar[str] = "noise-descent"
-    state_type: ClassVar[type[State]] = DescentState
 
     lr: float = 0.4
     momentum: float = 0.9
@@ -63,30 +49,26 @@ class NoiseDescent(AbstractSolver[DescentState]):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Validate the hyper-parameters."""
         for name in ("lr", "l2", "chi", "scale"):
-            require_range(self, name, 0)
-        require_range(self, "momentum", 0, 1)
-        if not isinstance(self.unit_gradient, bool):
-            raise InvalidArgument(f"NoiseDescent got unit_gradient = {self.unit_gradient!r}. Expected True or False.")
+            in_range(name, getattr(self, name), 0)
+        in_range("momentum", self.momentum, 0, 1)
+        one_of("unit_gradient", self.unit_gradient, (True, False))
 
-    def init(self, problem: Problem) -> DescentState:
+    def init(self, problem: Problem) -> State:
         """Return the unguided state at rest."""
-        state = start(problem)
-        return DescentState(0, state.z0, state.controls, state.rollout, velocity=torch.zeros_like(state.z0))
+        return replace(unguided(problem), memory={"velocity": torch.zeros_like(problem.z0)})
 
-    def step(self, problem: Problem, state: DescentState) -> DescentState:
+    def step(self, problem: Problem, state: State) -> State:
         """Take one step of momentum SGD."""
         g = gradients(state)[0]
         if self.unit_gradient:
             g = g / norm(g[None])[0].clamp(min=torch.finfo(g.dtype).tiny)
-        v = self.momentum * state.velocity
-        v = v + step_size(self.scale, g) * g
+        v = self.momentum * state.memory["velocity"] + step_size(self.scale, g) * g
         v = v + self.l2 * (state.z0 - problem.z0)
         if self.chi:
             v = v + self.chi * _chi_gradient(problem, state.z0)
         z0 = state.z0 - self.lr * v
-        return DescentState(state.iteration + 1, z0, state.controls, problem.rollout(z0, state.controls), velocity=v)
+        return State(state.iteration + 1, z0, state.controls, problem.rollout(z0, state.controls), {"velocity": v})
 
 
 def _chi_gradient(problem: Problem, z0: Tensor) -> Tensor:

@@ -1,19 +1,21 @@
 """Fixed-point guidance without an anchor, the paper's first attempt."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, cast, final
+from typing import ClassVar, final
 
 import torch
 
+from guideflow._require import in_range
+from guideflow.errors import IncompatibleSolver
 from guideflow.problem import Problem
-from guideflow.sampler import AffineSampler, Sampler
-from guideflow.solvers._base import AbstractSolver, State, gradients, require_range, start, step_size
-from guideflow.solvers._base import unit_clip as N
+from guideflow.sampler import AffineSampler
+from guideflow.solvers.base import Solver, State, gradients, step_size, unguided
+from guideflow.solvers.base import unit_clip as N
 
 
 @final
 @dataclass(frozen=True)
-class Unanchored(AbstractSolver[State]):
+class Unanchored(Solver):
     """Unanchored guidance: iterate the fixed-point equation of a straight flow at the end of each window.
 
         z_k <- a_k z_{k-1} + b_k f(z_k, t_{k+1}) + d_k n_k - s N(g_k),    k = 1..K in this order,   z_0 fixed
@@ -34,31 +36,41 @@ class Unanchored(AbstractSolver[State]):
     """
 
     name: ClassVar[str] = "unanchored"
-    requires: ClassVar[type[Sampler]] = AffineSampler  # type: ignore[type-abstract]
 
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Validate the hyper-parameters."""
-        require_range(self, "scale", 0)
+        in_range("scale", self.scale, 0)
 
     def init(self, problem: Problem) -> State:
         """Return the unguided state."""
-        self.check(problem)
-        return start(problem)
+        _network(problem)
+        return unguided(problem)
 
     def step(self, problem: Problem, state: State) -> State:
         """Sweep once through the windows."""
         if self.scale == 0:
             return replace(state, iteration=state.iteration + 1)
-        schedule = cast(AffineSampler, problem.sampler).schedule
-        s = step_size(self.scale, state.z0)
-        pull = s * N(gradients(state)[1:])
-        states = [state.z0]
-        for k in range(schedule.num_steps):
-            z = schedule.state[k] * states[k] - pull[k]
-            z = z + schedule.output[k] * problem.predict(state.rollout.states[k + 1], schedule.end_times[k])
+        sampler = _network(problem)
+        pull = step_size(self.scale, state.z0) * N(gradients(state)[1:])
+        z, states = state.z0, []
+        for k in range(sampler.num_steps):
+            row = sampler.schedule[k]
+            with torch.no_grad():
+                f = sampler.predict(state.rollout.states[k + 1], row._replace(time=row.end_time), problem.condition)
+            z = row.state * z - pull[k] + row.output * f.to(z.dtype)
             noise = problem.noise.steps[k]
-            states.append(z if noise is None else z + schedule.noise[k] * noise)
-        controls, rollout = problem.rollout_through(state.z0, torch.stack(states[1:]))
-        return replace(state, iteration=state.iteration + 1, controls=controls, rollout=rollout)
+            z = z if noise is None else z + row.noise * noise
+            states.append(z)
+        rollout = problem.rollout(state.z0, lambda k, end_point: states[k] - end_point)
+        rollout = replace(rollout, evaluations=rollout.evaluations + sampler.num_steps)
+        return State(state.iteration + 1, state.z0, torch.stack(states) - rollout.end_points, rollout)
+
+
+def _network(problem: Problem) -> AffineSampler:
+    if isinstance(problem.sampler, AffineSampler):
+        return problem.sampler
+    raise IncompatibleSolver(
+        f"Unanchored needs the network itself, which an AffineSampler has and {type(problem.sampler).__name__} hides. "
+        "Use `gf.Anchored()`, which works with every sampler."
+    )

@@ -18,7 +18,6 @@ class ConformanceFailure(AssertionError):
     """Some checks failed; `failures` maps the name of each to what it raised."""
 
     def __init__(self, message: str, failures: Mapping[str, Exception]) -> None:
-        """Keep the failures beside the message."""
         super().__init__(message)
         self.failures = dict(failures)
 
@@ -39,19 +38,12 @@ def troubleshooting(check: Check) -> str:
 
 
 def run(checks: Sequence[Check], prepare: Callable[[], Any], expected_failures: Mapping[str, str]) -> None:
-    """Run every check on its own freshly prepared subject, and report all failures together.
-
-    Raises:
-        ConformanceFailure: naming each failed check, what it found and what to do.
-        InvalidArgument: if an expected failure is not the name of a check, or has no reason.
-    """
-    _require_known(checks, expected_failures)
+    """Run every check, and report all failures together in a `ConformanceFailure`, with what to do about each."""
     failures: dict[str, Exception] = {}
     lines = []
-    for check in checks:
-        name = check_name(check)
+    for check, (name, case) in zip(checks, _cases(checks, prepare, expected_failures).items(), strict=True):
         try:
-            _run_one(check, prepare, expected_failures.get(name))
+            case()
         except Exception as error:
             failures[name] = error
             cure = "" if isinstance(error, UnexpectedPass) else f"\n    {troubleshooting(check)}"
@@ -75,23 +67,22 @@ def parametrize(checks: Sequence[Check], prepare: Callable[[], Any], expected_fa
     """Return a mark that gives a test function each check in turn, as its argument `check`."""
     import pytest
 
-    _require_known(checks, expected_failures)
-    cases = [
-        pytest.param(partial(_run_one, check, prepare, expected_failures.get(check_name(check))), id=check_name(check))
-        for check in checks
-    ]
-    return pytest.mark.parametrize("check", cases)
+    cases = _cases(checks, prepare, expected_failures).items()
+    return pytest.mark.parametrize("check", [pytest.param(case, id=name) for name, case in cases])
 
 
-def _require_known(checks: Sequence[Check], expected_failures: Mapping[str, str]) -> None:
+def _cases(
+    checks: Sequence[Check], prepare: Callable[[], Any], expected_failures: Mapping[str, str]
+) -> dict[str, Callable[[], None]]:
+    """Return each check by name, as a call on its own freshly prepared subject."""
     names = [check_name(check) for check in checks]
     for name, reason in expected_failures.items():
         if name not in names:
-            raise InvalidArgument(
-                f"There is no check named {name!r} to expect a failure of. Checks: {', '.join(names)}."
-            )
+            raise InvalidArgument(f"There is no check named {name!r}. Checks: {', '.join(names)}.")
         if not reason.strip():
             raise InvalidArgument(f"The expected failure {name!r} has no reason. Give one: {{{name!r}: 'why'}}.")
+    found = zip(names, checks, strict=True)
+    return {name: partial(_run_one, check, prepare, expected_failures.get(name)) for name, check in found}
 
 
 def require(condition: bool, message: str) -> None:
@@ -127,7 +118,7 @@ def require_gradient(
     norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
     require(bool((norm > 0).all()), f"{message}: the gradient of some row is zero")
     direction = gradient / norm.view(-1, *[1] * (at.dim() - 1))
-    errors = []
+    worst = torch.full_like(norm, torch.inf)
     with torch.no_grad():
         low, high = bounds
         for step in (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001):
@@ -135,9 +126,10 @@ def require_gradient(
             if step > 0.001 and not (reached.min() >= low and reached.max() <= high):
                 continue
             slope = (function(at + step * direction) - function(at - step * direction)) / (2 * step)
-            errors.append((slope / norm - 1).abs())
-    worst = torch.stack(errors).nan_to_num(torch.inf).amin(0).max().item()
-    require(worst <= tolerance, f"{message}: finite differences disagree with the gradient by {worst:.0%}")
+            worst = torch.minimum(worst, (slope / norm - 1).abs().nan_to_num(torch.inf))
+            if bool((worst <= tolerance).all()):
+                return
+    raise AssertionError(f"{message}: finite differences disagree with the gradient by {worst.max().item():.0%}")
 
 
 def trainable(subject: object, depth: int = 3) -> list[str]:

@@ -1,7 +1,6 @@
 """What every sampler must do."""
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,13 +63,7 @@ def parametrize_sampler(
 ) -> Any:
     """Return a pytest mark that gives a test each check of a sampler as its argument `check`.
 
-    Arguments:
-        make: Makes the sampler; called once per check.
-        prompts: One prompt per image of the batch it is tried on, at least two.
-        expected_failures: Reason by name of a check that is known to fail.
-
-    Returns:
-        A `pytest.mark.parametrize`.
+    Arguments are those of [`check_sampler`][guideflow.testing.samplers.check_sampler].
     """
     return parametrize(CHECKS, partial(_prepare, make, tuple(prompts)), expected_failures)
 
@@ -83,7 +76,7 @@ def _prepare(make: Callable[[], Sampler], prompts: tuple[str, ...]) -> Subject:
 def check_attributes(subject: Subject) -> None:
     """The attributes of `Sampler` are there and agree with each other.
 
-    Troubleshooting: set num_steps, latent_shape, image_size, device, dtype and control; one control factor per step.
+    Troubleshooting: set num_steps, latent_shape, image_size, device and dtype.
     """
     sampler = subject.sampler
     require(sampler.num_steps >= 1, f"num_steps is {sampler.num_steps}")
@@ -92,10 +85,8 @@ def check_attributes(subject: Subject) -> None:
         require(all(isinstance(side, int) and side > 0 for side in shape), f"{name} is {shape}")
     require(isinstance(sampler.device, torch.device), f"device is {sampler.device!r}, not a torch.device")
     require(sampler.dtype.is_floating_point, f"dtype is {sampler.dtype}")
-    for name in ("control", "stochastic"):
-        found = len(getattr(sampler, name))
-        require(found == sampler.num_steps, f"{name} has {found} entries for {sampler.num_steps} steps")
-    require(all(math.isfinite(factor) for factor in sampler.control), f"control is {sampler.control}")
+    found = len(sampler.stochastic)
+    require(found == sampler.num_steps, f"stochastic has {found} entries for {sampler.num_steps} steps")
 
 
 def check_shapes(subject: Subject) -> None:
@@ -183,7 +174,7 @@ def check_input_unchanged(subject: Subject) -> None:
 
 
 def check_image_range(subject: Subject) -> None:
-    """A decoder of pictures returns RGB in [0, 1] of the promised size.
+    """A decoder of images returns RGB in [0, 1] of the promised size.
 
     Troubleshooting: end with `(x / 2 + 0.5).clamp(0, 1)`, and set image_size to (height, width).
     """

@@ -1,57 +1,39 @@
 """What every solver must do, on a small flow whose gradients are exact."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from guideflow import _solve
+from guideflow.callbacks import Progress
 from guideflow.errors import IncompatibleSolver
 from guideflow.problem import Problem, draw_noise
-from guideflow.sampler import AffineSampler, Sampler
-from guideflow.solvers import AbstractSolver, State
+from guideflow.sampler import Sampler
+from guideflow.solvers import Solver, State
+from guideflow.storage import flatten
+from guideflow.testing._plain import Plain
 from guideflow.testing._run import Check, parametrize, require, require_close, run
 from guideflow.toy import ToyLinear
 
 SEEDS = (0, 1, 2)
-ITERATIONS = 20
 
 
 @dataclass(frozen=True)
 class Subject:
     """A fresh solver and a problem it can solve."""
 
-    solver: AbstractSolver[Any]
+    solver: Solver
     problem: Problem
 
 
-class Plain(Sampler):
-    """A sampler that is no more than the abstract class asks for."""
-
-    def __init__(self) -> None:
-        """Wrap a small linear flow."""
-        inner = ToyLinear(dtype=torch.float64)
-        self.num_steps, self.latent_shape, self.image_size = inner.num_steps, inner.latent_shape, inner.image_size
-        self.device, self.dtype, self.control = inner.device, inner.dtype, inner.control
-        self.inner = inner
-
-    def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Any:
-        """As the flow."""
-        return self.inner.condition(prompts, negative_prompts)
-
-    def step(self, k: int, z: Tensor, condition: Any, noise: Tensor | None = None) -> Tensor:
-        """As the flow."""
-        return self.inner.step(k, z, condition, noise)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """As the flow."""
-        return self.inner.decode(z)
-
-
-def check_solver(make: Callable[[], AbstractSolver[Any]], *, expected_failures: Mapping[str, str] = {}) -> None:
+def check_solver(make: Callable[[], Solver], *, expected_failures: Mapping[str, str] = {}) -> None:
     """Run every check of a solver and report all failures together.
 
     Arguments:
@@ -64,20 +46,15 @@ def check_solver(make: Callable[[], AbstractSolver[Any]], *, expected_failures: 
     run(CHECKS, partial(_prepare, make), expected_failures)
 
 
-def parametrize_solver(make: Callable[[], AbstractSolver[Any]], *, expected_failures: Mapping[str, str] = {}) -> Any:
+def parametrize_solver(make: Callable[[], Solver], *, expected_failures: Mapping[str, str] = {}) -> Any:
     """Return a pytest mark that gives a test each check of a solver as its argument `check`.
 
-    Arguments:
-        make: Makes the solver; called once per check.
-        expected_failures: Reason by name of a check that is known to fail.
-
-    Returns:
-        A `pytest.mark.parametrize`.
+    Arguments are those of [`check_solver`][guideflow.testing.solvers.check_solver].
     """
     return parametrize(CHECKS, partial(_prepare, make), expected_failures)
 
 
-def _prepare(make: Callable[[], AbstractSolver[Any]]) -> Subject:
+def _prepare(make: Callable[[], Solver]) -> Subject:
     return Subject(make(), _problem(ToyLinear(dtype=torch.float64), SEEDS))
 
 
@@ -91,7 +68,7 @@ def _problem(sampler: Sampler, seeds: Sequence[int], loss: Callable[[Tensor], Te
     return Problem(sampler, loss, draw_noise(sampler, seeds), sampler.condition([""] * len(seeds)))
 
 
-def _states(solver: AbstractSolver[Any], problem: Problem, iterations: int) -> Iterator[State]:
+def _states(solver: Solver, problem: Problem, iterations: int) -> Iterator[State]:
     state = solver.init(problem)
     yield state
     for _ in range(iterations):
@@ -99,14 +76,7 @@ def _states(solver: AbstractSolver[Any], problem: Problem, iterations: int) -> I
         yield state
 
 
-def _tensors(state: State) -> dict[str, Tensor]:
-    """Every tensor of a state by name, those of its rollout included."""
-    found: dict[str, Tensor] = {}
-    for part in (state, state.rollout):
-        for field in dataclasses.fields(part):
-            if isinstance(value := getattr(part, field.name), Tensor):
-                found[f"{type(part).__name__}.{field.name}"] = value
-    return found
+_tensors = partial(flatten, name="state")  # of a state, its rollout and its memory, by path
 
 
 def check_frozen(subject: Subject) -> None:
@@ -171,7 +141,7 @@ def check_improves(subject: Subject) -> None:
 
     Troubleshooting: the update must go against the gradient; try a smaller step.
     """
-    losses = torch.stack([state.rollout.loss for state in _states(subject.solver, subject.problem, ITERATIONS)])
+    losses = torch.stack([state.rollout.loss for state in _states(subject.solver, subject.problem, 20)])
     best = losses.nan_to_num(torch.inf).amin(0)
     require(bool((best < losses[0]).all()), f"from {losses[0].tolist()} to at best {best.tolist()}")
 
@@ -216,23 +186,47 @@ def check_scale_zero(subject: Subject) -> None:
     require(torch.equal(first.rollout.images, last.rollout.images), "the image changed at scale 0")
 
 
-def check_requires(subject: Subject) -> None:
-    """The solver runs on the weakest sampler that `requires` allows, and refuses weaker ones.
+def check_plain_sampler(subject: Subject) -> None:
+    """The solver runs on a sampler that is no more than `Sampler` asks for, or refuses it.
 
-    Troubleshooting: set `requires: ClassVar[type[Sampler]] = AffineSampler` if the update reads the schedule or
-    calls `problem.predict`.
+    Troubleshooting: a solver that reads the schedule or calls `predict` raises `guideflow.errors.IncompatibleSolver`
+    in `init` unless `isinstance(problem.sampler, gf.AffineSampler)`.
     """
-    problem = _problem(Plain(), SEEDS)
-    if subject.solver.requires is Sampler:
-        *_, state = _states(subject.solver, problem, 2)
-        require(bool(torch.isfinite(state.rollout.images).all()), "the images are not finite on a plain sampler")
-        return
-    require(issubclass(subject.solver.requires, AffineSampler), f"requires is {subject.solver.requires!r}")
     try:
-        subject.solver.check(problem)
+        *_, state = _states(subject.solver, _problem(Plain(ToyLinear(dtype=torch.float64)), SEEDS), 2)
     except IncompatibleSolver:
         return
-    raise AssertionError(f"it requires {subject.solver.requires.__name__}, but `check` accepted a plain sampler")
+    require(bool(torch.isfinite(state.rollout.images).all()), "the images are not finite on a plain sampler")
+
+
+def check_resumes(subject: Subject) -> None:
+    """A solve that is saved, loaded and resumed ends as one that was not interrupted, bit for bit.
+
+    Troubleshooting: what the solver remembers is the state's `memory`: tensors (B, ...) by name, nested as you like,
+    always under the same names; nothing on the solver, no other kind of value.
+    """
+    sampler, solver = subject.problem.sampler, subject.solver
+    options: Any = {"max_iterations": 4}
+
+    def stop(after: int) -> Callable[[Progress], None]:
+        seen = itertools.count()
+
+        def interrupt(progress: Progress) -> None:
+            if next(seen) == after:
+                raise KeyboardInterrupt
+
+        return interrupt
+
+    solve = partial(_solve.solve, sampler, squared_distance, seed=SEEDS, solver=solver, **options)
+    whole = solve(callback=stop(4))
+    with TemporaryDirectory() as folder:
+        solve(callback=stop(2)).save(folder)
+        options |= {"sampler": sampler, "loss": squared_distance, "solver": solver, "callback": stop(2)}
+        resumed = _solve.resume(folder, **options)
+    expected, found = _tensors(whole.state), _tensors(resumed.state)
+    require(expected.keys() == found.keys(), f"other tensors after resuming: {sorted(expected.keys() ^ found.keys())}")
+    for name, tensor in expected.items():
+        require(torch.equal(tensor, found[name]), f"{name} differs after resuming")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -245,6 +239,7 @@ CHECKS: tuple[Check, ...] = (
     check_batch_independent,
     check_nonfinite_stays_alone,
     check_scale_zero,
-    check_requires,
+    check_plain_sampler,
+    check_resumes,
 )
 """The checks of every solver."""

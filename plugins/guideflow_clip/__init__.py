@@ -1,4 +1,4 @@
-"""`clip`: pull pictures towards a text or towards other pictures, as CLIP sees them.
+"""`clip`: pull images towards a text or towards other images, as CLIP sees them.
 
     loss = gf.load_loss("clip", text="a watercolour of a harbour")
 
@@ -6,19 +6,13 @@ The networks are those of open_clip: published ones by name, local checkpoints, 
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from guideflow._lazy import lazy
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
-from guideflow.weights import Download
+import lazy_loader
 
-if TYPE_CHECKING:
-    from guideflow_clip.loss import Clip as Clip
-    from guideflow_clip.models import LoadedClip as LoadedClip
-    from guideflow_clip.models import load_clip as load_clip
+from guideflow.registry import Entry, hookimpl
+from guideflow.registry.weights import Download
 
-__getattr__, __dir__ = lazy(__name__, {"loss": ("Clip",), "models": ("LoadedClip", "load_clip")})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @hookimpl
@@ -27,7 +21,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "clip": Entry(
             "guideflow_clip.loss:Clip",
-            summary="Distance to a text or to reference pictures, as CLIP sees them",
+            summary="Distance to a text or to reference images, as CLIP sees them",
             extra="clip",
             licence="MIT code; the weights as published (OpenAI's: for research)",
             needs=("text or reference",),

@@ -1,31 +1,35 @@
-"""`clip`: distance to a text or to reference pictures in CLIP's space."""
+"""`clip`: distance to a text or to reference images in CLIP's space."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractLoss, check_image
+from guideflow.images import check_image
+from guideflow.losses.base import Loss
+from guideflow.losses.networks import freeze, precision
+from guideflow.losses.vision import ImageSources, given, read_images
 from guideflow.types import PerImage
-from guideflow.vision import Pictures, freeze, one_of, precision, read_pictures
 from guideflow_clip.models import load_clip, preparation_of
 
 
-class Clip(AbstractLoss):
-    """Distance between a picture and a text, or a picture and reference pictures, as CLIP sees them.
+class Clip(Loss):
+    """Distance between an image and a text, or an image and reference images, as CLIP sees them.
 
         loss(x) = 1 - cos(E(x), t),    t = E_text(text)  or  E(reference)
 
     With several texts or references t is the mean of their unit vectors, or with `combine="best"` the nearest counts.
-    For a text and pictures at once, add two losses, and share the network: `network=first.network`.
+    For a text and images at once, add two losses, and share the network: `network=first.network`.
 
     Arguments:
-        text: What the picture should show; one text or several.
+        text: What the image should show; one text or several.
         reference: What it should look like: a path, a tensor (3, H, W) or (N, 3, H, W) in [0, 1], or several.
         combine: "mean" or "best".
         network: A name of open_clip, a folder with `open_clip_config.json` and weights, "owner/name" on the Hub, or a
@@ -34,8 +38,8 @@ class Clip(AbstractLoss):
         quick_gelu: Whether weights from a file were trained with QuickGELU, where that cannot be told.
         random_weights: Take random weights, to try things out.
         tokenizer: For a module and texts: callable from a list of texts to tokens (N, L).
-        size: Side or (height, width) of the network's pictures in place of its own.
-        mean: In place of the network's own normalisation, for pictures in [0, 1].
+        size: Side or (height, width) of the network's images in place of its own.
+        mean: In place of the network's own normalisation, for images in [0, 1].
         std: In place of the network's own normalisation.
         device: Where the network runs.
 
@@ -54,7 +58,7 @@ class Clip(AbstractLoss):
         self,
         text: str | Sequence[str] | None = None,
         *,
-        reference: Pictures | None = None,
+        reference: ImageSources | None = None,
         combine: str = "mean",
         network: str | Path | nn.Module = "ViT-B-32",
         checkpoint: str | Path | None = None,
@@ -66,16 +70,15 @@ class Clip(AbstractLoss):
         std: Sequence[float] | None = None,
         device: str = "cpu",
     ) -> None:
-        """Load the network and encode the texts or references."""
         one_of("combine", combine, ("mean", "best"))
         texts = [text] if isinstance(text, str) else list(text or ())
         if bool(texts) == (reference is not None) or not all(one.strip() for one in texts):
-            given = "both" if texts and reference is not None else "an empty text" if texts else "neither"
+            found = "both" if texts and reference is not None else "an empty text" if texts else "neither"
             raise InvalidArgument(
-                f"Got {given} of text and reference. Expected one of them: text='a red boat' or reference='boat.png'. "
+                f"Got {found} of text and reference. Expected one of them: text='a red boat' or reference='boat.png'. "
                 "For both, add two losses."
             )
-        self._references = () if reference is None else read_pictures(reference)
+        self._references = () if reference is None else read_images(reference)
         if isinstance(network, nn.Module):
             _require_method(network, "encode_image")
             title, preparation = type(network).__name__, preparation_of(network)
@@ -84,7 +87,7 @@ class Clip(AbstractLoss):
             network, preparation, title = loaded.network, loaded.preparation, loaded.title
             tokenizer = tokenizer or loaded.tokenizer
         self.network = freeze(network, device)
-        self._preparation = preparation.changed(size, mean, std)
+        self._preparation = replace(preparation, **given(size, mean, std))
         with torch.no_grad():
             if texts:
                 targets = self._encode_texts(texts, tokenizer, device)
@@ -95,17 +98,17 @@ class Clip(AbstractLoss):
         self._description = f"{self.name}: distance to {what} ({title})"
 
     def __call__(self, image: Tensor) -> PerImage:
-        """Return 1 - cosine for each picture, in [0, 2]."""
+        """Return 1 - cosine for each image, in [0, 2]."""
         return 1 - (self.embed(image) @ self._targets.T).amax(1)
 
     def embed(self, image: Tensor) -> Tensor:
-        """Return the unit vectors of pictures (B, 3, H, W) in [0, 1], (B, C)."""
+        """Return the unit vectors of images (B, 3, H, W) in [0, 1], (B, C)."""
         check_image(image)
         prepared = self._preparation(image, precision(self.network))
         return F.normalize(self.network.encode_image(prepared), dim=1)  # type: ignore[operator]
 
     def references(self) -> tuple[Tensor, ...]:
-        """Return the reference pictures, (3, H, W) each."""
+        """Return the reference images, (3, H, W) each."""
         return self._references
 
     def describe(self) -> str:
@@ -126,5 +129,5 @@ def _require_method(network: nn.Module, name: str) -> None:
     if not callable(getattr(network, name, None)):
         raise InvalidArgument(
             f"Got a {type(network).__name__} without {name}() as network. Expected a CLIP network, with encode_image "
-            "and encode_text; for any other network of pictures use the loss 'style' with backend='cosine'."
+            "and encode_text; for any other network of images use the loss 'style' with backend='cosine'."
         )

@@ -8,7 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guideflow._require import missing_weights, require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.registry import require
-from guideflow.vision import Preparation
+from guideflow.losses.networks import one_line
+from guideflow.losses.vision import Preparation, given
 
 PUBLISHED = "openai"
 """The weights that a built-in name stands for when no checkpoint is given."""
@@ -35,7 +36,7 @@ class LoadedClip:
     Arguments:
         network: With `encode_image` and `encode_text`.
         tokenizer: Texts to tokens (N, L).
-        preparation: How it wants its pictures.
+        preparation: How it wants its images.
         title: What was loaded, to show.
     """
 
@@ -91,14 +92,14 @@ def load_clip(
 
 
 def preparation_of(network: nn.Module) -> Preparation:
-    """Read how a CLIP network wants its pictures; a module that does not say gets them as they are."""
+    """Read how a CLIP network wants its images; a module that does not say gets them as they are."""
     visual = getattr(network, "visual", network)
     config: dict[str, Any] = getattr(visual, "preprocess_cfg", {})
-    size = config.get("size", getattr(visual, "image_size", None))
     return Preparation(
+        **given(config.get("size", getattr(visual, "image_size", None)), config.get("mean"), config.get("std")),
         interpolation="bilinear" if config.get("interpolation") == "bilinear" else "bicubic",
         crop=config.get("resize_mode", "shortest") == "shortest",
-    ).changed(size, config.get("mean"), config.get("std"))
+    )
 
 
 def _built_in(
@@ -114,9 +115,10 @@ def _built_in(
     asked = True if named else quick_gelu
     if str(checkpoint) in tags:
         config = open_clip.get_pretrained_cfg(name, str(checkpoint))
+        where = str(config.get("hf_hub") or config.get("url", "")).rstrip("/")
         inherent = named and _plain(name) == name  # such an architecture has no other form, whatever the tag says
         quick = inherent or _settled(bool(config.get("quick_gelu")), asked, name, checkpoint)
-        return _create(open_clip, name, str(checkpoint), _hub(config), force_quick_gelu=quick)
+        return _create(open_clip, name, str(checkpoint), where, force_quick_gelu=quick)
     file = Path(checkpoint).expanduser()
     if not file.is_file():
         raise InvalidArgument(
@@ -158,8 +160,7 @@ def _source(
     """Return open_clip's name for a folder or a repository, and a title."""
     folder = Path(str(network).removeprefix("local-dir:")).expanduser()
     if not folder.is_dir():
-        found = _HUB_ID.fullmatch(str(network))
-        if found is None:
+        if (found := _HUB_ID.fullmatch(str(network))) is None:
             raise InvalidArgument(
                 f"There is no CLIP network {str(network)!r}. Expected a name of open_clip such as 'ViT-B-32' or 'RN50' "
                 f"(`open_clip.list_models()`), a folder with {_CONFIG}, or 'owner/name' on the Hub."
@@ -192,20 +193,15 @@ def _create(open_clip: Any, name: str, pretrained: str | None, where: str, **opt
     except RuntimeError as error:
         if "state_dict" in str(error) or "size mismatch" in str(error):
             raise _misfit(where, error) from error
-        raise MissingWeights(
-            f"The weights of {name.partition(':')[2] or name} are not on this machine and cannot be downloaded "
-            f"({' '.join(str(error).split())[:160]}). Where there is network, type: hf download {where} {_CONFIG} "
-            f"open_clip_model.safetensors --local-dir clip-weights. Then bring that folder here and give "
-            "network='clip-weights', the path you put it at. For random weights type random_weights=True."
-        ) from error
+        missing = missing_weights(where, "network", error, (_CONFIG, "open_clip_model.safetensors"))
+        raise MissingWeights(f"{missing} For random weights type random_weights=True.") from error
     except (pickle.UnpicklingError, OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise InvalidArgument(f"{where} cannot be loaded as {name}: {' '.join(str(error).split())[:200]}") from error
+        raise InvalidArgument(f"{where} cannot be loaded as {name}: {one_line(error)}") from error
     return model
 
 
 def _misfit(where: str, error: Exception) -> InvalidArgument:
-    why = " ".join(str(error).split())
-    return InvalidArgument(f"The weights in {where} do not fit the network. Name the one they belong to. ({why[:200]})")
+    return InvalidArgument(f"The weights in {where} do not fit. Name the network they belong to. ({one_line(error)})")
 
 
 def _openai_archive(file: Path) -> dict[str, Tensor] | None:
@@ -218,10 +214,9 @@ def _openai_archive(file: Path) -> dict[str, Tensor] | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit")  # on its way out; OpenAI's files stay what they are
         state: dict[str, Tensor] = torch.jit.load(str(file), map_location="cpu").state_dict()
-    return {key: value for key, value in state.items() if key not in _NOT_WEIGHTS}
-
-
-_NOT_WEIGHTS: Sequence[str] = ("input_resolution", "context_length", "vocab_size")
+    return {
+        key: value for key, value in state.items() if key not in ("input_resolution", "context_length", "vocab_size")
+    }
 
 
 def _beside(file: Path) -> bool | None:
@@ -231,10 +226,6 @@ def _beside(file: Path) -> bool | None:
         return bool(config["model_cfg"].get("quick_gelu", False))
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _hub(config: dict[str, Any]) -> str:
-    return str(config.get("hf_hub") or config.get("url", "")).rstrip("/")
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`identity`: pull pictures towards the people in reference photographs.
+"""`identity`: pull images towards the people in reference photographs.
 
     loss = gf.load_loss("identity", reference="me.jpg")
 
@@ -8,30 +8,12 @@ small detector and landmarks. `backend="arcface"` reads insightface's packs from
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from guideflow._lazy import lazy
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
+import lazy_loader
 
-if TYPE_CHECKING:
-    from guideflow_identity.faces import FaceBackend as FaceBackend
-    from guideflow_identity.faces import Faces as Faces
-    from guideflow_identity.loss import Identity as Identity
-    from guideflow_identity.loss import Missing as Missing
-    from guideflow_identity.loss import Outcome as Outcome
-    from guideflow_identity.prompt import fill_subject as fill_subject
-    from guideflow_identity.references import NoFaceFound as NoFaceFound
+from guideflow.registry import Entry, hookimpl
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "faces": ("FaceBackend", "Faces"),
-        "loss": ("Identity", "Missing", "Outcome"),
-        "prompt": ("fill_subject",),
-        "references": ("NoFaceFound",),
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def example() -> Path:

@@ -28,19 +28,18 @@ _MARGIN = 1.1
 class DlibFaces(FaceBackend):
     """dlib's face recognition network behind face-api's detector and landmarks.
 
-    The distance is the squared Euclidean distance, which the network was trained for: under 0.2 for two good pictures
+    The distance is the squared Euclidean distance, which the network was trained for: under 0.2 for two good images
     of a person, 0.34 to 1.1 for different people.
 
     Arguments:
-        detector_sizes: Longest sides of the picture in the detector, in pixels. Large ones find small faces, small ones
-            those that fill the picture.
+        detector_sizes: Longest sides of the image in the detector, in pixels. Large ones find small faces, small ones
+            those that fill the image.
     """
 
     licence = "public domain (recogniser), MIT (detector, landmarks)"
     size = FaceRecogniser.SIZE
 
     def __init__(self, detector_sizes: tuple[int, ...] = (512, 256)) -> None:
-        """Load the three networks, about 7 MB."""
         super().__init__()
         self.detector_sizes = detector_sizes
         self.detector = load(FaceDetector(), "detector")
@@ -55,13 +54,12 @@ class DlibFaces(FaceBackend):
         image = image.detach().clamp(0, 1)
         found = [self._boxes(image, size) for size in self.detector_sizes]
         score, box = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-        place, score, kept = suppress(score, box, overlap=0.5)
-        index, rank = (kept & (score >= floor)).nonzero(as_tuple=True)
-        box = box[index, place[index, rank]]
+        index, place = suppress(score, box, floor, overlap=0.5)
+        score, box = score[index, place], box[index, place]
         points = self._points(image, index, square(box, FaceLandmarks.SIZE, _MARGIN))
         for _ in range(2):  # the landmarks expect an upright face
             points = self._points(image, index, _upright(points))
-        return Faces(index, score[index, rank], box, points[:, _CORNERS])
+        return Faces(index, score, box, points[:, _CORNERS])
 
     def _boxes(self, image: Tensor, size: int) -> tuple[Tensor, Tensor]:
         scale = size / max(image.shape[-2:])
@@ -74,7 +72,7 @@ class DlibFaces(FaceBackend):
         crops = warp(image, index, matrix, FaceLandmarks.SIZE)
         return apply(invert(matrix), self.landmarks(crops) * FaceLandmarks.SIZE)
 
-    def describe(self, chips: Tensor) -> Tensor:
+    def embed(self, chips: Tensor) -> Tensor:
         """Return 128 numbers for each face."""
         return self.recogniser(chips)
 

@@ -13,10 +13,10 @@ from guideflow_identity.geometry import similarity, warp
 
 @dataclass(frozen=True)
 class Faces:
-    """Faces found in a batch of pictures, the best of each picture first.
+    """Faces found in a batch of images, the best of each image first.
 
     Arguments:
-        image: Which picture each face is in, (M,).
+        image: Which image each face is in, (M,).
         score: How sure the detector is, (M,), in [0, 1].
         box: Left, top, right and bottom in pixels, (M, 4).
         points: Places of features that the backend aligns faces by, (M, P, 2) in pixels.
@@ -28,23 +28,23 @@ class Faces:
     points: Tensor
 
     def __len__(self) -> int:
-        """Return the number of faces."""
         return len(self.image)
 
     def __getitem__(self, which: Tensor) -> Faces:
-        """Return some of the faces."""
         return Faces(self.image[which], self.score[which], self.box[which], self.points[which])
 
 
 class FaceBackend(nn.Module, ABC):
-    """Finds faces and turns each into numbers, between which a distance tells people apart.
+    """Finds faces and turns each into an embedding, between which a distance tells people apart.
 
     Attributes:
         size: Side of an aligned face.
         template: Where the features lie in an aligned face, (P, 2) in pixels.
         farthest: A distance that no two faces exceed.
         licence: Licence of the weights.
-        antialias: Whether pictures are halved before a cut shrinks them.
+        antialias: Whether images are halved before a cut shrinks them.
+        grid: Features are taken to this part of a pixel before a face is cut out, so that a change too small to be seen
+            moves nothing, and what is differentiated is what is computed; 0 takes them as they are found.
     """
 
     size: int
@@ -52,54 +52,45 @@ class FaceBackend(nn.Module, ABC):
     farthest: float = 2.0
     licence: str
     antialias: bool = True
+    grid: float = 0.25
 
     @abstractmethod
     def find(self, image: Tensor, floor: float) -> Faces:
-        """Find the faces of a score of at least `floor` in pictures (B, 3, H, W) in [0, 1], without gradient."""
+        """Find the faces of a score of at least `floor` in images (B, 3, H, W) in [0, 1], without gradient."""
 
     @abstractmethod
-    def describe(self, chips: Tensor) -> Tensor:
-        """Turn aligned faces (M, 3, size, size) into numbers (M, C), with gradient."""
+    def embed(self, chips: Tensor) -> Tensor:
+        """Turn aligned faces (M, 3, size, size) into embeddings (M, C), with gradient."""
 
     @abstractmethod
     def distance(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return the distances (M, N) between descriptions (M, C) and (N, C); 0 for equal ones."""
+        """Return the distances (M, N) between embeddings (M, C) and (N, C); 0 for equal ones."""
 
     def align(self, image: Tensor, index: Tensor, points: Tensor) -> Tensor:
-        """Cut faces out so that their features (M, P, 2) come to lie on the template; (M, 3, size, size).
-
-        Features are taken to a quarter of a pixel: a change too small to be seen then moves nothing, and what is
-        differentiated is what is computed.
-        """
-        points = (points * 4).round() / 4
+        """Cut faces out so that their features (M, P, 2) come to lie on the template; (M, 3, size, size)."""
+        if self.grid:
+            points = (points / self.grid).round() * self.grid
         matrix = similarity(points.to(image.dtype), self.template.to(image))
         return warp(image, index, matrix, self.size, self.antialias)
 
-    def embed(self, image: Tensor, index: Tensor, points: Tensor) -> Tensor:
-        """Align and describe faces, with gradient to the pictures; (M, C)."""
-        return self.describe(self.align(image, index, points))
 
+def suppress(score: Tensor, box: Tensor, floor: float, overlap: float) -> tuple[Tensor, Tensor]:
+    """Keep the best of boxes (B, N, 4) that overlap (non-maximum suppression), for each image by itself.
 
-def suppress(score: Tensor, box: Tensor, overlap: float, limit: int = 64) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep the best of boxes that overlap (non-maximum suppression), for each picture by itself.
-
-    Arguments:
-        score: (B, N).
-        box: (B, N, 4).
-        overlap: Boxes that share more than this part of the smaller one's area with a better one are dropped.
-        limit: Only so many of the best boxes of a picture are looked at.
-
-    Returns:
-        The best boxes' places (B, L) in the input, best first, their scores (B, L), and whether each is kept (B, L).
+    Boxes that share more than `overlap` of the smaller one's area with a better one are dropped. Returns the images and
+    the places in the input, (M,), of those that are kept, the best of each image first.
     """
-    score, place = score.topk(min(limit, score.shape[1]), dim=1)
-    box = box.gather(1, place[..., None].expand(-1, -1, 4))
-    top_left = torch.maximum(box[:, :, None, :2], box[:, None, :, :2])
-    bottom_right = torch.minimum(box[:, :, None, 2:], box[:, None, :, 2:])
-    shared = (bottom_right - top_left).clamp_min(0).prod(-1)
-    area = (box[..., 2:] - box[..., :2]).prod(-1)
-    clash = shared > overlap * torch.minimum(area[:, :, None], area[:, None])
-    kept = torch.ones_like(score, dtype=torch.bool)
-    for i in range(1, score.shape[1]):  # on the device: nothing waits for a number
-        kept[:, i] = ~(clash[:, i, :i] & kept[:, :i]).any(1)
-    return place, score, kept
+    kept = []
+    for i, (scores, boxes) in enumerate(zip(score.cpu(), box.cpu(), strict=True)):
+        left = (scores >= floor).nonzero()[:, 0]
+        left = left[scores[left].argsort(descending=True, stable=True)]
+        while len(left):
+            best, left = left[0], left[1:]
+            kept.append((i, int(best)))
+            one, others = boxes[best], boxes[left]
+            top_left, bottom_right = torch.maximum(one[:2], others[:, :2]), torch.minimum(one[2:], others[:, 2:])
+            shared = (bottom_right - top_left).clamp_min(0).prod(1)
+            smaller = torch.minimum((one[2:] - one[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(1))
+            left = left[shared <= overlap * smaller]
+    image, place = torch.tensor(kept, dtype=torch.long, device=score.device).view(-1, 2).T
+    return image, place

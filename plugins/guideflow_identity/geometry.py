@@ -1,7 +1,7 @@
-"""Similarity transforms between points, and pictures cut out along them.
+"""Similarity transforms between points, and images cut out along them.
 
-Coordinates are continuous and in pixels: a picture of width W spans 0 to W, and its first pixel has its centre at 0.5.
-Halving a picture therefore halves its coordinates.
+Coordinates are continuous and in pixels: an image of width W spans 0 to W, and its first pixel has its centre at 0.5.
+Halving an image therefore halves its coordinates.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def invert(matrix: Tensor) -> Tensor:
 
 
 def square(boxes: Tensor, size: int, margin: float = 1.0) -> Tensor:
-    """Return the transforms (M, 2, 3) that map the square about each box (M, 4) to a picture of a side of `size`.
+    """Return the transforms (M, 2, 3) that map the square about each box (M, 4) to an image of a side of `size`.
 
     The side of the square is the box's longer one times `margin`.
     """
@@ -63,20 +63,11 @@ def square(boxes: Tensor, size: int, margin: float = 1.0) -> Tensor:
 
 
 def warp(image: Tensor, index: Tensor, matrix: Tensor, size: int, antialias: bool = True) -> Tensor:
-    """Cut faces out along similarity transforms, by bilinear interpolation; outside the picture is black.
+    """Cut squares (M, 3, size, size) out of the images `index` (M,) along similarity transforms (M, 2, 3).
 
-    Differentiable in the pictures.
-
-    Arguments:
-        image: Pictures (B, 3, H, W).
-        index: Which picture each cut is taken from, (M,).
-        matrix: From picture to cut, (M, 2, 3).
-        size: Side of the cuts.
-        antialias: Halve the picture before a cut that shrinks it, as often as it takes, so that every pixel counts;
-            False is `cv2.warpAffine`, which skips pixels.
-
-    Returns:
-        Cuts (M, 3, size, size).
+    Bilinear, and differentiable in the images; outside the image is black. With `antialias` the image is halved before
+    a cut that shrinks it, as often as it takes, so that every pixel counts; without, this is `cv2.warpAffine`, which
+    skips pixels.
     """
     back = invert(matrix.to(image.dtype))
     levels = torch.zeros_like(index)

@@ -2,81 +2,73 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import torch
 from torch import Tensor
 
-from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractLoss, check_image
-from guideflow.matching import CENTER, FOUND, LAST, POLICIES, SKIPPED, Memory
-from guideflow.types import PerImage
+from guideflow._require import one_of
+from guideflow.errors import InvalidArgument, InvalidImage
+from guideflow.losses.detections import DetectionLoss
+from guideflow.losses.matching import Detections
+from guideflow.losses.vision import References, read_subjects
 from guideflow_identity.arcface import ArcFaces
-from guideflow_identity.assign import Region, regions
 from guideflow_identity.dlib import DlibFaces
 from guideflow_identity.faces import FaceBackend
-from guideflow_identity.references import References, group, meet
-from guideflow_identity.sights import Lookout, Sight
+from guideflow_identity.matching import Region, assign_in_order, candidates, central, inside, regions, taken
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the last call saw: for each picture, in order, and each person.
-
-    Arguments:
-        status: "found", or how a missing face was dealt with: "last", "center" or "skipped".
-        distance: Distance to the person, (B, R); nan where no place was looked at.
-        score: The detector's score of the face, (B, R); nan where none was found.
-    """
-
-    status: tuple[tuple[str, ...], ...]
-    distance: Tensor
-    score: Tensor
+class NoFaceFound(InvalidImage):
+    """No face was found where one is needed."""
 
 
-class Identity(AbstractLoss):
-    """Distance between the faces in a picture and the people in reference photographs.
+@final
+class Identity(DetectionLoss):
+    """Distance between the faces in an image and the people in reference photographs.
 
         loss(x) = mean over people r of  d(f(align(x, face r)), f(align(reference r)))   if a face was found for r,
                                          penalty + d(at the place assumed, if any)       otherwise
 
-    Faces are found without gradient in the clamped picture; aligning and describing them has gradient. A person without
-    a face costs more than any wrong face, so that losing the face is never the best picture.
+    Faces are found without gradient in the clamped image; aligning and embedding them has gradient. A person without
+    a face costs more than any wrong face, so that losing the face is never the best image.
 
     Arguments:
-        reference: A picture of the person: a path, or a tensor (1, 3, H, W) or (3, H, W) in [0, 1]. For several people
-            a list with one entry for each: a picture, or a list of pictures of that person. Of several faces in a
-            picture the largest counts.
-        same_person: A flat list of pictures shows one person.
-        combine: With several pictures of a person: "mean", distance to the mean of their descriptions, or "best", to
+        reference: An image of the person: a path, or a tensor (1, 3, H, W) or (3, H, W) in [0, 1]. For several people
+            a list with one entry for each: an image, or a list of images of that person. Of several faces in a
+            image the largest counts.
+        same_person: A flat list of images shows one person.
+        combine: With several images of a person: "mean", distance to the mean of their embeddings, or "best", to
             the nearest of them.
         order: "similar": faces and people are matched so that the sum of distances is least. "left-to-right": the
             people stand in the order of the references.
-        region: (left, top, right, bottom) as fractions of the picture; only faces with their middle in it count. A list
+        region: (left, top, right, bottom) as fractions of the image; only faces with their middle in it count. A list
             gives each person a region.
         threshold: Score in [0, 1] from which a face is sure.
         floor: Score from which a face is taken if there are not enough sure ones; nothing below is ever taken.
-        on_missing: If there is no face for a person in a picture: "last", look where it was last found in this picture,
+        on_missing: If there is no face for a person in an image: "last", look where it was last found in this image,
             or skip; "center", look in the middle (several people: in a row); "skip", no gradient for this person;
             "raise".
         missing_penalty: Loss of a person without a face; by default no face is farther (2.0).
-        backend: "dlib" (public domain, ships with guideflow), "arcface" (insightface's packs; non-commercial), or any
-            `FaceBackend`.
-        pack: Folder of the insightface pack for "arcface"; by default insightface's own.
+        backend: "dlib" (public domain, ships with guideflow), "arcface" (insightface and its packs; non-commercial),
+            or any `FaceBackend`.
+        pack: For "arcface": name of a pack in insightface's own folder, or a folder that holds one; by default the
+            first in insightface's folder.
         device: Where the networks run.
 
     Raises:
         InvalidArgument: If options are outside their range or disagree.
         InvalidImage: If a reference cannot be read.
-        NoFaceFound: If there is no face in a reference, or in a picture with `on_missing="raise"`.
+        NoFaceFound: If there is no face in a reference, or in an image with `on_missing="raise"`.
 
     Not for drawings: the networks know photographs.
     """
 
     name = "identity"
+    extra = "face"
+    nouns = ("The face of subject", "people")
+    missing_error = NoFaceFound
 
     def __init__(
         self,
@@ -94,113 +86,67 @@ class Identity(AbstractLoss):
         pack: str | Path | None = None,
         device: str = "cpu",
     ) -> None:
-        """Read the references and describe the people in them."""
-        _among("combine", combine, ("mean", "best"))
-        _among("order", order, ("similar", "left-to-right"))
-        _among("on_missing", on_missing, POLICIES)
+        one_of("combine", combine, ("mean", "best"))
+        one_of("order", order, ("similar", "left-to-right"))
         if not 0 < floor <= threshold <= 1:
             raise InvalidArgument(f"Got floor={floor}, threshold={threshold}. Expected 0 < floor <= threshold <= 1.")
-        people = group(reference, same_person)
-        where = regions(region, len(people))
+        people = read_subjects(reference, same_person, "same_person")
+        self._regions = regions(region, len(people))
         self._backend = _backend(backend, pack).to(device).eval().requires_grad_(False)
-        if missing_penalty is not None and not 0 <= missing_penalty < float("inf"):
-            raise InvalidArgument(f"Got missing_penalty={missing_penalty}. Expected a finite number of at least 0.")
-        self._penalty = self._backend.farthest if missing_penalty is None else float(missing_penalty)
-        self._combine, self._order, self._on_missing = combine, order, on_missing
-        self._threshold, self._floor = threshold, floor
-        self._subjects = meet(people, self._backend, threshold, floor)
-        self._targets = [
-            subject.descriptions.mean(0, keepdim=True) if combine == "mean" else subject.descriptions
-            for subject in self._subjects
-        ]
-        self._lookout = Lookout(self._backend, self._distances, where, order, threshold, floor, on_missing, Memory())
-        self._outcome: Outcome | None = None
-        self._seen: weakref.ref[Tensor] | None = None
+        self._order, self._threshold, self._floor = order, threshold, floor
+        penalty = self._backend.farthest if missing_penalty is None else missing_penalty
+        super().__init__(
+            [[image[0].float() for _, image in one] for one in people], on_missing, penalty, self._backend.template
+        )
+        each = [torch.cat([self._embed_reference(*named) for named in person]) for person in people]
+        self._targets = [one.mean(0, keepdim=True) if combine == "mean" else one for one in each]
 
-    def __call__(self, image: Tensor) -> PerImage:
-        """Return the mean distance to the people for each picture, from 0."""
-        check_image(image)
-        x = image.to(self._backend.template)
-        sights = self._lookout.look(x)
-        seen = [sight for sight in sights if sight.points is not None]
-        each = x.new_full((len(x), len(self._targets)), self._penalty)
-        if seen:
-            index, person = torch.tensor([[s.image, s.person] for s in seen], device=x.device).T
-            points = torch.stack([s.points for s in seen if s.points is not None])
-            distance = self._distances(self._backend.embed(x, index, points)).gather(1, person[:, None])[:, 0]
-            penalty = x.new_tensor([0.0 if s.status == FOUND else self._penalty for s in seen])
-            each = each.index_put((index, person), distance + penalty)
-        self._outcome = _outcome(sights, each.detach(), self._penalty)
-        self._seen = weakref.ref(image)
-        # The second term is a gradient of zero for pictures in which there is nothing to look at.
-        return each.mean(1) + 0 * x.flatten(1).sum(1)
+    @torch.no_grad()
+    def _embed_reference(self, name: str, image: Tensor) -> Tensor:
+        """Find and embed the largest face of a reference."""
+        image = image.to(self._like)
+        faces = self._backend.find(image, self._floor)
+        if not len(faces):
+            raise NoFaceFound(
+                f"No face was found in {name}, {image.shape[3]} x {image.shape[2]} pixels, with a score of at least "
+                f"{self._floor}. Give an image that shows the face from the front and upright, or type a lower floor=."
+            )
+        sure = faces[faces.score >= min(self._threshold, float(faces.score.max()))]
+        area = (sure.box[:, 2:] - sure.box[:, :2]).prod(1)
+        face = sure[area.argmax()[None]]
+        return self._backend.embed(self._backend.align(image, face.image, face.points))
 
-    @property
-    def outcome(self) -> Outcome | None:
-        """What the last call saw; None before the first."""
-        return self._outcome
+    def detect(self, image: Tensor) -> Detections:
+        """Find the faces that may be somebody's."""
+        faces = self._backend.find(image, self._floor)
+        allowed = inside(faces, self._regions, image.shape[-2], image.shape[-1])
+        score, owner, may = faces.score.tolist(), faces.image.tolist(), allowed.tolist()
+        chosen: list[int] = []
+        for i in range(len(image)):
+            mine = [k for k, one in enumerate(owner) if one == i]
+            kept = candidates([score[k] for k in mine], [may[k] for k in mine], self._threshold, self._count)
+            chosen += [mine[k] for k in kept]
+        some = faces[torch.tensor(chosen, dtype=torch.long, device=image.device)]
+        return Detections(some.image, some.points, some.score[:, None].expand(-1, self._count), allowed[chosen])
 
-    @property
-    def missing(self) -> Missing:
-        """A loss to log beside this one, `loss + 0 * loss.missing`: the number of people without a face."""
-        return Missing(self)
+    def distances(self, image: Tensor, index: Tensor, place: Tensor) -> Tensor:
+        """Return the distances (M, R) of faces to each person."""
+        embeddings = self._backend.embed(self._backend.align(image, index, place))
+        return torch.stack([self._backend.distance(embeddings, one).amin(1) for one in self._targets], dim=1)
 
-    def forget(self) -> None:
-        """Forget where faces were last found, as if nothing had been looked at yet."""
-        self._lookout.memory.places.clear()
+    def assign(self, found: Detections, distance: Tensor) -> list[tuple[int, int]]:
+        """Match faces with people by their likeness, or in order."""
+        if self._order == "similar":
+            return super().assign(found, distance)
+        return assign_in_order(found.place.mean(1)[:, 0].tolist(), distance, found.allowed)
 
-    def references(self) -> tuple[Tensor, ...]:
-        """Return the reference pictures, (3, H, W) each."""
-        return tuple(picture for subject in self._subjects for picture in subject.pictures)
+    def center(self, image: Tensor, subject: int) -> Tensor:
+        """Return where the features of a person would be in the middle."""
+        return central(self._backend.template, self._backend.size, subject, self._count, *image.shape[-2:])
 
-    def describe(self) -> str:
-        """Return one line that says what is minimised."""
-        people = len(self._subjects)
-        return f"{self.name} ({people} people)" if people > 1 else self.name
-
-    def _distances(self, descriptions: Tensor) -> Tensor:
-        """Distances (M, R) to each person."""
-        each = [self._backend.distance(descriptions, target).amin(1) for target in self._targets]
-        return torch.stack(each, dim=1)
-
-
-class Missing(AbstractLoss):
-    """Number of people of an `Identity` for whom no face was found, for each picture; no gradient, so only to log.
-
-    Arguments:
-        identity: The loss that looks for them.
-    """
-
-    name = "identity-missing"
-
-    def __init__(self, identity: Identity) -> None:
-        """Remember the loss."""
-        self._identity = identity
-
-    def __call__(self, image: Tensor) -> PerImage:
-        """Return the number, (B,), of what the loss saw; if it was not given these pictures last, it looks again."""
-        if self._identity._seen is None or self._identity._seen() is not image:
-            with torch.no_grad():
-                self._identity(image)
-        outcome = self._identity.outcome
-        assert outcome is not None
-        return outcome.score.isnan().sum(1).to(outcome.score.dtype)
-
-
-def _outcome(sights: Sequence[Sight], each: Tensor, penalty: float) -> Outcome:
-    people = each.shape[1]
-    status = [sight.status for sight in sights]
-    offset = {FOUND: 0.0, LAST: penalty, CENTER: penalty, SKIPPED: float("nan")}
-    return Outcome(
-        status=tuple(tuple(status[i : i + people]) for i in range(0, len(status), people)),
-        distance=each - each.new_tensor([offset[one] for one in status]).view_as(each),
-        score=each.new_tensor([sight.score for sight in sights]).view_as(each),
-    )
-
-
-def _among(name: str, given: object, known: Sequence[str]) -> None:
-    if given not in known:
-        raise InvalidArgument(f"Got {name}={given!r}. Expected one of: {', '.join(map(repr, known))}.")
+    def taken(self, place: Tensor, others: Sequence[Tensor]) -> bool:
+        """Tell whether a face would be used twice."""
+        return taken(place, others)
 
 
 def _backend(backend: str | FaceBackend, pack: str | Path | None) -> FaceBackend:
@@ -208,7 +154,7 @@ def _backend(backend: str | FaceBackend, pack: str | Path | None) -> FaceBackend
         raise InvalidArgument(f"Got pack={str(pack)!r}, which only backend='arcface' reads. Type backend='arcface'.")
     if isinstance(backend, FaceBackend):
         return backend
-    _among("backend", backend, ("dlib", "arcface"))
+    one_of("backend", backend, ("dlib", "arcface"))
     if backend == "arcface":
         return ArcFaces(pack)
     return DlibFaces()

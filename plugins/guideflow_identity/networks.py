@@ -53,7 +53,6 @@ class Separable(nn.Module):
     """A 3x3 convolution of each channel by itself, then a 1x1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        """Lay the two out."""
         super().__init__()
         self.depthwise = nn.Conv2d(inputs, inputs, 3, stride, groups=inputs, bias=False)
         self.pointwise = nn.Conv2d(inputs, outputs, 1)
@@ -68,7 +67,6 @@ class FaceDetector(nn.Module):
     """TinyFaceDetector: a small YOLO with five prior boxes per cell of 32 pixels."""
 
     def __init__(self) -> None:
-        """Lay the network out."""
         super().__init__()
         self.conv0 = nn.Conv2d(3, 16, 3)
         widths = (16, 32, 64, 128, 256, 512)
@@ -77,7 +75,7 @@ class FaceDetector(nn.Module):
         self.conv8 = nn.Conv2d(512, 5 * len(ANCHORS), 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return raw outputs (B, H / 32, W / 32, 5 boxes, 5) of pictures (B, 3, H, W) in [0, 1], sides multiples of 32.
+        """Return raw outputs (B, H / 32, W / 32, 5 boxes, 5) of images (B, 3, H, W) in [0, 1], sides multiples of 32.
 
         The five numbers of a box are those that `boxes` reads.
         """
@@ -125,7 +123,6 @@ class FaceLandmarks(nn.Module):
     SIZE = 112
 
     def __init__(self) -> None:
-        """Lay the network out."""
         super().__init__()
         widths = (3, 32, 64, 128, 256)
         for i in range(4):
@@ -179,7 +176,6 @@ class FaceRecogniser(nn.Module):
     SIZE = 150
 
     def __init__(self) -> None:
-        """Lay the network out."""
         super().__init__()
         self.conv32_down = _Scaled(3, 32, 7, 2)
         self.blocks = []

@@ -1,18 +1,19 @@
-"""Run an ONNX file in torch, with gradient: a small interpreter of the operators that face networks are made of.
+"""Run an ONNX file in torch, with gradient: a small interpreter of the operators that face recognisers are made of.
 
 Other graphs are converted by onnx2torch where that is installed.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from guideflow.errors import InvalidArgument, MissingExtra
-from guideflow.registry import require
+from guideflow._require import require
+from guideflow.errors import InvalidArgument
 from guideflow_identity.onnx_operators import OPERATORS, Attributes
 
 
@@ -36,7 +37,6 @@ class OnnxNetwork(nn.Module):
     """
 
     def __init__(self, model: Any) -> None:
-        """Keep the weights and the list of nodes."""
         super().__init__()
         numpy_helper = require("onnx.numpy_helper", extra="face")
         graph = model.graph
@@ -53,13 +53,11 @@ class OnnxNetwork(nn.Module):
                 continue
             self._nodes.append((node.op_type, attributes, tuple(node.input), tuple(node.output)))
         if unknown := sorted({op for op, *_ in self._nodes} - OPERATORS.keys()):
-            raise InvalidArgument(
-                f"The network uses ONNX operators that are not known here: {', '.join(unknown)}. "
-                "Install a converter that may know them with: pip install onnx2torch"
-            )
+            names = ", ".join(unknown)
+            raise InvalidArgument(f"ONNX operators that are not known here: {names}. Type: pip install onnx2torch")
         given = [entry.name for entry in graph.input if entry.name not in self._values]
         if len(given) != 1:
-            raise InvalidArgument(f"The network has the inputs {given}. Expected one: pictures.")
+            raise InvalidArgument(f"The network has the inputs {given}. Expected one: images.")
         self._input, self._outputs = given[0], [entry.name for entry in graph.output]
 
     def _keep(self, name: str, value: Tensor, buffer: str) -> None:
@@ -102,12 +100,9 @@ def load_network(model: Any) -> nn.Module:
     try:
         network = OnnxNetwork(model)
     except InvalidArgument:
-        try:
-            network = _Converted(require("onnx2torch", extra="face").convert(model))
-        except MissingExtra:
-            network = None  # type: ignore[assignment]
-        if network is None:
+        if find_spec("onnx2torch") is None:
             raise
+        network = _Converted(require("onnx2torch", extra="face").convert(model))
     return network.eval().requires_grad_(False)
 
 

@@ -74,29 +74,6 @@ def _reshape(a: Attributes, x: Tensor, shape: Tensor) -> Tensor:
     return x.reshape(wanted)
 
 
-def _resize(a: Attributes, x: Tensor, *more: Tensor | None) -> Tensor:
-    """Upsampling by `scales` or to `sizes`, nearest or linear."""
-    mode = a.get("mode", b"nearest").decode()
-    where = a.get("coordinate_transformation_mode", b"half_pixel").decode()
-    sizes = more[2] if len(more) > 2 else None
-    scales = more[-1] if len(more) == 1 else (more[1] if len(more) > 1 else None)
-    size = (
-        _whole(sizes)[2:]
-        if sizes is not None
-        else [int(n * s) for n, s in zip(x.shape[2:], cast(Tensor, scales).tolist()[2:], strict=True)]
-    )
-    if mode == "nearest":
-        whole = all(new % old == 0 for new, old in zip(size, x.shape[2:], strict=True))
-        if not whole:
-            raise InvalidArgument(
-                f"The network resizes {tuple(x.shape[2:])} to {tuple(size)}, nearest. Expected a multiple."
-            )
-        return F.interpolate(x, size, mode="nearest")
-    if mode != "linear" or where not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        raise InvalidArgument(f"The network resizes by {mode!r} with {where!r}, which is not known here.")
-    return F.interpolate(x, size, mode="bilinear", align_corners=where == "align_corners")
-
-
 def _slice(a: Attributes, x: Tensor, *more: Tensor) -> Tensor:
     starts, ends, axes, steps = ([_whole(m) for m in more] + [[], [], [], []])[:4]
     starts, ends, axes = starts or a["starts"], ends or a["ends"], axes or a.get("axes", [])
@@ -180,7 +157,6 @@ OPERATORS: dict[str, Operator] = {
     "ReduceMean": _mean,
     "Relu": lambda _, x: F.relu(x),
     "Reshape": _reshape,
-    "Resize": _resize,
     "Shape": lambda _, x: torch.tensor(x.shape),
     "Sigmoid": lambda _, x: x.sigmoid(),
     "Slice": _slice,
@@ -190,6 +166,5 @@ OPERATORS: dict[str, Operator] = {
     "Sub": lambda _, x, y: x - y,
     "Transpose": lambda a, x: x.permute(a.get("perm", tuple(reversed(range(x.dim()))))),
     "Unsqueeze": _unsqueeze,
-    "Upsample": _resize,
 }
 """What each operator does, with its attributes first; versions 9 to 21 of the standard set."""

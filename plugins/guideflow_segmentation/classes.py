@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from guideflow._require import did_you_mean
 from guideflow.errors import InvalidArgument
 
 
@@ -25,27 +25,18 @@ class Classes:
     count: int
 
     def number(self, given: str | int) -> int:
-        """Return the number of a class.
-
-        Raises:
-            InvalidArgument: If there is no such class; with the nearest name.
-        """
+        """Return the number of a class, or refuse it with the nearest name."""
         if isinstance(given, int) and 0 <= given < self.count:
             return given
         if isinstance(given, str) and self.names and given in self.names:
             return self.names.index(given)
-        near = difflib.get_close_matches(str(given), self.names or (), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(given), self.names or ())
         if isinstance(given, str) and not self.names:
             hint = " Its classes have no names; give them: names=['background', ...]."
         raise InvalidArgument(f"The network has no class {given!r}.{hint} Expected {self.listing()}.")
 
     def numbers(self, given: str | int | Sequence[str | int] | None) -> tuple[int, ...]:
-        """Return the numbers of one class or several, in order; of all for None.
-
-        Raises:
-            InvalidArgument: If there is none, or one is not the network's.
-        """
+        """Return the numbers of one class or several, in order; of all for None."""
         if given is None:
             return tuple(range(self.count))
         several = [given] if isinstance(given, str | int) else list(given)
@@ -66,11 +57,7 @@ class Classes:
         return f"{numbers}, or {shown}"
 
     def check(self, layout: Tensor, ignore_index: int) -> None:
-        """Refuse a layout with numbers that are no classes.
-
-        Raises:
-            InvalidArgument: Naming them and how many pixels they have.
-        """
+        """Refuse a layout with numbers that are no classes."""
         wrong = ((layout < 0) | (layout >= self.count)) & (layout != ignore_index)
         if wrong.any():
             numbers = layout[wrong].unique().tolist()
@@ -81,11 +68,7 @@ class Classes:
             )
 
     def weights(self, given: Mapping[str | int, float] | Mapping[str, float] | Sequence[float] | None) -> Tensor:
-        """Return a weight for each class, (count,).
-
-        Raises:
-            InvalidArgument: If a weight is negative or not finite, or there are too many or too few.
-        """
+        """Return a weight for each class, (count,), 1 where none is given."""
         weights = torch.ones(self.count)
         if isinstance(given, Mapping):
             for key, weight in given.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -10,27 +12,19 @@ from typing import Any
 
 from torch import nn
 
-from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.registry import require
-from guideflow.vision import Preparation
+from guideflow._require import missing_weights, require
+from guideflow.errors import InvalidArgument
+from guideflow.losses.networks import from_transformers, one_line
+from guideflow.losses.vision import Preparation, given
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
-    """Load what `save_pretrained` of transformers or of segmentation_models_pytorch wrote.
+    """Load what `save_pretrained` of transformers or of segmentation_models_pytorch wrote, here or on the Hub.
 
-    Arguments:
-        given: A folder, or "owner/name" on the Hub.
-        normalised: The user says how pictures are normalised, so the folder need not.
-
-    Returns:
-        What was loaded.
-
-    Raises:
-        InvalidArgument: If it is no such folder, is damaged, or does not say how pictures are normalised.
-        MissingWeights: If it is on the Hub and cannot be downloaded.
+    If `normalised`, the user says how images are normalised, so the folder need not.
     """
     folder = Path(given).expanduser()
     if not folder.is_dir() and not _HUB_ID.fullmatch(str(given)):
@@ -45,7 +39,7 @@ def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
     processor = _json(source, "preprocessor_config.json")
     if processor is None and not normalised:
         raise InvalidArgument(
-            f"{source} has no preprocessor_config.json that tells how pictures are normalised. Type what it was "
+            f"{source} has no preprocessor_config.json that tells how images are normalised. Type what it was "
             "trained with; with ImageNet's that is mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]."
         )
     labels = config.get("id2label") or _json(source, "id2label.json") or {}
@@ -54,55 +48,57 @@ def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
     try:
         network, multiple = load(source)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        why = " ".join(str(error).split())[:200]
+        why = one_line(error)
         if folder.is_dir():
             raise InvalidArgument(f"{source} cannot be loaded as a segmentation network: {why}") from error
-        raise _missing(source, why) from error
+        raise missing_weights(source, "network", why) from error
     preparation = preparation_from(processor) if processor is not None else Preparation()
     return Segmenter(network, preparation, names, multiple, folder.name if folder.is_dir() else source)
 
 
 def _smp(source: str) -> tuple[nn.Module, int]:
     smp = require("segmentation_models_pytorch", extra=EXTRA)
-    network = smp.from_pretrained(source, encoder_weights=None)  # else it downloads weights that are replaced at once
+    with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub tells where weights are, each time anew
+        network = smp.from_pretrained(source, encoder_weights=None)  # else it downloads weights, to replace them
     divisible = getattr(network, "requires_divisible_input_shape", True)
     return network, int(getattr(network.encoder, "output_stride", 1)) if divisible else 1
 
 
 def _transformers(source: str) -> tuple[nn.Module, int]:
-    transformers = require("transformers", extra=EXTRA)
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        network, report = transformers.AutoModelForSemanticSegmentation.from_pretrained(
-            source, output_loading_info=True
-        )
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-    if lacking := sorted(report["missing_keys"]):
-        raise ValueError(f"it has no weights for {lacking[0]}; such a network would be partly random")
-    return network, 1
+    return from_transformers("AutoModelForSemanticSegmentation", source, extra=EXTRA), 1
+
+
+_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
 
 
 def preparation_from(processor: Mapping[str, Any]) -> Preparation:
-    """Read a `preprocessor_config.json` of transformers.
+    """Read a `preprocessor_config.json` of transformers, for images in [0, 1], 1/255 of what it speaks of.
 
-    Arguments:
-        processor: Its content. Pictures in [0, 1] are 1/255 of what it speaks of.
-
-    Returns:
-        The same for pictures in [0, 1]; pictures are stretched to its size.
+    They are stretched to its size, and to that of its crop if it crops: a layout is of the whole image, so nothing is
+    cut off.
     """
     size = processor.get("size") if processor.get("do_resize", True) else None
+    if processor.get("do_center_crop") or ("crop_size" in processor and "do_center_crop" not in processor):
+        size = processor.get("crop_size", size)
     if isinstance(size, Mapping):
         size = (size["height"], size["width"]) if "height" in size else size.get("shortest_edge")
+    resample = processor.get("resample", 2)
+    if size is not None and resample not in _INTERPOLATIONS:
+        raise InvalidArgument(f"The network's images are resized with resample={resample!r}. Expected 2 or 3.")
+    if processor.get("do_pad") and size is None:
+        raise InvalidArgument("The network's images are padded to a size. Type size=, to stretch them to one.")
     scale = 255 * (processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1)
-    normalise = processor.get("do_normalize", True)
-    mean = processor["image_mean"] if normalise else (0.0, 0.0, 0.0)
-    std = processor["image_std"] if normalise else (1.0, 1.0, 1.0)
-    return Preparation().changed(size, [value / scale for value in mean], [value / scale for value in std])
+    values = {}
+    # MobileViT's, which flips channels, names a mean that it does not use.
+    normalises = "image_mean" in processor and "do_flip_channel_order" not in processor
+    if processor.get("do_normalize", normalises):
+        if not {"image_mean", "image_std"} <= processor.keys():
+            raise InvalidArgument("The network's images are normalised, but not how: type mean=[...], std=[...].")
+        values = {name: [value / scale for value in processor[f"image_{name}"]] for name in ("mean", "std")}
+    elif scale != 1:
+        values = {"std": [1 / scale] * 3}
+    bgr = bool(processor.get("do_flip_channel_order", False))
+    return Preparation(**given(size, **values), interpolation=_INTERPOLATIONS.get(resample, "bilinear"), bgr=bgr)
 
 
 def _json(source: str, name: str) -> dict[str, Any] | None:
@@ -116,19 +112,10 @@ def _json(source: str, name: str) -> dict[str, Any] | None:
             absent = isinstance(error, hub.errors.EntryNotFoundError)
             if absent and not isinstance(error, hub.errors.LocalEntryNotFoundError):  # the latter: no network
                 return None
-            raise _missing(source, " ".join(str(error).split())[:160]) from error
+            raise missing_weights(source, "network", error) from error
     if not file.is_file():
         return None
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise InvalidArgument(f"{file} is no JSON: {error}. Save or download it again.") from error
-
-
-def _missing(source: str, why: str) -> MissingWeights:
-    folder = source.rpartition("/")[2]
-    return MissingWeights(
-        f"{source} is not on this machine and cannot be downloaded ({why}). Where there is network, type: hf download "
-        f"{source} --local-dir {folder}. Then bring that folder here and give network={folder!r}, the path you put it "
-        "at."
-    )

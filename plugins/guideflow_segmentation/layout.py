@@ -1,4 +1,4 @@
-"""Layouts: maps of class numbers, read from pictures, tensors and arrays, and drawn for showing."""
+"""Layouts: maps of class numbers, read from images, tensors and arrays, and drawn for showing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_layout(given: Layout, colours: Mapping[int, Colour] | None = None, igno
     """Read a map of class numbers.
 
     Arguments:
-        given: A picture with a palette or of grey values, whose numbers are the classes; with `colours` a picture in
+        given: An image with a palette or of grey values, whose numbers are the classes; with `colours` an image in
             colours; or a tensor or array of whole numbers.
         colours: Colour of each class. A pixel has the class of the nearest colour, or is ignored if none is near, or if
             it is transparent.
@@ -41,15 +41,13 @@ def read_layout(given: Layout, colours: Mapping[int, Colour] | None = None, igno
         Class numbers (H, W), int64.
 
     Raises:
-        InvalidImage: If the file cannot be read, or is a picture in colours and none are given.
+        InvalidImage: If the file cannot be read, or is an image in colours and none are given.
         InvalidArgument: If a tensor or array is not of whole numbers in such a shape, or a colour is none.
     """
     if isinstance(given, str | Path):
         return _from_file(Path(given), colours, ignore_index)
     if colours is not None:
-        raise InvalidArgument(
-            "Got colours= and a layout of numbers. Expected colours= with the path of a picture only."
-        )
+        raise InvalidArgument("Got colours= and a layout of numbers. Expected colours= with the path of an image only.")
     values = torch.as_tensor(given)
     if values.is_floating_point() or values.is_complex():
         raise InvalidArgument(f"Got a layout of {values.dtype}. Expected whole numbers: type `layout.long()`.")
@@ -70,13 +68,13 @@ def _from_file(path: Path, colours: Mapping[int, Colour] | None, ignore_index: i
         if picture.format not in _LOSSLESS:
             raise InvalidImage(
                 f"{path} is a {picture.format}, which blurs the edges of classes. Save the layout as a PNG, or give "
-                "the picture as reference= to take the layout that the network sees in it."
+                "the image as reference= to take the layout that the network sees in it."
             )
         if colours is not None:
             return _from_colours(picture, colours, ignore_index)
         if picture.mode not in ("1", "L", "P", "I", "I;16"):
             raise InvalidImage(
-                f"{path} is a picture in colours ({picture.mode}). Expected one with a palette or of grey values whose "
+                f"{path} is an image in colours ({picture.mode}). Expected one with a palette or of grey values whose "
                 "numbers are the classes. Type colours={'sky': '#80c0ff', ...} to say which colour is which class."
             )
         return torch.from_numpy(np.array(picture).astype(np.int64))

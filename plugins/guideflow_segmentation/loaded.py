@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
-from guideflow.vision import Preparation, precision
+from guideflow.losses.networks import precision
+from guideflow.losses.vision import Preparation
 
 EXTRA: Final = "segmentation"
 
@@ -20,11 +21,11 @@ class Segmenter:
     """A segmentation network and what belongs to it.
 
     Arguments:
-        network: Prepared pictures (B, 3, H, W) to logits (B, C, h, w): a tensor, a mapping with "out", or an object
+        network: Prepared images (B, 3, H, W) to logits (B, C, h, w): a tensor, a mapping with "out", or an object
             with `.logits`.
-        preparation: How it wants its pictures.
+        preparation: How it wants its images.
         names: Of the classes, in order; None if they are not known.
-        multiple: Sides of the pictures must be multiples of this.
+        multiple: Sides of the images must be multiples of this.
         title: What was loaded, to show.
     """
 
@@ -35,28 +36,25 @@ class Segmenter:
     title: str
 
     def size(self, image: Tensor) -> tuple[int, int]:
-        """Return (height, width) at which pictures like this one are segmented."""
+        """Return (height, width) at which images like this one are segmented."""
         if self.preparation.size is not None:
             return self.preparation.size
         height, width = (max(1, round(side / self.multiple)) * self.multiple for side in image.shape[-2:])
         return height, width
 
     def logits(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the logits (B, C, height, width) of pictures (B, 3, H, W) in [0, 1], brought to a size.
+        """Return the logits (B, C, height, width) of images (B, 3, H, W) in [0, 1], brought to a size.
 
         Raises:
             InvalidArgument: If the network returns no logits.
         """
-        output: Any = self.network(self.preparation.changed(size)(image, precision(self.network)))
+        output: Any = self.network(replace(self.preparation, size=size)(image, precision(self.network)))
         if isinstance(output, Mapping) and "out" in output:
             output = output["out"]
         logits = getattr(output, "logits", output)
         if not isinstance(logits, Tensor) or logits.dim() != 4 or len(logits) != len(image):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InvalidArgument(
-                f"The network returned {shape} for {len(image)} pictures. Expected logits (B, classes, h, w), as a "
-                "tensor, in a mapping as 'out', or as `.logits`."
-            )
+            raise InvalidArgument(f"The network returned {shape}. Expected logits ({len(image)}, classes, h, w).")
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         return logits

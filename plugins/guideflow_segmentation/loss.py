@@ -1,38 +1,40 @@
-"""`segmentation`: distance to a layout, drawn or taken from a reference picture."""
+"""`segmentation`: distance to a layout, drawn or taken from a reference image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractLoss, check_image
+from guideflow.images import check_image
+from guideflow.losses.base import Loss
+from guideflow.losses.vision import read_images, resize
 from guideflow.types import PerImage
-from guideflow.vision import one_of, read_pictures, resize
 from guideflow_segmentation.classes import Classes
 from guideflow_segmentation.layout import Colour, draw_layout, read_layout, resize_layout
 from guideflow_segmentation.networks import load_segmenter
 from guideflow_segmentation.target import Target
 
 
-class Segmentation(AbstractLoss):
+class Segmentation(Loss):
     """Cross-entropy between what a network sees where, and the layout that is wanted.
 
         loss(x) = sum over pixels p of  w[y_p] CE(net(x)_p, y_p)  /  sum over pixels p of  w[y_p]
 
-    y is a layout that you draw, or the classes that the same network sees in a reference picture; w is 0 for what is
+    y is a layout that you draw, or the classes that the same network sees in a reference image; w is 0 for what is
     ignored. 0 is a perfect layout; log(number of classes) is a network that has no idea.
 
     Arguments:
         layout: Path of a PNG with a palette or of grey values whose numbers are the classes, or whole numbers (H, W) as
-            tensor or array. It is stretched over the picture.
-        reference: A picture whose layout is wanted, instead of a layout: a path, or a tensor (3, H, W) in [0, 1].
+            tensor or array. It is stretched over the image.
+        reference: An image whose layout is wanted, instead of a layout: a path, or a tensor (3, H, W) in [0, 1].
         network: "lraspp" or another segmentation network of torchvision; a folder that `save_pretrained` of
-            transformers or segmentation_models_pytorch wrote; "owner/name" on the Hub; or a module from pictures
+            transformers or segmentation_models_pytorch wrote; "owner/name" on the Hub; or a module from images
             (B, 3, H, W) to logits (B, classes, h, w), which is frozen in place.
         checkpoint: For torchvision's: a file of weights in place of the published ones.
         names: Of the classes, in order, in place of the network's own.
@@ -42,9 +44,9 @@ class Segmentation(AbstractLoss):
         ignore_index: Number of pixels in the layout that do not count.
         class_weights: Weight of each class by name or number, 1 for those left out; or one number for every class.
         colours: For a layout drawn in colours: the colour of each class by name or number, such as "#ff8000".
-        size: Side or (height, width) at which pictures are segmented; by default what the checkpoint says (520 for
-            torchvision), or the size of the pictures.
-        mean: Normalisation in place of the checkpoint's, for pictures in [0, 1]; by default none for a module.
+        size: Side or (height, width) at which images are segmented; by default what the checkpoint says (520 for
+            torchvision), or the size of the images.
+        mean: Normalisation in place of the checkpoint's, for images in [0, 1]; by default none for a module.
         std: The same.
         device: Where the network runs.
 
@@ -77,7 +79,6 @@ class Segmentation(AbstractLoss):
         std: Sequence[float] | None = None,
         device: str = "cpu",
     ) -> None:
-        """Load the network, and read the layout or the reference."""
         one_of("others", others, ("ignore", "merge"))
         if (layout is None) == (reference is None):
             raise InvalidArgument(
@@ -88,11 +89,12 @@ class Segmentation(AbstractLoss):
             raise InvalidArgument("Got others='merge' without labels. Type labels=['...'], the classes that count.")
         if colours is not None and layout is None:
             raise InvalidArgument("Got colours= without a layout. They say what the colours of a layout mean.")
-        self._references = () if reference is None else read_pictures(reference)
+        self._references = () if reference is None else read_images(reference)
         if len(self._references) > 1:
-            raise InvalidArgument(f"Got {len(self._references)} references. Expected one: a picture has one layout.")
+            raise InvalidArgument(f"Got {len(self._references)} references. Expected one: an image has one layout.")
         self._segmenter = load_segmenter(network, checkpoint, names=names, size=size, mean=mean, std=std, device=device)
         self._device, self._ignore = device, ignore_index
+        self.draw: Callable[[Tensor, int], Tensor] = draw_layout  # how a layout is shown
         self._layout: Tensor | None = None
         classes = Classes(self._segmenter.names, self._count(given=names is not None))
         if layout is not None:
@@ -108,12 +110,12 @@ class Segmentation(AbstractLoss):
             self._target.require_any(self.wanted(self._segmenter.size(given.float())), classes)
 
     def __call__(self, image: Tensor) -> PerImage:
-        """Return the mean cross-entropy of each picture, at least 0."""
+        """Return the mean cross-entropy of each image, at least 0."""
         logits = self.logits(image)
         return self._target.cross_entropy(logits, self.wanted((logits.shape[-2], logits.shape[-1])))
 
     def logits(self, image: Tensor) -> Tensor:
-        """Return what the network sees in pictures (B, 3, H, W) in [0, 1]: logits (B, classes, h, w)."""
+        """Return what the network sees in images (B, 3, H, W) in [0, 1]: logits (B, classes, h, w)."""
         check_image(image)
         return self._segmenter.logits(image, self._segmenter.size(image))
 
@@ -123,7 +125,7 @@ class Segmentation(AbstractLoss):
             return self.logits(image).argmax(1)
 
     def iou(self, image: Tensor) -> PerImage:
-        """Return how well pictures obey the layout: intersection over union, mean over its classes that count, (B,)."""
+        """Return how well images obey the layout: intersection over union, mean over its classes that count, (B,)."""
         seen = self.segment(image)
         return self._target.iou(seen, self.wanted((seen.shape[-2], seen.shape[-1])))
 
@@ -139,8 +141,8 @@ class Segmentation(AbstractLoss):
         return self._wanted[size]
 
     def references(self) -> tuple[Tensor, ...]:
-        """Return the reference picture, or the layout drawn in colours, (3, H, W)."""
-        return self._references or (draw_layout(self._layout, self._ignore),)  # type: ignore[arg-type]
+        """Return the reference image, or the layout drawn in colours, (3, H, W)."""
+        return self._references or (self.draw(self._layout, self._ignore),)  # type: ignore[arg-type]
 
     def describe(self) -> str:
         """Return one line that says what is minimised: the network, and how much of which class is wanted."""
@@ -154,7 +156,7 @@ class Segmentation(AbstractLoss):
         return f"{self.name} by {self._segmenter.title}: {', '.join(shown[:6])}{more}"
 
     def _count(self, given: bool) -> int:
-        """Number of classes: what the checkpoint names, or as many logits as the network returns for a grey picture."""
+        """Number of classes: what the checkpoint names, or as many logits as the network returns for a grey image."""
         names = self._segmenter.names
         if names is not None and not given:
             return len(names)

@@ -24,7 +24,6 @@ class Target:
     """
 
     def __init__(self, chosen: Sequence[int], merge: bool, weights: Tensor, ignore_index: int) -> None:
-        """Split the classes into those that count and the others."""
         rest = [number for number in range(len(weights)) if number not in set(chosen)]
         self._chosen, self._rest, self._merge = list(chosen), rest, merge and bool(rest)
         self._weights = weights.clone()
@@ -39,17 +38,12 @@ class Target:
         return torch.where(valid, weights[wanted.where(valid, 0)], 0.0)
 
     def require_any(self, wanted: Tensor, classes: Classes) -> None:
-        """Refuse a layout of which nothing counts.
-
-        Raises:
-            InvalidArgument: Saying what there is in it.
-        """
+        """Refuse a layout of which nothing counts."""
         if not bool(self.counted(wanted).any()):
             there = [classes.name(c) for c in wanted[wanted != self._ignore].unique().tolist()]
             raise InvalidArgument(
-                f"No pixel of the layout counts: there is {', '.join(there) or 'nothing but ignored pixels'} in it, "
-                f"and {', '.join(classes.name(c) for c in self._chosen[:10])} was asked for. Choose other labels, "
-                "weights above 0, or others='merge'."
+                f"No pixel of the layout counts: there is {', '.join(there) or 'nothing but ignored pixels'} in it. "
+                "Choose other labels, weights above 0, or others='merge'."
             )
 
     def cross_entropy(self, logits: Tensor, wanted: Tensor) -> PerImage:

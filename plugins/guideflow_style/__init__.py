@@ -1,4 +1,4 @@
-"""`style`: pull pictures towards the style of other pictures.
+"""`style`: pull images towards the style of other images.
 
     loss = gf.load_loss("style", reference="waves.jpg")
 
@@ -7,20 +7,13 @@ et al.; or `cosine` and `gram` on features of your own network.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from guideflow._lazy import lazy
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
-from guideflow.weights import Download
+import lazy_loader
 
-if TYPE_CHECKING:
-    from guideflow_style.features import ClipTokens as ClipTokens
-    from guideflow_style.features import VggFeatures as VggFeatures
-    from guideflow_style.loss import Style as Style
-    from guideflow_style.loss import gram as gram
+from guideflow.registry import Entry, hookimpl
+from guideflow.registry.weights import Download
 
-__getattr__, __dir__ = lazy(__name__, {"features": ("ClipTokens", "VggFeatures"), "loss": ("Style", "gram")})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @hookimpl
@@ -29,7 +22,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "style": Entry(
             "guideflow_style.loss:Style",
-            summary="Distance to the style of reference pictures: CLIP embedding, CLIP Gram, VGG Gram",
+            summary="Distance to the style of reference images: CLIP embedding, CLIP Gram, VGG Gram",
             extra="style",
             licence="MIT code; the weights as published (OpenAI's: for research; VGG: CC BY 4.0)",
             needs=("reference",),

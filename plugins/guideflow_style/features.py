@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor, nn
 
-from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow.errors import InvalidArgument
+from guideflow.losses.networks import published_weights, read_weights
 
 VGG_URL: Final = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG_LAYERS: Final = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -31,14 +30,10 @@ class ClipTokens(nn.Module):
     """
 
     def __init__(self, visual: nn.Module, blocks: Sequence[int]) -> None:
-        """Check that the blocks are there."""
         super().__init__()
         residual = getattr(getattr(visual, "transformer", None), "resblocks", None)
         if residual is None:
-            raise InvalidArgument(
-                f"Got a {type(visual).__name__} as the image tower. The backend 'clip-gram' expects a vision "
-                "transformer: type network='ViT-B-16'."
-            )
+            raise InvalidArgument("The backend 'clip-gram' takes a vision transformer: type network='ViT-B-16'.")
         if not blocks or not all(isinstance(block, int) and 0 <= block < len(residual) for block in blocks):
             raise InvalidArgument(f"Got layers={list(blocks)!r}. Expected numbers of blocks, 0 to {len(residual) - 1}.")
         self.visual = visual
@@ -67,7 +62,6 @@ class VggFeatures(nn.Module):
     """
 
     def __init__(self, layers: Sequence[str] = VGG_LAYERS, checkpoint: str | Path | None = None) -> None:
-        """Build the layers and load their weights."""
         super().__init__()
         names = [f"relu{block}_{i + 1}" for block, widths in enumerate(_VGG_BLOCKS, 1) for i in range(len(widths))]
         if not layers or (unknown := [layer for layer in layers if layer not in names]):
@@ -86,13 +80,10 @@ class VggFeatures(nn.Module):
             if name in layers:
                 self.taken.append(len(modules) - 1)
         self.features = nn.Sequential(*modules)
-        state = _vgg_state(checkpoint)
+        state = published_weights(VGG_URL, 548) if checkpoint is None else read_weights(checkpoint)
         wanted = self.state_dict()
         if lacking := [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]:
-            raise InvalidArgument(
-                f"{checkpoint} is no VGG-19 of torchvision: {lacking[0]} is missing or of another shape. Give the file "
-                f"that {VGG_URL} has."
-            )
+            raise InvalidArgument(f"{checkpoint} is not {VGG_URL}: {lacking[0]} is missing or of another shape.")
         self.load_state_dict({key: state[key] for key in wanted})
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -103,27 +94,3 @@ class VggFeatures(nn.Module):
             if number in self.taken:
                 found.append(image)
         return found
-
-
-def _vgg_state(checkpoint: str | Path | None) -> dict[str, Tensor]:
-    if checkpoint is None:
-        try:
-            return dict(torch.hub.load_state_dict_from_url(VGG_URL, progress=False, check_hash=True, weights_only=True))
-        except (OSError, RuntimeError) as error:
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
-            raise MissingWeights(
-                f"VGG-19's weights are not in {folder} and cannot be downloaded ({' '.join(str(error).split())[:120]}"
-                f"). Where there is network, download {VGG_URL} (548 MB), put it into that folder or give its path: "
-                "checkpoint='vgg19-dcbb9e9d.pth'."
-            ) from error
-    file = Path(checkpoint).expanduser()
-    if not file.is_file():
-        raise InvalidArgument(f"There is no file {file}, given as checkpoint. Expected VGG-19's weights: {VGG_URL}.")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(file))
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, OSError, RuntimeError, TypeError, ValueError, EOFError) as error:
-        raise InvalidArgument(f"{file} cannot be read as weights: {' '.join(str(error).split())[:160]}") from error

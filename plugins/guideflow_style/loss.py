@@ -1,8 +1,9 @@
-"""`style`: distance to the style of reference pictures."""
+"""`style`: distance to the style of reference images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
-from guideflow.loss import AbstractLoss, check_image
+from guideflow.images import check_image
+from guideflow.losses.base import Loss
+from guideflow.losses.networks import freeze, precision
+from guideflow.losses.vision import ImageSources, Preparation, given, read_images
 from guideflow.types import PerImage
-from guideflow.vision import Pictures, Preparation, freeze, one_of, precision, read_pictures
 from guideflow_clip.models import load_clip, preparation_of
 from guideflow_style.features import VGG_LAYERS, ClipTokens, VggFeatures
 
@@ -21,15 +25,15 @@ BACKENDS = ("clip", "clip-gram", "vgg-gram", "cosine", "gram")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-class Style(AbstractLoss):
-    """Distance between the style of a picture and the style of reference pictures.
+class Style(Loss):
+    """Distance between the style of an image and the style of reference images.
 
         cosine:  loss(x) = 1 - cos(E(x), E(reference))
         Gram:    loss(x) = mean over layers l of  norm(G_l(x) - G_l(reference))^2 / norm(G_l(reference))^2
                  G_l = F_l^T F_l / tokens,    F_l: features of layer l, (tokens, C)
 
     Both are 0 for a reference, and near 1 or beyond for what has nothing in common with it. Gram matrices are means
-    over places and distances are relative, so a weight that suits one size of pictures suits others. Of several
+    over places and distances are relative, so a weight that suits one size of images suits others. Of several
     references the target is the mean (of unit vectors, or of Gram matrices), or with `combine="best"` the nearest
     counts.
 
@@ -40,14 +44,14 @@ class Style(AbstractLoss):
             VGG-19, five layers, that of Gatys et al. "cosine" and "gram": the same distances on `network`.
         combine: "mean" or "best".
         network: For the backends of CLIP a name of open_clip, a folder or "owner/name" in place of the published one.
-            For every backend a module of pictures (B, 3, H, W), which is frozen in place: to embeddings (B, C) for a
+            For every backend a module of images (B, 3, H, W), which is frozen in place: to embeddings (B, C) for a
             cosine; to features (B, C, h, w) or (B, tokens, C), or a list of them, for Gram matrices.
         checkpoint: Tag or file of the weights of the backend's network.
         quick_gelu: Whether weights of CLIP from a file were trained with QuickGELU, where that cannot be told.
         layers: Blocks for "clip-gram", by default [2]; names for "vgg-gram", by default relu1_1 to relu5_1.
-        size: Side or (height, width) to which every picture is brought; by default what the network was trained on,
-            256 for VGG, and pictures as they are for a module.
-        mean: Normalisation in place of the network's own, for pictures in [0, 1]; by default none for a module.
+        size: Side or (height, width) to which every image is brought; by default what the network was trained on,
+            256 for VGG, and images as they are for a module.
+        mean: Normalisation in place of the network's own, for images in [0, 1]; by default none for a module.
         std: The same.
         device: Where the network runs.
 
@@ -57,7 +61,7 @@ class Style(AbstractLoss):
         MissingWeights: If the weights are not here and cannot be downloaded.
 
     Source: Bansal et al. 2023 (Universal Guidance), Yu et al. 2023 (FreeDoM), Gatys et al. 2016. The first multiplies
-    by 100 and normalises as for ImageNet; the second takes the norm over the whole batch, so that pictures disturb each
+    by 100 and normalises as for ImageNet; the second takes the norm over the whole batch, so that images disturb each
     other. Not for content: "clip" takes over what is shown as well as how.
     """
 
@@ -65,7 +69,7 @@ class Style(AbstractLoss):
 
     def __init__(
         self,
-        reference: Pictures,
+        reference: ImageSources,
         *,
         backend: str = "clip",
         combine: str = "mean",
@@ -78,11 +82,10 @@ class Style(AbstractLoss):
         std: Sequence[float] | None = None,
         device: str = "cpu",
     ) -> None:
-        """Load the network and encode the references."""
         one_of("backend", backend, BACKENDS)
         one_of("combine", combine, ("mean", "best"))
-        self._references = read_pictures(reference)
-        _check(backend, network, checkpoint, quick_gelu, layers)
+        self._references = read_images(reference)
+        _refuse_unread(backend, network, checkpoint, quick_gelu, layers)
         if isinstance(network, nn.Module):
             preparation = preparation_of(network) if hasattr(network, "visual") else Preparation()
             if hasattr(network, "encode_image"):  # a whole CLIP network
@@ -98,10 +101,10 @@ class Style(AbstractLoss):
             network, preparation = loaded.network.visual, loaded.preparation
             network = ClipTokens(network, _blocks(layers)) if backend == "clip-gram" else network
         self.network = freeze(network, device)
-        self._preparation = preparation.changed(size, mean, std)
+        self._preparation = replace(preparation, **given(size, mean, std))
         self._backend, self._cosine, self._nearest = backend, backend in ("clip", "cosine"), combine == "best"
         with torch.no_grad():
-            each = [self.describe_style(one[None].to(device)) for one in self._references]
+            each = [self.embed_style(one[None].to(device)) for one in self._references]
         self._targets = [torch.cat(layer) for layer in zip(*each, strict=True)]
         if combine == "mean":
             self._targets = [layer.mean(0, keepdim=True) for layer in self._targets]
@@ -109,14 +112,14 @@ class Style(AbstractLoss):
             self._targets = [F.normalize(layer, dim=1) for layer in self._targets]
 
     def __call__(self, image: Tensor) -> PerImage:
-        """Return the distance for each picture, at least 0."""
-        found = self.describe_style(image)
+        """Return the distance for each image, at least 0."""
+        found = self.embed_style(image)
         if self._cosine:
             return 1 - (found[0] @ self._targets[0].T).amax(1)
         each = torch.stack([_relative(*pair) for pair in zip(found, self._targets, strict=True)])
         return each.mean(0).amin(1)
 
-    def describe_style(self, image: Tensor) -> list[Tensor]:
+    def embed_style(self, image: Tensor) -> list[Tensor]:
         """Return what is compared: unit embeddings [(B, C)], or a Gram matrix (B, C, C) of each layer.
 
         Raises:
@@ -131,13 +134,13 @@ class Style(AbstractLoss):
                 shape = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
                 wanted = "embeddings (B, C)" if self._cosine else "features (B, C, h, w) or (B, tokens, C)"
                 raise InvalidArgument(
-                    f"The network returned {shape} for {len(image)} pictures. backend={self._backend!r} expects "
+                    f"The network returned {shape} for {len(image)} images. backend={self._backend!r} expects "
                     f"{wanted}; type backend={'gram' if self._cosine else 'cosine'!r} for the other kind."
                 )
         return [F.normalize(features[0], dim=1)] if self._cosine else [gram(one) for one in features]
 
     def references(self) -> tuple[Tensor, ...]:
-        """Return the reference pictures, (3, H, W) each."""
+        """Return the reference images, (3, H, W) each."""
         return self._references
 
     def describe(self) -> str:
@@ -169,7 +172,7 @@ def _blocks(layers: Sequence[int] | Sequence[str] | None) -> list[int]:
     return [2] if layers is None else list(layers)  # type: ignore[arg-type]  # ClipTokens refuses names
 
 
-def _check(backend: str, network: object, checkpoint: object, quick_gelu: object, layers: object) -> None:
+def _refuse_unread(backend: str, network: object, checkpoint: object, quick_gelu: object, layers: object) -> None:
     """Refuse options that the backend does not read, rather than ignoring them."""
     module = isinstance(network, nn.Module)
     if not module and backend in ("cosine", "gram"):
@@ -184,7 +187,7 @@ def _check(backend: str, network: object, checkpoint: object, quick_gelu: object
         "quick_gelu": quick_gelu is not None and (module or backend == "vgg-gram"),
         "layers": layers is not None and not (backend == "clip-gram" or (backend == "vgg-gram" and not module)),
     }
-    for option, given in unread.items():
-        if given:
+    for option, was_given in unread.items():
+        if was_given:
             on = "a module" if module else f"backend={backend!r}"
             raise InvalidArgument(f"Got {option}=, which {on} does not read. Leave it out.")

@@ -1,4 +1,4 @@
-"""`subject`: pull pictures towards an animal or a thing in reference photographs.
+"""`subject`: pull images towards an animal or a thing in reference photographs.
 
     loss = gf.load_loss("subject", reference="cat.jpg", text="a cat")
 
@@ -7,25 +7,19 @@ reference. Both are Apache-2.0.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from guideflow._lazy import lazy
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
-from guideflow.weights import Download
-from guideflow_subject.published import DETECTOR as DETECTOR
-from guideflow_subject.published import NETWORK as NETWORK
+import lazy_loader
 
-if TYPE_CHECKING:
-    from guideflow_subject.detector import Detector as Detector
-    from guideflow_subject.detector import OwlViT as OwlViT
-    from guideflow_subject.loss import Outcome as Outcome
-    from guideflow_subject.loss import Subject as Subject
-    from guideflow_subject.sights import NoSubjectFound as NoSubjectFound
+from guideflow.registry import Entry, hookimpl
+from guideflow.registry.weights import Download
 
-__getattr__, __dir__ = lazy(
-    __name__, {"detector": ("Detector", "OwlViT"), "loss": ("Outcome", "Subject"), "sights": ("NoSubjectFound",)}
-)
+NETWORK = "facebook/dinov2-base"
+"""The features that are compared."""
+
+DETECTOR = "google/owlvit-base-patch32"
+"""What finds the subjects."""
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @hookimpl

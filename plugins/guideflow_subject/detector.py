@@ -1,4 +1,4 @@
-"""Where described things are in pictures."""
+"""Where described things are in images."""
 
 from __future__ import annotations
 
@@ -10,39 +10,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow_subject import DETECTOR
+from guideflow_subject.features import CLIP
 from guideflow_subject.loading import load, load_tokenizer
 
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SAME = 0.5
+"""Overlap (intersection over union) from which two boxes are of one thing."""
 
 
 @dataclass(frozen=True)
-class Description:
+class Query:
     """What a detector looks for.
 
     Arguments:
-        query: In the detector's own terms, (D,).
-        box: Left, top, right, bottom of the thing in the picture it was described from, in pixels, (4,).
+        embedding: In the detector's own terms, (D,).
+        box: Left, top, right, bottom of the thing in the image it was taken from, in pixels, (4,).
         score: How sure the detector is of that box, in [0, 1].
     """
 
-    query: Tensor
+    embedding: Tensor
     box: Tensor
     score: float
 
 
 class Detector(nn.Module, ABC):
-    """Finds things that look like a described one. Both functions are called without gradient, on float32 pictures."""
+    """Finds things that look like one in a reference. Both functions are called without gradient, on float32 images."""
 
     @abstractmethod
-    def describe(self, picture: Tensor, text: str | None) -> Description | None:
-        """Describe a thing in a reference picture.
+    def query(self, image: Tensor, text: str | None) -> Query | None:
+        """Embed a thing in a reference image.
 
         Arguments:
-            picture: (1, 3, H, W) in [0, 1].
-            text: What it is, such as "a cat"; None for what the picture shows as a whole.
+            image: (1, 3, H, W) in [0, 1].
+            text: What it is, such as "a cat"; None for what the image shows as a whole.
 
         Returns:
-            The description, or None if there is nothing.
+            What to look for, or None if there is nothing.
         """
 
     @abstractmethod
@@ -59,7 +62,7 @@ class Detector(nn.Module, ABC):
 
 
 class OwlViT(Detector):
-    """OWL-ViT: with text on the reference, and image-guided on other pictures.
+    """OWL-ViT: with text on the reference, and image-guided on other images.
 
     The text finds the token of the reference whose box fits it best; its class embedding is the query that image-guided
     detection uses for that box. It is computed once; a look at a batch costs one pass of the vision tower, whatever the
@@ -71,19 +74,18 @@ class OwlViT(Detector):
     Source: Minderer et al., Simple Open-Vocabulary Object Detection with Vision Transformers (ECCV 2022), section 4.4.
     """
 
-    def __init__(self, where: str = "google/owlvit-base-patch32") -> None:
-        """Load the network; the tokenizer waits until there is text."""
+    def __init__(self, where: str = DETECTOR) -> None:
         super().__init__()
         self.network: Any = load("OwlViTForObjectDetection", where, "detector")
         self._where = where
-        self.register_buffer("mean", torch.tensor(_CLIP_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_CLIP_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(CLIP[0]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP[1]).view(3, 1, 1), persistent=False)
 
     @torch.no_grad()
-    def describe(self, picture: Tensor, text: str | None) -> Description | None:
-        """Describe the thing that fits the text best, or else the object that fills the picture best."""
-        tokens, grid = self._tokens(picture)
-        boxes = self._boxes(tokens, grid, picture)[0]
+    def query(self, image: Tensor, text: str | None) -> Query | None:
+        """Embed the thing that fits the text best, or else the object that fills the image best."""
+        tokens, grid = self._tokens(image)
+        boxes = self._boxes(tokens, grid, image)[0]
         _, embeddings = self.network.class_predictor(tokens)
         if text is None:
             _, index, _ = self.network.embed_image_query(tokens, grid)
@@ -94,7 +96,7 @@ class OwlViT(Detector):
             logits = self.network.class_predictor(tokens, self._text(text)[None])[0][0, :, 0]
             best = int(logits.argmax())
             score = float(logits[best].sigmoid())
-        return Description(embeddings[0, best], boxes[best], score)
+        return Query(embeddings[0, best], boxes[best], score)
 
     @torch.no_grad()
     def find(self, image: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +113,7 @@ class OwlViT(Detector):
         return grid.flatten(1, 2), grid
 
     def _boxes(self, tokens: Tensor, grid: Tensor, image: Tensor) -> Tensor:
-        """Return the box of every token in pixels, within the picture, (B, N, 4)."""
+        """Return the box of every token in pixels, within the image, (B, N, 4)."""
         centre, size = self.network.box_predictor(tokens, grid).split(2, dim=-1)
         corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1).clamp(0, 1)
         height, width = image.shape[-2:]
@@ -125,3 +127,31 @@ class OwlViT(Detector):
         ).to(self.mean.device)
         found = self.network.owlvit.get_text_features(tokens.input_ids, tokens.attention_mask)
         return found if isinstance(found, Tensor) else found.pooler_output
+
+
+def candidates(boxes: Tensor, scores: Tensor, floor: float, smallest: float, each: int = 3) -> list[int]:
+    """Choose among boxes (N, 4) of scores (S, N) the best `each` of every subject, without doubles, the best first.
+
+    Nothing under the score `floor` is a subject, and nothing with a side under `smallest` is looked at.
+    """
+    best = scores.amax(0)
+    usable = (best >= floor) & ((boxes[:, 2:] - boxes[:, :2]).amin(1) >= smallest)
+    chosen: list[int] = []
+    quota = [each] * len(scores)
+    for n in torch.where(usable, best, -1.0).argsort(descending=True, stable=True).tolist():
+        if not usable[n] or not any(quota):
+            break
+        wanted = [s for s, left in enumerate(quota) if left and scores[s, n] >= floor]
+        if not wanted or any(overlap(boxes[n], boxes[m]) > SAME for m in chosen):
+            continue
+        chosen.append(n)
+        for s in wanted:
+            quota[s] -= 1
+    return chosen
+
+
+def overlap(one: Tensor, other: Tensor) -> float:
+    """Return the intersection over union of two boxes (4,)."""
+    inside = (torch.minimum(one[2:], other[2:]) - torch.maximum(one[:2], other[:2])).clamp(min=0).prod()
+    union = (one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - inside
+    return float(inside / union.clamp(min=1e-12))

@@ -8,43 +8,41 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guideflow.registry import require
+from guideflow._require import require
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 class Features(nn.Module):
-    """Crops boxes to a square and describes them; the same for references and generated pictures.
+    """Crops boxes to a square and embeds them; the same for references and generated images.
 
     Arguments:
-        network: Normalised pictures (M, 3, size, size) to features: a tensor (M, C), or what DINOv2 of transformers
+        network: Normalised images (M, 3, size, size) to features: a tensor (M, C), or what DINOv2 of transformers
             returns.
         size: Side of the crops.
-        rectifid: Use the two preprocessings of RectifID's code, which differ between reference and generated picture.
+        rectifid: Use the two preprocessings of RectifID's code, which differ between reference and generated image.
     """
 
     def __init__(self, network: nn.Module, size: int, rectifid: bool = False) -> None:
-        """Freeze the network."""
         super().__init__()
         self.network: Any = network.eval().requires_grad_(False)
         self.size, self.rectifid = size, rectifid
 
     def crop(self, image: Tensor, index: Tensor, boxes: Tensor) -> Tensor:
-        """Cut boxes (M, 4) out of the pictures `index` (M,), bilinearly and with gradient, (M, 3, size, size)."""
+        """Cut boxes (M, 4) out of the images `index` (M,), bilinearly and with gradient, (M, 3, size, size)."""
         if self.rectifid:
             return torch.cat([_cut(image[i], box, self.size) for i, box in zip(index.tolist(), boxes, strict=True)])
         ops = require("torchvision.ops", extra="subject")
         regions = torch.cat([index[:, None].to(boxes), boxes], dim=1)
-        crops: Tensor = ops.roi_align(image, regions, (self.size, self.size), aligned=True)
-        return crops
+        return ops.roi_align(image, regions, (self.size, self.size), aligned=True)
 
-    def crop_reference(self, picture: Tensor, box: Tensor) -> Tensor:
+    def crop_reference(self, image: Tensor, box: Tensor) -> Tensor:
         """Cut the subject out of its reference, (1, 3, size, size)."""
         if not self.rectifid:
-            return self.crop(picture, torch.zeros(1, dtype=torch.long, device=picture.device), box[None])
-        left, top, right, bottom = _whole_pixels(box, picture)
-        cut = picture[:, :, top:bottom, left:right]
+            return self.crop(image, torch.zeros(1, dtype=torch.long, device=image.device), box[None])
+        left, top, right, bottom = _whole_pixels(box, image)
+        cut = image[:, :, top:bottom, left:right]
         # As transformers' BitImageProcessor: shortest side to 256/224 of the crop, then the middle.
         scale = self.size * 256 / 224 / min(cut.shape[-2:])
         shape = [max(self.size, round(side * scale)) for side in cut.shape[-2:]]
@@ -52,10 +50,10 @@ class Features(nn.Module):
         y, x = ((side - self.size) // 2 for side in shape)
         return large[:, :, y : y + self.size, x : x + self.size]
 
-    def describe(self, crops: Tensor, reference: bool = False) -> Tensor:
-        """Return unit-norm features (M, C) of crops."""
+    def embed(self, crops: Tensor, reference: bool = False) -> Tensor:
+        """Return unit-norm embeddings (M, C) of crops."""
         mean, std = (
-            crops.new_tensor(v).view(3, 1, 1) for v in (_CLIP if self.rectifid and not reference else _IMAGENET)
+            crops.new_tensor(v).view(3, 1, 1) for v in (CLIP if self.rectifid and not reference else _IMAGENET)
         )
         found = self.network((crops - mean) / std)
         if not isinstance(found, Tensor):
@@ -64,13 +62,13 @@ class Features(nn.Module):
         return F.normalize(found.flatten(1), dim=1)
 
 
-def _whole_pixels(box: Tensor, picture: Tensor) -> tuple[int, int, int, int]:
+def _whole_pixels(box: Tensor, image: Tensor) -> tuple[int, int, int, int]:
     left, top, right, bottom = (int(v) for v in box.tolist())
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     left, top = min(left, width - 1), min(top, height - 1)
     return left, top, min(max(right, left + 1), width), min(max(bottom, top + 1), height)
 
 
-def _cut(picture: Tensor, box: Tensor, size: int) -> Tensor:
-    left, top, right, bottom = _whole_pixels(box, picture)
-    return F.interpolate(picture[None, :, top:bottom, left:right], (size, size), mode="nearest")
+def _cut(image: Tensor, box: Tensor, size: int) -> Tensor:
+    left, top, right, bottom = _whole_pixels(box, image)
+    return F.interpolate(image[None, :, top:bottom, left:right], (size, size), mode="nearest")

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from guideflow._require import require
 from guideflow.errors import MissingWeights
-from guideflow.registry import require
+from guideflow.losses.networks import freeze, from_transformers, one_line
+
+EXTRA = "subject"
 
 
 def load(kind: str, where: str, option: str) -> nn.Module:
-    """Load a network in float32, frozen.
-
-    Arguments:
-        kind: The class of transformers.
-        where: `owner/name` on the Hub, or a folder.
-        option: The option of the loss that says where, for the message.
-
-    Raises:
-        MissingWeights: If it is neither there nor in the Hub's cache.
-    """
-    network: nn.Module = _load(kind, where, option, dtype=torch.float32)
-    return network.eval().requires_grad_(False)
+    """Load a network of transformers in float32, frozen; messages name the option of the loss that says where."""
+    return freeze(_load(partial(from_transformers, kind, where, extra=EXTRA, dtype=torch.float32), kind, where, option))
 
 
 def load_tokenizer(where: str, option: str) -> Any:
     """Load the tokenizer beside a network."""
-    return _load("AutoTokenizer", where, option)
+    tokenizer = require("transformers", extra=EXTRA).AutoTokenizer
+    return _load(partial(tokenizer.from_pretrained, where), "A tokenizer", where, option)
 
 
-def _load(kind: str, where: str, option: str, **options: Any) -> Any:
-    transformers = require("transformers", extra="subject")
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+def _load(make: Callable[[], Any], kind: str, where: str, option: str) -> Any:
     try:
-        return getattr(transformers, kind).from_pretrained(where, **options)
+        return make()
     except (OSError, ValueError) as error:  # ValueError: a folder that holds something else
         raise MissingWeights(
-            f"{kind} cannot be loaded from {where!r}: {' '.join(str(error).split())[:200]} Fetch it once with network "
-            f"by `hf download {where}`, or give a folder that holds it: {option}='path/to/folder'."
+            f"{kind} cannot be loaded from {where!r}: {one_line(error)} Fetch it once with network by `hf download "
+            f"{where}`, or give a folder that holds it: {option}='path/to/folder'."
         ) from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -5,120 +5,48 @@ Everything a first try needs ships inside this package: five few-step samplers i
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
 
-from guideflow._lazy import lazy
-from guideflow.errors import InvalidArgument
-from guideflow.hookspecs import hookimpl
-from guideflow.registry import Entry
-from guideflow_avatars.samplers import BASE as BASE
-from guideflow_avatars.samplers import avatars_instaflow as avatars_instaflow
-from guideflow_avatars.samplers import avatars_pcm as avatars_pcm
-from guideflow_avatars.samplers import avatars_perflow as avatars_perflow
-from guideflow_avatars.samplers import avatars_rectified_flow as avatars_rectified_flow
-from guideflow_avatars.samplers import avatars_turbo as avatars_turbo
+import lazy_loader
 
-if TYPE_CHECKING:
-    from guideflow_avatars.identity import AvatarsIdentity as AvatarsIdentity
-    from guideflow_avatars.segmentation import AvatarsSegmentation as AvatarsSegmentation
-    from guideflow_avatars.style import AvatarsStyle as AvatarsStyle
-    from guideflow_avatars.subject import AvatarsSubject as AvatarsSubject
+from guideflow.registry import Entry, hookimpl
+from guideflow_avatars.samplers import FAMILIES, LICENCE
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "identity": ("AvatarsIdentity",),
-        "segmentation": ("AvatarsSegmentation",),
-        "style": ("AvatarsStyle",),
-        "subject": ("AvatarsSubject",),
-    },
-)
-
-HERE = Path(__file__).parent
-_WEIGHTS_LICENCE = "CC BY 4.0 (trained on ToonHead by Johan Melin)"
-_SAMPLERS = {
-    "avatars-perflow": (avatars_perflow, "piecewise rectified flow", "4 or more"),
-    "avatars-rectified-flow": (avatars_rectified_flow, "2-rectified flow", "1 or more"),
-    "avatars-instaflow": (avatars_instaflow, "distilled rectified flow", "1"),
-    "avatars-turbo": (avatars_turbo, "adversarial distillation", "1 to 4"),
-    "avatars-pcm": (avatars_pcm, "phased consistency model", "4 or more"),
-}
-
-
-def portraits() -> tuple[str, ...]:
-    """Names of the bundled reference portraits: people that no network of this world was trained on."""
-    return tuple(sorted(path.stem for path in (HERE / "portraits").glob("*.png")))
-
-
-def portrait(name: str) -> Path:
-    """Path of a bundled reference portrait.
-
-    Arguments:
-        name: One of `portraits()`.
-
-    Returns:
-        Path of a PNG, 64x64.
-
-    Raises:
-        InvalidArgument: If there is no portrait of that name.
-    """
-    if name not in portraits():
-        raise InvalidArgument(f"There is no bundled portrait {name!r}. Expected one of: {', '.join(portraits())}.")
-    return HERE / "portraits" / f"{name}.png"
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @hookimpl
 def guideflow_samplers() -> Mapping[str, Entry]:
     """Samplers of the avatars world."""
-    return {
-        name: Entry(
-            factory,
-            summary=f"cartoon portraits, 64x64; {family}",
-            extra="diffusers",
-            licence=_WEIGHTS_LICENCE,
-            needs=("prompt",),
-            base="avatars",
-            steps=steps,
-            downloads=(),
-        )
-        for name, (factory, family, steps) in _SAMPLERS.items()
-    }
+    return {name: family.entry(downloads=()) for name, family in FAMILIES.items()}
 
 
 @hookimpl
 def guideflow_losses() -> Mapping[str, Entry]:
     """Losses of the avatars world."""
+    bundled = partial(Entry, licence=LICENCE, downloads=())
     return {
-        "avatars-identity": Entry(
+        "avatars-identity": bundled(
             "guideflow_avatars.identity:AvatarsIdentity",
             summary="Distance to the person in a reference avatar",
             extra="diffusers",
-            licence=_WEIGHTS_LICENCE,
             needs=("reference",),
-            downloads=(),
         ),
-        "avatars-segmentation": Entry(
-            "guideflow_avatars.segmentation:AvatarsSegmentation",
+        "avatars-segmentation": bundled(
+            "guideflow_avatars.segmentation:avatars_segmentation",
             summary="Distance of an avatar's layout to a drawn one, or to that of a reference avatar",
             extra="segmentation",
-            licence=_WEIGHTS_LICENCE,
             needs=("layout or reference",),
-            downloads=(),
         ),
-        "avatars-style": Entry(
-            "guideflow_avatars.style:AvatarsStyle",
+        "avatars-style": bundled(
+            "guideflow_avatars.style:avatars_style",
             summary="Distance to palette and texture of reference pictures",
-            licence=_WEIGHTS_LICENCE,
             needs=("reference",),
-            downloads=(),
         ),
-        "avatars-subject": Entry(
-            "guideflow_avatars.subject:AvatarsSubject",
+        "avatars-subject": bundled(
+            "guideflow_avatars.subject:avatars_subject",
             summary="Distance to a reference avatar in features learnt without labels",
             extra="subject",
-            licence=_WEIGHTS_LICENCE,
             needs=("reference",),
-            downloads=(),
         ),
     }

@@ -1,14 +1,12 @@
 """Judges that no loss uses: held-out identity and segmentation networks, an attribute classifier, words of a prompt.
 
 The identity judge has another architecture, another seed and other training identities than the network behind
-`avatars-identity`, so a picture that merely fools the latter does not fool it; so has the segmentation judge.
+`avatars-identity`, so an image that merely fools the latter does not fool it; so has the segmentation judge.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +34,7 @@ def embed_identity(images: Image) -> Tensor:
 
 
 def identity_similarity(images: Image, reference: Tensor) -> PerImage:
-    """Cosine similarity of each picture to a reference portrait by the held-out identity network, in [-1, 1].
+    """Cosine similarity of each image to a reference portrait by the held-out identity network, in [-1, 1].
 
     Arguments:
         images: (B, 3, 64, 64) in [0, 1].
@@ -47,7 +45,7 @@ def identity_similarity(images: Image, reference: Tensor) -> PerImage:
 
 @torch.no_grad()
 def style_distance(images: Image, reference: Tensor) -> PerImage:
-    """Distance of each picture's style to a reference's by the held-out style network: 1 - cosine of its features.
+    """Distance of each image's style to a reference's by the held-out style network: 1 - cosine of its features.
 
     It was trained on more styles and on other people than the network behind `avatars-style`, with pooled features in
     place of Gram matrices.
@@ -87,7 +85,7 @@ def attribute_words() -> dict[str, tuple[str, ...]]:
 def prompt_accuracy(
     images: Image, prompts: Sequence[str], attributes: Sequence[str] = ("background", "colour", "clothes")
 ) -> PerImage:
-    """Share of the attributes asked for by each prompt that the attribute classifier sees in the picture.
+    """Share of the attributes asked for by each prompt that the attribute classifier sees in the image.
 
     Arguments:
         images: (B, 3, 64, 64) in [0, 1].
@@ -109,7 +107,7 @@ def prompt_accuracy(
 
 
 def layout_iou(images: Image, layouts: Tensor) -> PerImage:
-    """How far pictures have a layout by the held-out segmentation network: `mean_iou` of what it sees.
+    """How far images have a layout by the held-out segmentation network: `mean_iou` of what it sees.
 
     Arguments:
         images: (B, 3, 64, 64) in [0, 1].
@@ -126,8 +124,7 @@ def segment(images: Image) -> Tensor:
 
 @functools.cache
 def _segmenter() -> Segmenter:
-    with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub tells where weights are
-        return load_segmenter(FOLDER / "segmentation")
+    return load_segmenter(FOLDER / "segmentation")
 
 
 def mean_iou(seen: Tensor, wanted: Tensor, free: int = 255) -> PerImage:

@@ -1,9 +1,7 @@
-"""`avatars-segmentation`: distance of a portrait's layout to one that is drawn, or seen in another picture."""
+"""`avatars-segmentation`: distance of a portrait's layout to one that is drawn, or seen in another image."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -35,7 +33,17 @@ FREE: Final = "#808080"
 """Colour in which free pixels are shown; like any colour that is no class's, it reads as free."""
 
 
-class AvatarsSegmentation(Segmentation):
+def avatars_segmentation(
+    layout: str | Path | Tensor | np.ndarray | None = None,
+    *,
+    reference: str | Path | Tensor | None = None,
+    labels: str | int | Sequence[str | int] | None = None,
+    others: str = "ignore",
+    ignore_index: int = 255,
+    class_weights: Mapping[str | int, float] | Mapping[str, float] | Sequence[float] | None = None,
+    colours: Mapping[str, Colour] | Mapping[int, Colour] | None = None,
+    device: str = "cpu",
+) -> Segmentation:
     """Cross-entropy between what the bundled network sees where in a portrait, and the layout that is wanted.
 
         loss(x) = sum over pixels p of  w[y_p] CE(net(x)_p, y_p)  /  sum over pixels p of  w[y_p]
@@ -46,7 +54,7 @@ class AvatarsSegmentation(Segmentation):
 
     Arguments:
         layout: Path of a PNG in these colours, or with a palette of other colours or grey values whose numbers are the
-            classes; or whole numbers (H, W) as tensor or array. It is stretched over the picture.
+            classes; or whole numbers (H, W) as tensor or array. It is stretched over the image.
         reference: A portrait whose layout is wanted, instead of a layout: a path, or a tensor (3, H, W) in [0, 1].
         labels: Names or numbers of the classes that count; by default all.
         others: With labels: "ignore", pixels of other classes are free; "merge", all other classes are one, so what is
@@ -63,42 +71,21 @@ class AvatarsSegmentation(Segmentation):
 
     Source: Bansal et al. 2023 (Universal Guidance), their segmentation guidance.
     """
-
-    name = "avatars-segmentation"
-
-    def __init__(
-        self,
-        layout: str | Path | Tensor | np.ndarray | None = None,
-        *,
-        reference: str | Path | Tensor | None = None,
-        labels: str | int | Sequence[str | int] | None = None,
-        others: str = "ignore",
-        ignore_index: int = 255,
-        class_weights: Mapping[str | int, float] | Mapping[str, float] | Sequence[float] | None = None,
-        colours: Mapping[str, Colour] | Mapping[int, Colour] | None = None,
-        device: str = "cpu",
-    ) -> None:
-        """Load the network, and read the layout or the reference."""
-        if colours is None and isinstance(layout, str | Path) and _drawn_in_palette(Path(layout)):
-            colours = dict(PALETTE)
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub tells where weights are, for each loss anew
-            super().__init__(
-                layout,
-                reference=reference,
-                network=WEIGHTS / "segmentation",
-                labels=labels,
-                others=others,
-                ignore_index=ignore_index,
-                class_weights=class_weights,
-                colours=colours,
-                device=device,
-            )
-
-    def references(self) -> tuple[Tensor, ...]:
-        """Return the reference portrait, or the layout in the colours of the palette, (3, H, W)."""
-        if self._layout is None:
-            return super().references()
-        return (draw(self._layout, self._ignore),)
+    if colours is None and isinstance(layout, str | Path) and _drawn_in_palette(Path(layout)):
+        colours = dict(PALETTE)
+    loss = Segmentation(
+        layout,
+        reference=reference,
+        network=WEIGHTS / "segmentation",
+        labels=labels,
+        others=others,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        colours=colours,
+        device=device,
+    )
+    loss.name, loss.draw = "avatars-segmentation", draw
+    return loss
 
 
 def draw(layout: Tensor, ignore_index: int = 255) -> Tensor:
@@ -115,7 +102,7 @@ def _colours(*codes: str) -> Tensor:
 def _drawn_in_palette(path: Path) -> bool:
     """Whether a layout is drawn in colours rather than in class numbers.
 
-    Picture editors store a drawing of few colours as a palette and numbers in an order of their own. So a picture with
+    Image editors store a drawing of few colours as a palette and numbers in an order of their own. So an image with
     a palette is a drawing if nearly all of it is in colours of classes, transparent, or the grey of free pixels.
     """
     from PIL import Image

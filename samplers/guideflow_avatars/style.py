@@ -1,4 +1,4 @@
-"""`avatars-style`: distance to the style of reference pictures, palette and texture, wherever things are."""
+"""`avatars-style`: distance to the style of reference images, palette and texture, wherever things are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
-from guideflow.vision import Pictures
+from guideflow.losses.vision import ImageSources
 from guideflow_avatars.identity import SIZE, WEIGHTS
 from guideflow_style import Style
 
@@ -26,7 +26,6 @@ class StyleFeatures(nn.Module):
     """
 
     def __init__(self, widths: Sequence[Sequence[int]] = WIDTHS, layers: Sequence[int] = (0, 1, 2)) -> None:
-        """Build the convolutions, with random weights."""
         super().__init__()
         if not layers or not set(layers) <= set(range(len(widths))):
             raise InvalidArgument(f"Got layers={list(layers)!r}. Expected some of {list(range(len(widths)))}.")
@@ -40,7 +39,7 @@ class StyleFeatures(nn.Module):
             self.stages.append(convolutions)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return maps (B, C, H / 2^l, W / 2^l) of each layer l for pictures (B, 3, H, W) in [0, 1]."""
+        """Return maps (B, C, H / 2^l, W / 2^l) of each layer l for images (B, 3, H, W) in [0, 1]."""
         x, found = image * 2 - 1, []
         for number, stage in enumerate(self.stages[: self.layers[-1] + 1]):
             x = x if number == 0 else F.avg_pool2d(x, 2)
@@ -60,21 +59,29 @@ def load_style_features(folder: Path, layers: Sequence[int] = (0, 1, 2)) -> Styl
     return network
 
 
-class AvatarsStyle(Style):
-    """Distance between the style of a portrait and that of reference pictures: palette and texture, not what is shown.
+def avatars_style(
+    reference: ImageSources,
+    *,
+    combine: str = "mean",
+    layers: Sequence[int] | None = None,
+    network: nn.Module | None = None,
+    size: int | Sequence[int] | None = SIZE,
+    device: str = "cpu",
+) -> Style:
+    """Distance between the style of a portrait and that of reference images: palette and texture, not what is shown.
 
         loss(x) = mean over layers l of  norm(G_l(x) - G_l(reference))^2 / norm(G_l(reference))^2
         G_l = F_l^T F_l / places
 
-    `style` with Gram matrices of a small network that learnt to tell picture styles apart whatever they show. 0 for a
-    reference itself, below about 0.1 for pictures of the same style.
+    `style` with Gram matrices of a small network that learnt to tell styles apart whatever they show. 0 for a reference
+    itself, below about 0.1 for images of the same style.
 
     Arguments:
         reference: A path, a tensor (3, H, W) or (N, 3, H, W) in [0, 1], or several.
         combine: With several references: "mean", distance to the mean of their Gram matrices, or "best", the nearest.
         layers: Resolutions that count, of 0 (finest: palette, grain), 1 and 2 (coarsest: larger patterns).
-        network: A module from pictures in [0, 1] to maps (B, C, h, w), or a list of them; None for the bundled one.
-        size: Side or (height, width) to which pictures are brought, in pixels; None leaves them as they are.
+        network: A module from images in [0, 1] to maps (B, C, h, w), or a list of them; None for the bundled one.
+        size: Side or (height, width) to which images are brought, in pixels; None leaves them as they are.
         device: Where the network runs.
 
     Raises:
@@ -84,24 +91,10 @@ class AvatarsStyle(Style):
     Source: Gatys et al. 2016, with features of our own. Not for identity: a style is often a palette, and colours of
     hair and skin, and those that a prompt names, follow it.
     """
-
-    name = "avatars-style"
-
-    def __init__(
-        self,
-        reference: Pictures,
-        *,
-        combine: str = "mean",
-        layers: Sequence[int] | None = None,
-        network: nn.Module | None = None,
-        size: int | Sequence[int] | None = SIZE,
-        device: str = "cpu",
-    ) -> None:
-        """Load the network and encode the references."""
-        if network is not None and layers is not None:
-            raise InvalidArgument(
-                f"Got layers={list(layers)!r}, which a network of your own does not read. Leave it out."
-            )
-        if network is None:
-            network = load_style_features(WEIGHTS / "style", (0, 1, 2) if layers is None else layers)
-        super().__init__(reference, backend="gram", combine=combine, network=network, size=size, device=device)
+    if network is not None and layers is not None:
+        raise InvalidArgument(f"Got layers={list(layers)!r}, which a network of your own does not read. Leave it out.")
+    if network is None:
+        network = load_style_features(WEIGHTS / "style", (0, 1, 2) if layers is None else layers)
+    loss = Style(reference, backend="gram", combine=combine, network=network, size=size, device=device)
+    loss.name = "avatars-style"
+    return loss

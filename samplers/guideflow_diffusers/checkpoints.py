@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.registry import require
+from guideflow.losses.networks import one_line
 from guideflow_diffusers.hub import locate
-from guideflow_diffusers.lora import Weights, check_fit
+from guideflow_diffusers.weights import Weights, check_fit
 
 DENOISERS = ("unet", "transformer")
 _STABILITY = "model.diffusion_model."
@@ -27,15 +27,7 @@ def denoiser_folder(folder: Path) -> Path | None:
 
 
 def require_complete(denoiser: Path, rest: Path) -> None:
-    """Refuse a checkpoint that lacks something.
-
-    Arguments:
-        denoiser: Folder to take the denoiser from.
-        rest: Folder to take everything else from.
-
-    Raises:
-        InvalidArgument: With what is not there and how to provide it.
-    """
+    """Refuse a checkpoint that lacks something, given the folders of the denoiser and of everything else."""
     missing = [] if denoiser_folder(denoiser) is not None else ["unet"]
     missing += [name for name in ("vae", "tokenizer", "text_encoder") if not (rest / name).is_dir()]
     if (rest / "text_encoder_2").is_dir() and not (rest / "tokenizer_2").is_dir():
@@ -54,27 +46,10 @@ def has_variant(folder: Path, variant: str | None) -> bool:
     return variant is not None and any(f".{variant}." in f.name or f".{variant}-" in f.name for f in folder.iterdir())
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """Read `model_index.json`; empty if there is none."""
-    path = folder / "model_index.json"
-    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return index
-
-
 def load_denoiser(folder: Path, *, variant: str | None, strict: bool, dtype: torch.dtype) -> Any:
-    """Load a denoiser of any diffusers class.
+    """Load a denoiser of any diffusers class from a diffusers folder or its own.
 
-    Arguments:
-        folder: A diffusers folder, or a denoiser's own.
-        variant: Of the weights.
-        strict: Whether a missing variant is an error; without, the plain weights are taken.
-        dtype: To load it in.
-
-    Returns:
-        The network.
-
-    Raises:
-        InvalidArgument: If the variant is missing.
+    If `strict`, a missing variant is an error; without, the plain weights are taken.
     """
     folder = denoiser_folder(folder) or folder
     if variant and strict and not has_variant(folder, variant):
@@ -88,19 +63,7 @@ def load_denoiser(folder: Path, *, variant: str | None, strict: bool, dtype: tor
 
 
 def load_denoiser_file(weights: Weights, config: Path, *, dtype: torch.dtype) -> Any:
-    """Load a denoiser from a file of its own weights, in diffusers' names.
-
-    Arguments:
-        weights: All of them.
-        config: A diffusers folder with a denoiser of the same configuration.
-        dtype: To load it in.
-
-    Returns:
-        The network.
-
-    Raises:
-        InvalidArgument: If the weights do not fit the configuration.
-    """
+    """Load a denoiser from a file of its own weights, in diffusers' names, with the configuration of a folder."""
     config = denoiser_folder(config) or config
     kind = _denoiser_class(config)
     with torch.device("meta"):
@@ -120,16 +83,7 @@ def _denoiser_class(folder: Path) -> Any:
 
 
 def load_rest(folder: Path, *, variant: str | None, dtype: torch.dtype) -> dict[str, Any]:
-    """Load everything but the denoiser.
-
-    Arguments:
-        folder: A diffusers folder.
-        variant: Taken where it exists.
-        dtype: Of the text encoders; the autoencoder is in `vae_dtype(dtype)`.
-
-    Returns:
-        The arguments of `Parts` but `unet`.
-    """
+    """Load the arguments of `Parts` but `unet` from a diffusers folder; a variant is taken where it exists."""
     diffusers = require("diffusers", extra="diffusers")
     transformers = require("transformers", extra="diffusers")
 
@@ -145,10 +99,11 @@ def load_rest(folder: Path, *, variant: str | None, dtype: torch.dtype) -> dict[
             name = f"text_encoder{end}"
             found[name] = kind.from_pretrained(folder / name, **options(name)).to(dtype)
             found[f"tokenizer{end}"] = transformers.CLIPTokenizer.from_pretrained(folder / f"tokenizer{end}")
-    # SDXL's pipeline takes this for granted where a checkpoint does not say.
-    found["force_zeros_for_empty_prompt"] = "text_encoder_2" in found and bool(
-        read_index(folder).get("force_zeros_for_empty_prompt", True)
-    )
+    if "text_encoder_2" in found:
+        path = folder / "model_index.json"
+        index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        # SDXL's pipeline takes this for granted where a checkpoint does not say.
+        found["force_zeros_for_empty_prompt"] = bool(index.get("force_zeros_for_empty_prompt", True))
     return found
 
 
@@ -163,19 +118,9 @@ def is_single_file(weights: Weights) -> bool:
 
 
 def load_single_file(file: Path, config: Path | None, *, dtype: torch.dtype) -> dict[str, Any]:
-    """Load all parts of a model in Stability's layout, as community checkpoints are shared.
+    """Load the arguments of `Parts` from a model in Stability's layout, as community checkpoints are shared.
 
-    Arguments:
-        file: The safetensors file.
-        config: A diffusers folder of the same base, for configurations and tokenizers; fetched if None.
-        dtype: Of the denoiser and the text encoders.
-
-    Returns:
-        The arguments of `Parts`.
-
-    Raises:
-        InvalidArgument: If diffusers cannot convert it.
-        MissingWeights: If configurations have to be fetched and cannot be.
+    Configurations and tokenizers come from `config`, a diffusers folder of the same base; they are fetched if None.
     """
     diffusers = require("diffusers", extra="diffusers")
     if config is None:
@@ -192,18 +137,12 @@ def load_single_file(file: Path, config: Path | None, *, dtype: torch.dtype) -> 
             str(file), config=str(config), torch_dtype=dtype, local_files_only=True, **optional
         )
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise InvalidArgument(
-            f"diffusers cannot convert {file} with the configuration of {config}: {reason}. Give base=, a diffusers "
-            "checkpoint of the same kind (SD 1.5, SD 2.1 or SDXL), or convert the file with diffusers' scripts."
+            f"diffusers cannot convert {file} with the configuration of {config}: {one_line(error)}. Give base=, a "
+            "diffusers checkpoint of the same kind (SD 1.5, SD 2.1 or SDXL)."
         ) from error
-    found = {name: getattr(made, name, None) for name in ("unet", "vae", "tokenizer", "text_encoder")}
-    found |= {name: getattr(made, name, None) for name in ("tokenizer_2", "text_encoder_2")}
+    names = ("unet", "vae", "tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+    found = {name: getattr(made, name, None) for name in names}
     found["vae"] = found["vae"].to(vae_dtype(dtype))
     found["force_zeros_for_empty_prompt"] = bool(made.config.get("force_zeros_for_empty_prompt", False))
     return found
-
-
-def on_device(found: dict[str, Any], device: str | torch.device) -> dict[str, Any]:
-    """Move the networks among loaded parts."""
-    return {name: part.to(device) if isinstance(part, nn.Module) else part for name, part in found.items()}

@@ -1,4 +1,4 @@
-"""Decoders: latents to pictures, and cheaper gradients for the same pictures."""
+"""Decoders: latents to images, and cheaper gradients for the same images."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from guideflow._require import missing_weights, require
 from guideflow.errors import InvalidArgument
-from guideflow.registry import require
-from guideflow_diffusers.hub import locate, missing
-from guideflow_diffusers.quiet import without_progress_bars
-
-if TYPE_CHECKING:
-    from guideflow_diffusers.latent import LatentSampler
+from guideflow_diffusers.hub import locate
 
 
 def decode_latents(vae: Any, z: Tensor, gradient: DecoderGradient | None = None) -> Tensor:
@@ -26,17 +22,11 @@ def decode_latents(vae: Any, z: Tensor, gradient: DecoderGradient | None = None)
 
         image = clip(decoder(z std / scaling_factor + mean) / 2 + 1/2, 0, 1)
 
-    Arguments:
-        vae: An autoencoder whose configuration has `scaling_factor`, and either `shift_factor` (the mean), or
-            `latents_mean` and `latents_std` for each channel, or neither.
-        z: Latents, (B, C, h, w).
-        gradient: Stands in for the decoder's gradient; None for its own. The picture is the decoder's either way.
-
-    Returns:
-        Pictures, (B, 3, H, W) in [0, 1].
+    The configuration has `scaling_factor`, and either `shift_factor` (the mean), or `latents_mean` and `latents_std`
+    for each channel, or neither. `gradient` stands in for the decoder's own; the image is the decoder's either way.
     """
-    picture: Tensor = unscale_and_decode(vae, z) if gradient is None else _Borrowed.apply(z, vae, gradient)
-    return (picture / 2 + 0.5).clamp(0, 1)
+    image: Tensor = unscale_and_decode(vae, z) if gradient is None else _Borrowed.apply(z, vae, gradient)
+    return (image / 2 + 0.5).clamp(0, 1)
 
 
 def unscale_and_decode(vae: Any, z: Tensor) -> Tensor:
@@ -49,8 +39,7 @@ def unscale_and_decode(vae: Any, z: Tensor) -> Tensor:
         z = z * std / config.scaling_factor + mean
     else:
         z = z / config.scaling_factor + (config.get("shift_factor") or 0.0)
-    picture: Tensor = vae.decode(z).sample
-    return picture
+    return vae.decode(z).sample
 
 
 class DecoderGradient(ABC):
@@ -69,7 +58,7 @@ class TiledGradient(DecoderGradient):
         dL/dz = sum_i J_i^T (w_i dL/dx),    sum_i w_i = 1 at every pixel
 
     with J_i the Jacobian of decoding tile i alone and w_i its weight, which falls to the tile's inner edges. Keeps what
-    one tile keeps. Not exact: a tile does not see the rest of the picture, which normalisation and attention in the
+    one tile keeps. Not exact: a tile does not see the rest of the image, which normalisation and attention in the
     decoder do.
 
     Arguments:
@@ -81,7 +70,6 @@ class TiledGradient(DecoderGradient):
     overlap: int = 8
 
     def __post_init__(self) -> None:
-        """Validate."""
         if not 0 <= self.overlap < self.tile:
             raise InvalidArgument(
                 f"Got tile = {self.tile} and overlap = {self.overlap}. Expected 0 <= overlap < tile, such as 40 and 8."
@@ -129,7 +117,7 @@ class TinyGradient(DecoderGradient):
     Arguments:
         vae: diffusers' `AutoencoderTiny`, or any autoencoder that `decode_latents` takes.
 
-    Source: https://github.com/madebyollin/taesd, for the decoders; their gradient beneath the full decoder's picture is
+    Source: https://github.com/madebyollin/taesd, for the decoders; their gradient beneath the full decoder's image is
     a straight-through estimator (Bengio et al., 2013).
     """
 
@@ -140,42 +128,12 @@ class TinyGradient(DecoderGradient):
         return _vector_jacobian(partial(unscale_and_decode, self.vae), z, gradient)
 
 
-def with_decoder_gradient(sampler: LatentSampler, how: str | Path | DecoderGradient) -> LatentSampler:
-    """Take the gradient of a sampler's decoder in a cheaper way.
-
-    Pictures, and the loss that is reported for them, stay those of the full decoder, which is then evaluated without
-    gradient; what changes is the direction in which guidance goes.
-
-    Arguments:
-        sampler: Made of diffusers parts.
-        how: "full" for the decoder's own gradient, "tiled" for `TiledGradient()`, the folder or Hub id of an
-            `AutoencoderTiny` ("madebyollin/taesd" for SD 1.5 and 2.1, "madebyollin/taesdxl" for SDXL), or a
-            `DecoderGradient`.
-
-    Returns:
-        A sampler with the same parts, schedule and guidance scale.
-
-    Raises:
-        InvalidArgument: If the small decoder does not fit.
-        MissingWeights: If it is on the Hub and cannot be fetched.
-    """
-    from guideflow_diffusers.latent import LatentSampler  # which needs this module
-
-    return LatentSampler(
-        sampler.parts,
-        sampler.schedule,
-        guidance_scale=sampler.guidance_scale,
-        image_size=sampler.image_size,
-        decoder_gradient=load_decoder_gradient(how, sampler.parts.vae),
-    )
-
-
-def load_decoder_gradient(how: str | Path | DecoderGradient, vae: Any) -> DecoderGradient | None:
-    """Read what `with_decoder_gradient` takes, for the decoder it is to stand in for; None is its own gradient."""
-    if isinstance(how, DecoderGradient) or how == "full":
-        return how if isinstance(how, DecoderGradient) else None
-    if how == "tiled":
-        return TiledGradient()
+def load_decoder_gradient(how: str | Path | DecoderGradient | None, vae: Any) -> DecoderGradient | None:
+    """Read what `LatentSampler` takes as `decoder_gradient`; None for the decoder's own gradient."""
+    if how is None or isinstance(how, DecoderGradient):
+        return how
+    if how in ("full", "tiled"):
+        return TiledGradient() if how == "tiled" else None
     folder = locate(how, option="decoder_gradient", components=())
     if not (folder / "config.json").is_file():
         raise InvalidArgument(
@@ -183,21 +141,18 @@ def load_decoder_gradient(how: str | Path | DecoderGradient, vae: Any) -> Decode
             "folder or Hub id of an AutoencoderTiny, such as 'madebyollin/taesd'."
         )
     kind = require("diffusers", extra="diffusers").AutoencoderTiny
-    with without_progress_bars():
-        try:
-            tiny = kind.from_pretrained(folder, torch_dtype=vae.dtype)
-        except OSError as error:
-            raise missing(how, "decoder_gradient", ("*.json", "*.safetensors"), error) from error
-    if tiny.config.latent_channels != vae.config.latent_channels:
-        raise InvalidArgument(
-            f"The decoder {how} takes {tiny.config.latent_channels} latent channels and the sampler's has "
-            f"{vae.config.latent_channels}. Give one of the same base."
-        )
+    try:
+        tiny = kind.from_pretrained(folder, torch_dtype=vae.dtype)
+    except OSError as error:
+        raise missing_weights(how, "decoder_gradient", error, ("*.json", "*.safetensors")) from error
+    takes, given = tiny.config.latent_channels, vae.config.latent_channels
+    if takes != given:
+        raise InvalidArgument(f"The decoder {how} takes {takes} latent channels and the sampler's has {given}.")
     return TinyGradient(tiny.to(vae.device).eval().requires_grad_(False))
 
 
 class _Borrowed(torch.autograd.Function):
-    """The full decoder's picture with the gradient of a stand-in."""
+    """The full decoder's image with the gradient of a stand-in."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, vae: Any, gradient: DecoderGradient) -> Tensor:
@@ -215,10 +170,8 @@ class _Borrowed(torch.autograd.Function):
 def _vector_jacobian(decode: Any, z: Tensor, gradient: Tensor) -> Tensor:
     start = z.detach().requires_grad_()
     with torch.enable_grad():
-        picture = decode(start)
-    if picture.shape != gradient.shape:
-        raise InvalidArgument(
-            f"The small decoder turns latents {tuple(z.shape)} into {tuple(picture.shape)}, the full one into "
-            f"{tuple(gradient.shape)}. Give one of the same base."
-        )
-    return torch.autograd.grad(picture, start, gradient.to(picture.dtype))[0]
+        image = decode(start)
+    if image.shape != gradient.shape:
+        sizes = f"{tuple(image.shape)}, the full one into {tuple(gradient.shape)}"
+        raise InvalidArgument(f"The small decoder turns latents into {sizes}. Give one of the same base.")
+    return torch.autograd.grad(image, start, gradient.to(image.dtype))[0]

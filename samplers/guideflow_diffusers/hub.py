@@ -1,16 +1,14 @@
-"""Where weights are: a local path, or the Hub's cache, or the Hub; and what to type when they are in neither."""
+"""Where weights are: a local path, or the Hub's cache, or the Hub."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
-from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.registry import require
+from guideflow._require import missing_weights, require
+from guideflow.errors import InvalidArgument
 
 COMPONENTS: Final = ("unet", "transformer", "vae", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 """The folders of a diffusers checkpoint that guidance needs; never the safety checker or the scheduler."""
@@ -25,21 +23,10 @@ def locate(
     variant: str | None = None,
     components: Sequence[str] = COMPONENTS,
 ) -> Path:
-    """Find a checkpoint, downloading only what is needed of it.
+    """Find a local file or folder, a Hub id `owner/name`, or one file on the Hub, `owner/name:path/in/repo`.
 
-    Arguments:
-        given: A local file or folder, a Hub id `owner/name`, or one file on the Hub, `owner/name:path/in/repo`.
-        option: The keyword the user gave it by, for messages.
-        variant: Of the weights, as in `diffusion_pytorch_model.<variant>.safetensors`; a component that has no such
-            file is taken without.
-        components: Folders whose weights are needed; configurations and tokenizers are small and always come along.
-
-    Returns:
-        An existing file or folder.
-
-    Raises:
-        InvalidArgument: If it is neither an existing path nor a name as the Hub has them.
-        MissingWeights: If it is on the Hub only and cannot be fetched; the message has the command to type elsewhere.
+    Of a Hub id only the weights of `components` are downloaded, in the variant where they have it; configurations and
+    tokenizers are small and always come along. `option` is the keyword that messages name.
     """
     path = Path(given).expanduser()
     if path.exists():
@@ -60,56 +47,11 @@ def locate(
         if variant and (plain := [name for name in components if _lacks_weights(folder / name)]):
             hub.snapshot_download(repo, allow_patterns=_patterns(plain, None))
     except Exception as error:  # the client raises its own, the system's and its HTTP library's, by version
-        raise missing(given, option, patterns, error) from error
+        raise missing_weights(given, option, error, patterns) from error
     if lacking := [name for name in components if _lacks_weights(folder / name)]:
         why = f"the weights of {', '.join(lacking)} are missing in {folder}"
-        raise missing(given, option, patterns, why)
+        raise missing_weights(given, option, why, patterns)
     return folder
-
-
-def missing(given: str | Path, option: str, patterns: Sequence[str], why: object) -> MissingWeights:
-    """Make the error about weights that cannot be had here.
-
-    Arguments:
-        given: Hub id, or `owner/name:file`.
-        option: The keyword to point to the files with.
-        patterns: What to download of it.
-        why: The reason, an exception or a phrase.
-
-    Returns:
-        An error whose message has the command to type where there is network, and what to do with the result.
-    """
-    repo, _, file = str(given).partition(":")
-    folder = repo.partition("/")[2]
-    reason = (" ".join(str(why).split()) or type(why).__name__).rstrip(".")
-    reason = reason if len(reason) <= 160 else f"{reason[:157]}..."
-    where = f"{folder}/{file}" if file else folder
-    return MissingWeights(
-        f"The weights of {given!r} are not on this machine and cannot be downloaded ({reason}). Where there is "
-        f"network, type: {_command(repo, patterns, folder)} "
-        f"Then bring that folder here and give {option}={where!r}, the path you put it at. Without --local-dir they "
-        f"go to the cache and {option}={str(given)!r} finds them."
-    )
-
-
-def _command(repo: str, patterns: Sequence[str], folder: str) -> str:
-    names = [shlex.quote(pattern) for pattern in patterns]
-    if not any("*" in pattern for pattern in patterns):
-        chosen = " ".join(names)
-    elif _client() == "hf":
-        chosen = " ".join(f"--include {name}" for name in names)
-    else:
-        chosen = f"--include {' '.join(names)}"
-    return f"{_client()} download {repo} {chosen} --local-dir {folder}"
-
-
-def _client() -> str:
-    """Name the command line that the installed huggingface_hub has: `hf`, or `huggingface-cli` before 0.34."""
-    try:
-        scripts = {point.name for point in distribution("huggingface_hub").entry_points}
-    except PackageNotFoundError:
-        return "hf"
-    return "hf" if "hf" in scripts or not scripts else "huggingface-cli"
 
 
 def _patterns(components: Iterable[str], variant: str | None) -> list[str]:
@@ -133,20 +75,9 @@ def _lacks_weights(folder: Path) -> bool:
 
 
 def find_weights(given: str | Path, *, option: str, variant: str | None = None) -> list[Path]:
-    """Find one network's weights: LoRA, delta weights or a denoiser.
+    """Find the file, or the shards, of a LoRA, of delta weights or of a denoiser.
 
-    Arguments:
-        given: A safetensors file, a folder with one (or with a `unet` or `transformer` folder that has), or either on
-            the Hub.
-        option: The keyword the user gave it by.
-        variant: Preferred where there are several.
-
-    Returns:
-        One file, or the shards of one network.
-
-    Raises:
-        InvalidArgument: If it is no such thing, or several files fit.
-        MissingWeights: If it cannot be fetched.
+    A folder has them itself or in `unet` or `transformer`; of several files the variant's is preferred.
     """
     path = locate(given, option=option, variant=variant, components=("unet", "transformer"))
     if path.is_file():

@@ -9,31 +9,30 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from guideflow._require import require, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow.images import read_image, to_pil
-from guideflow.registry import require
 from guideflow_diffusers.hub import locate
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import Parts
-from guideflow_diffusers.quiet import without_progress_bars
 
-Picture = str | Path | Tensor
+Source = str | Path | Tensor
 Adapted = TypeVar("Adapted", LatentSampler, Parts)
 
 
 def with_ip_adapter(
     sampler_or_parts: Adapted,
     adapter: str | Path,
-    image: Picture | Sequence[Picture],
+    image: Source | Sequence[Source],
     scale: float = 1.0,
     *,
     image_encoder: str | Path | None = None,
 ) -> Adapted:
-    """Let a picture prompt the denoiser beside the text, by an IP-Adapter for SD 1.5 or SDXL.
+    """Let an image prompt the denoiser beside the text, by an IP-Adapter for SD 1.5 or SDXL.
 
-    In every cross-attention, attention(q, text) + scale attention(q, picture). diffusers' loader converts the adapter;
+    In every cross-attention, attention(q, text) + scale attention(q, image). diffusers' loader converts the adapter;
     the weights of the base are shared with what was given, which stays as it was.
 
     Arguments:
@@ -41,48 +40,42 @@ def with_ip_adapter(
         adapter: The adapter's safetensors file, local or on the Hub, such as
             "h94/IP-Adapter:models/ip-adapter_sd15.safetensors".
         image: A path, a tensor (3, H, W) in [0, 1], or several of either; every image of a batch is prompted by all.
-        scale: Weight of the picture; 0 leaves the text alone.
+        scale: Weight of the image; 0 leaves the text alone.
         image_encoder: Folder of the adapter's CLIP image encoder, or `owner/name:folder` on the Hub; by default
             `image_encoder` beside the adapter's file.
 
     Returns:
-        A sampler with the same schedule and guidance scale, or parts, with the picture built in.
+        A sampler with the same schedule and guidance scale, or parts, with the image built in.
 
     Raises:
-        InvalidArgument: If the file is no IP-Adapter, is for another base, or there is no picture.
+        InvalidArgument: If the file is no IP-Adapter, is for another base, or there is no image.
         MissingWeights: If it is on the Hub and cannot be fetched.
 
     Source: Ye et al., "IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion
-    Models", 2023, Eq. 5.
+    Models", 2023, Eq. (5).
     """
     if isinstance(sampler_or_parts, LatentSampler):
-        return LatentSampler(
-            with_ip_adapter(sampler_or_parts.parts, adapter, image, scale, image_encoder=image_encoder),
-            sampler_or_parts.schedule,
-            guidance_scale=sampler_or_parts.guidance_scale,
-            image_size=sampler_or_parts.image_size,
-            decoder_gradient=sampler_or_parts.decoder_gradient,
-        )
+        parts = with_ip_adapter(sampler_or_parts.parts, adapter, image, scale, image_encoder=image_encoder)
+        return sampler_or_parts.replace(parts=parts)
     parts = sampler_or_parts
-    pictures = [image] if isinstance(image, str | Path) or (isinstance(image, Tensor) and image.ndim == 3) else [*image]
-    if not pictures:
-        raise InvalidArgument("Got no picture to prompt with. Expected a path, a tensor (3, H, W), or several.")
+    images = [image] if isinstance(image, str | Path) or (isinstance(image, Tensor) and image.ndim == 3) else [*image]
+    if not images:
+        raise InvalidArgument("Got no image to prompt with. Expected a path, a tensor (3, H, W), or several.")
     if parts.image_prompt:
-        raise InvalidArgument(
-            "These parts have an IP-Adapter already. Start from the parts without, and give all pictures."
-        )
+        raise InvalidArgument("These parts have an IP-Adapter already. Give all images to the parts without.")
     file = locate(adapter, option="adapter")
     encoder = _encoder_folder(adapter, file, image_encoder)
     weights = _read_adapter(file, parts)
-    unet = _sharing_copy(parts.unet)
-    with without_progress_bars():
+    pictures = [to_pil(read_image(one)[0] if isinstance(one, str | Path) else one) for one in images]
+    # An adapter replaces the attention, not the weights it was made of: those are shared.
+    shared = {id(tensor): tensor for tensor in (*parts.unet.parameters(), *parts.unet.buffers())}
+    unet = copy.deepcopy(parts.unet, shared)
+    with without_progress_bars("diffusers"):
         pipeline = _pipeline(parts, unet, encoder)
         pipeline.load_ip_adapter(weights, subfolder="", weight_name="", image_encoder_folder=None)
         pipeline.set_ip_adapter_scale(scale)
         with torch.no_grad():
-            both = pipeline.prepare_ip_adapter_image_embeds(
-                [[_as_pil(picture) for picture in pictures]], None, parts.unet.device, 1, True
-            )
+            both = pipeline.prepare_ip_adapter_image_embeds([pictures], None, parts.unet.device, 1, True)
     prompt = tuple((given.to(unet.dtype), without.to(unet.dtype)) for without, given in (b.chunk(2) for b in both))
     return dataclasses.replace(parts, unet=unet, image_prompt=prompt)
 
@@ -128,21 +121,8 @@ def _read_adapter(file: Path, parts: Parts) -> dict[str, dict[str, Tensor]]:
     ]
     theirs = [tuple(tensor.shape) for name, tensor in groups["ip_adapter"].items() if name.endswith("_ip.weight")]
     if sorted(own) != sorted(theirs):
-        raise InvalidArgument(
-            f"The adapter {file} has {len(theirs)} projections of widths {_widths(theirs)}, the denoiser {len(own)} of "
-            f"{_widths(own)}: it is for another base. Give an adapter for the denoiser's (SD 1.5 or SDXL)."
-        )
+        raise InvalidArgument(f"The adapter {file} is for another base (SD 1.5 or SDXL) than the denoiser.")
     return groups
-
-
-def _widths(shapes: list[tuple[int, ...]]) -> str:
-    return ", ".join(map(str, sorted({shape[-1] for shape in shapes}))) or "none"
-
-
-def _sharing_copy(network: nn.Module) -> Any:
-    """Copy a network's structure and share its weights: an adapter replaces its attention, not what it was made of."""
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return copy.deepcopy(network, shared)
 
 
 def _pipeline(parts: Parts, unet: Any, encoder: Path) -> Any:
@@ -164,7 +144,3 @@ def _pipeline(parts: Parts, unet: Any, encoder: Path) -> Any:
     return diffusers.StableDiffusionXLPipeline(
         **common, text_encoder_2=parts.text_encoder_2, tokenizer_2=parts.tokenizer_2, add_watermarker=False
     )
-
-
-def _as_pil(picture: Picture) -> Any:
-    return to_pil(read_image(picture)[0] if isinstance(picture, str | Path) else picture)

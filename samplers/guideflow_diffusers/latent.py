@@ -7,22 +7,21 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, final
+from pathlib import Path
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument
-from guideflow.sampler import AffineSampler
-from guideflow.schedule import Schedule
+from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Latent
 from guideflow_diffusers.checkpointing import checkpointed
-from guideflow_diffusers.decoding import DecoderGradient
-from guideflow_diffusers.decoding import decode_latents as decode_latents
+from guideflow_diffusers.decoding import DecoderGradient, decode_latents, load_decoder_gradient
+from guideflow_diffusers.parts import Parts
 from guideflow_diffusers.text import Condition, encode_prompts
 
-if TYPE_CHECKING:
-    from guideflow_diffusers.parts import Parts
+EMBEDDED_GUIDANCE = 8.5
 
 
 @final
@@ -33,14 +32,22 @@ class LatentSampler(AffineSampler):
         image = clip(decoder(z / scaling_factor + shift_factor) / 2 + 1/2, 0, 1)
 
     A denoiser that takes the guidance scale as an embedding (`time_cond_proj_dim`, full LCM models) is evaluated once,
-    with the embedding of guidance_scale - 1. SDXL gets its pooled embedding and time ids, an IP-Adapter its pictures.
+    with the embedding of guidance_scale - 1. SDXL gets its pooled embedding and time ids, an IP-Adapter its images.
 
     Arguments:
         parts: The networks.
         schedule: The few-step family.
-        guidance_scale: Classifier-free guidance; 1 or less switches it off, and halves the cost.
-        image_size: (height, width) in pixels; the denoiser's own if None.
-        decoder_gradient: Stands in for the decoder's gradient, see `with_decoder_gradient`; its own if None.
+        guidance_scale: Classifier-free guidance; 1 or less switches it off, and halves the cost. None is 8.5 for a
+            denoiser that takes it as an embedding, and off for others.
+        image_size: (height, width) in pixels, or one number for a square; the denoiser's own if None.
+        decoder_gradient: How to differentiate the decoder: "full" for its own gradient, "tiled" for `TiledGradient()`,
+            the folder or Hub id of an `AutoencoderTiny` ("madebyollin/taesd" for SD 1.5 and 2.1, "madebyollin/taesdxl"
+            for SDXL), or a `DecoderGradient`. Images, and the loss that is reported for them, stay the full decoder's,
+            which is then evaluated without gradient; what changes is the direction in which guidance goes.
+
+    Raises:
+        InvalidArgument: If the image size or the small decoder does not fit.
+        MissingWeights: If the small decoder is on the Hub and cannot be fetched.
     """
 
     def __init__(
@@ -48,28 +55,42 @@ class LatentSampler(AffineSampler):
         parts: Parts,
         schedule: Schedule,
         *,
-        guidance_scale: float = 1.0,
-        image_size: tuple[int, int] | None = None,
-        decoder_gradient: DecoderGradient | None = None,
+        guidance_scale: float | None = 1.0,
+        image_size: tuple[int, int] | int | None = None,
+        decoder_gradient: str | Path | DecoderGradient | None = "full",
     ) -> None:
-        """Check that the image size fits the networks."""
         self.parts = parts
         self.schedule = schedule
-        self.guidance_scale = guidance_scale
-        self.decoder_gradient = decoder_gradient
+        self.decoder_gradient = load_decoder_gradient(decoder_gradient, parts.vae)
         config = parts.unet.config
         factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         native = config.sample_size if isinstance(config.sample_size, list | tuple) else [config.sample_size] * 2
-        self.image_size = image_size or (native[0] * factor, native[1] * factor)
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_size = size or (native[0] * factor, native[1] * factor)
         if any(side <= 0 or side % factor for side in self.image_size):
-            raise InvalidArgument(f"Got image_size = {image_size}. Expected positive multiples of {factor} pixels.")
+            raise InvalidArgument(f"Got image_size={image_size}. Expected positive multiples of {factor} pixels.")
         height, width = (side // factor for side in self.image_size)
         self.latent_shape = (config.in_channels, height, width)
         self.device = parts.unet.device
         self.dtype = parts.unet.dtype
         embedding = config.get("time_cond_proj_dim")
+        if guidance_scale is None:
+            guidance_scale = 1.0 if embedding is None else EMBEDDED_GUIDANCE
+        self.guidance_scale = guidance_scale
         self._guidance = None if embedding is None else guidance_embedding(guidance_scale - 1, embedding)
         self._accepts = frozenset(inspect.signature(parts.unet.forward).parameters)
+
+    def replace(self, **changes: Any) -> LatentSampler:
+        """Make a sampler that differs in some arguments, on the same networks unless `parts` is among them.
+
+        Arguments:
+            changes: `parts`, `schedule`, `guidance_scale`, `image_size` or `decoder_gradient`.
+
+        Returns:
+            The other sampler; this one stays as it is.
+        """
+        names = ("parts", "schedule", "guidance_scale", "image_size", "decoder_gradient")
+        return LatentSampler(**{name: getattr(self, name) for name in names} | changes)
 
     @property
     def guided(self) -> bool:
@@ -82,7 +103,7 @@ class LatentSampler(AffineSampler):
         Arguments:
             prompts: One for each image.
             negative_prompts: As many, or None for the base's own: the empty prompt, zeros for SDXL. They have no effect
-                without guidance by prompt; a warning says so.
+                without classifier-free guidance; a warning says so.
 
         Returns:
             The encoded prompts.
@@ -97,24 +118,26 @@ class LatentSampler(AffineSampler):
             )
         return encode_prompts(self.parts, prompts, negative_prompts, guided=self.guided)
 
-    def predict(self, z: Latent, t: float, condition: Condition) -> Tensor:
+    def predict(self, z: Latent, row: Row, condition: Condition) -> Tensor:
         """Evaluate the denoiser, with classifier-free guidance if it is on."""
         if condition.negative is None:
-            return self._denoise(z, t, condition.text, condition.pooled, [given for _, given in self._image_prompt(z)])
+            images = [given for _, given in self._image_prompt(z)]
+            return self._denoise(z, row.time, condition.text, condition.pooled, images)
         text = torch.cat([condition.negative, condition.text])
         pooled = None
         if condition.pooled is not None and condition.negative_pooled is not None:
             pooled = torch.cat([condition.negative_pooled, condition.pooled])
-        pictures = [torch.cat(pair) for pair in self._image_prompt(z)]
-        negative, positive = self._denoise(torch.cat([z, z]), t, text, pooled, pictures).to(z.dtype).chunk(2)
+        images = [torch.cat(pair) for pair in self._image_prompt(z)]
+        both = self._denoise(torch.cat([z, z]), row.time, text, pooled, images)
+        negative, positive = both.to(z.dtype).chunk(2)
         return negative + self.guidance_scale * (positive - negative)
 
     def _image_prompt(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For each adapter, what stands for no picture and the pictures, for every image of the batch."""
+        """For each adapter, what stands for no image and the images, for every image of the batch."""
         pairs = self.parts.image_prompt
         return [(_repeat(without, len(z)), _repeat(given, len(z))) for given, without in pairs]
 
-    def _denoise(self, z: Tensor, t: float, text: Tensor, pooled: Tensor | None, pictures: list[Tensor]) -> Tensor:
+    def _denoise(self, z: Tensor, t: float, text: Tensor, pooled: Tensor | None, images: list[Tensor]) -> Tensor:
         time = torch.full((len(z),), t, device=z.device, dtype=torch.float32)
         more: dict[str, Any] = {"timestep": time, "encoder_hidden_states": text}
         if "added_cond_kwargs" in self._accepts:
@@ -122,8 +145,8 @@ class LatentSampler(AffineSampler):
             if pooled is not None:
                 ids = torch.tensor([*self.image_size, 0, 0, *self.image_size], device=z.device, dtype=torch.float32)
                 added |= {"text_embeds": pooled, "time_ids": _repeat(ids[None], len(z))}
-            if pictures:
-                added["image_embeds"] = pictures
+            if images:
+                added["image_embeds"] = images
             more["added_cond_kwargs"] = added or None
         elif "pooled_projections" in self._accepts:
             more["pooled_projections"] = pooled
@@ -134,7 +157,7 @@ class LatentSampler(AffineSampler):
         return output[:, : z.shape[1]] if output.shape[1] == 2 * z.shape[1] else output
 
     def decode(self, z: Latent) -> Tensor:
-        """Decode latents to pictures in [0, 1]."""
+        """Decode latents to images in [0, 1]."""
         return decode_latents(self.parts.vae, z, self.decoder_gradient)
 
     @contextmanager
@@ -145,14 +168,9 @@ class LatentSampler(AffineSampler):
 
 
 def guidance_embedding(scale: float, width: int) -> Tensor:
-    """Embed a guidance scale as full LCM models take it: sin and cos of 1000 scale / 10000^(i / (width / 2 - 1)).
+    """Embed a guidance scale minus 1 as full LCM models take it, (1, width).
 
-    Arguments:
-        scale: Guidance scale minus 1.
-        width: `time_cond_proj_dim` of the denoiser.
-
-    Returns:
-        (1, width), float32.
+        sin and cos of 1000 scale / 10000^(i / (width / 2 - 1))
 
     Source: Luo et al., "Latent Consistency Models", 2023, section 4.2; Vaswani et al., 2017, section 3.5.
     """

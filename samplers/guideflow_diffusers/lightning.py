@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from guideflow.errors import InvalidArgument
-from guideflow.schedule import Schedule
-from guideflow_diffusers.factory import SDXL, make_sampler, own_lora
-from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.steps import TRAIN_STEPS, choose_control
+import guideflow as gf
+from guideflow._require import one_of
+from guideflow.sampler import alpha_bar
+from guideflow_diffusers.family import SDXL, Family
+from guideflow_diffusers.steps import TRAIN_STEPS
 from guideflow_diffusers.turbo import turbo_schedule
 
-if TYPE_CHECKING:
-    from guideflow_diffusers.parts import LatentSampler
 
-STEPS = (1, 2, 4, 8)
-LORAS = {SDXL: {k: f"ByteDance/SDXL-Lightning:sdxl_lightning_{k}step_lora.safetensors" for k in STEPS[1:]}}
-ONE_STEP = "ByteDance/SDXL-Lightning:sdxl_lightning_1step_unet_x0.safetensors"
-
-
-def lightning_schedule(num_steps: int = 4, *, control: str = "unit") -> Schedule:
-    """Table of SDXL-Lightning: deterministic Euler steps, as Turbo's; the one-step network gives the picture itself.
+def lightning_schedule(num_steps: int = 4) -> gf.Schedule:
+    """Table of SDXL-Lightning: deterministic Euler steps, as Turbo's; the one-step network gives the image itself.
 
         x = (z - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar)
         z' = sqrt(alpha_bar') x + sqrt(1 - alpha_bar') epsilon       K > 1; the last alpha_bar' is 1
@@ -30,87 +21,29 @@ def lightning_schedule(num_steps: int = 4, *, control: str = "unit") -> Schedule
 
     Arguments:
         num_steps: 1, 2, 4 or 8; there is a network for each.
-        control: "sampler" for c_k = -b_k / a_k (for one step sqrt(1 - alpha_bar), the noise the picture comes from),
-            "unit" for 1.
 
     Returns:
         The schedule.
 
     Raises:
-        InvalidArgument: If there is no network for that number of steps, or `control` is another word.
+        InvalidArgument: If there is no network for that number of steps.
 
     Source: Lin et al., "SDXL-Lightning: Progressive Adversarial Diffusion Distillation", 2024, section 3.
     """
-    if num_steps not in STEPS:
-        raise InvalidArgument(
-            f"Got num_steps = {num_steps} for SDXL-Lightning. Expected 1, 2, 4 or 8: each number of steps has a "
-            "network of its own. Try num_steps=4."
-        )
+    one_of("num_steps", num_steps, (1, 2, 4, 8))
     if num_steps > 1:
-        return turbo_schedule(num_steps, method="euler", control=control)
+        return turbo_schedule(num_steps, method="euler")
     noise = math.sqrt(1 - alpha_bar()[TRAIN_STEPS - 1])
-    return Schedule(
-        times=(TRAIN_STEPS - 1,),
-        state=(0.0,),
-        output=(1.0,),
-        control=choose_control(control, (noise,)),
-        init_scale=noise,
-        end_times=(0,),
-    )
+    return gf.Schedule((TRAIN_STEPS - 1,), state=(0.0,), output=(1.0,), init_scale=noise)
 
 
-def sdxl_lightning(
-    *,
-    checkpoint: str | Path = SDXL,
-    num_steps: int = 4,
-    guidance_scale: float = 1.0,
-    image_size: tuple[int, int] | int | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    decoder_gradient: str | Path = "full",
-    control: str = "unit",
-    lora: str | Path | None = None,
-    lora_scale: float = 1.0,
-    base: str | Path | None = None,
-    variant: str | None = None,
-) -> LatentSampler:
-    """SDXL-Lightning on Stable Diffusion XL.
-
-    Arguments:
-        checkpoint: Hub id or local folder. For one step the default stands for its own denoiser: there is no LoRA.
-        num_steps: 1, 2, 4 or 8; each has a network of its own.
-        guidance_scale: Guidance by prompt; off by default, as it is distilled into the networks.
-        image_size: (height, width) in pixels or one number; 1024 is what the network was trained on.
-        dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
-        device: Where it runs.
-        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `lightning_schedule`).
-        lora: LoRA to merge into the denoiser. Without it, the default checkpoint gets the one of that number of steps;
-            any other checkpoint is taken to be distilled already.
-        lora_scale: How strongly to merge it.
-        base: Checkpoint to take everything from but the denoiser.
-        variant: Which files of a Hub repository to take.
-
-    Returns:
-        The sampler.
-
-    Raises:
-        InvalidArgument: If an option is out of range, or the checkpoint cannot be read.
-        MissingWeights: If something is on the Hub and cannot be fetched.
-        MissingExtra: If diffusers is not installed.
-    """
-    if num_steps == 1 and lora is None and str(checkpoint) == SDXL:
-        checkpoint, base = ONE_STEP, SDXL
-    return make_sampler(
-        lightning_schedule(num_steps, control=control),
-        checkpoint,
-        guidance_scale=guidance_scale,
-        image_size=image_size,
-        dtype=dtype,
-        device=device,
-        decoder_gradient=decoder_gradient,
-        base=base,
-        variant=variant,
-        lora=own_lora(lora, checkpoint, LORAS, num_steps),
-        lora_scale=lora_scale,
-    )
+SDXL_LIGHTNING = Family(
+    lightning_schedule,
+    SDXL,
+    base="SDXL",
+    summary="adversarial progressive distillation",
+    steps="1, 2, 4 or 8",
+    licence="OpenRAIL++",
+    loras={SDXL: {k: f"ByteDance/SDXL-Lightning:sdxl_lightning_{k}step_lora.safetensors" for k in (2, 4, 8)}},
+    denoisers={SDXL: {1: "ByteDance/SDXL-Lightning:sdxl_lightning_1step_unet_x0.safetensors"}},
+)

@@ -1,19 +1,17 @@
-"""Change weights after loading: merge a LoRA, add delta weights, add the difference of two networks."""
+"""Merge a LoRA into networks, whatever its names."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from guideflow.errors import InvalidArgument
-from guideflow.registry import require
+from guideflow_diffusers.weights import Weights, add, several, sum_dtype
 
 _MATRIX = re.compile(r"(?P<name>.+?)[._]lora(?:_linear_layer)?[._](?P<side>down|up|A|B)(?:\.default)?\.weight")
 _ALPHA = re.compile(r"(?P<name>.+?)\.alpha")
@@ -24,41 +22,6 @@ _PREFIXES = {
     "text_encoder": ("lora_te_", "lora_te1_", "text_encoder_"),
     "text_encoder_2": ("lora_te2_", "text_encoder_2_"),
 }
-
-
-class Weights(Mapping[str, Tensor]):
-    """Tensors of safetensors files, each read when it is asked for: a network need not fit twice into memory.
-
-    Arguments:
-        files: One file, or the shards of one network.
-    """
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        """Read the names only."""
-        safetensors = require("safetensors", extra="diffusers")
-        self.files = tuple(files)
-        self.metadata: dict[str, str] = {}
-        self._handles: dict[str, Any] = {}
-        for file in self.files:
-            try:
-                handle = safetensors.safe_open(file, framework="pt")
-            except safetensors.SafetensorError as error:
-                raise InvalidArgument(f"{file} cannot be read ({error}). Download it again.") from error
-            self.metadata |= handle.metadata() or {}
-            self._handles |= dict.fromkeys(handle.keys(), handle)
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor."""
-        tensor: Tensor = self._handles[name].get_tensor(name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        """Go through the names."""
-        return iter(self._handles)
-
-    def __len__(self) -> int:
-        """Count the tensors."""
-        return len(self._handles)
 
 
 def is_lora(names: Iterable[str]) -> bool:
@@ -103,7 +66,7 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
             unmatched.append(key)
     if unmatched or not found:
         raise InvalidArgument(
-            f"{_several(unmatched)} of the LoRA {where} fit no layer of {', '.join(networks)}. Expected pairs such as "
+            f"{several(unmatched)} of the LoRA {where} fit no layer of {', '.join(networks)}. Expected pairs such as "
             "lora_unet_<layer>.lora_down.weight and .lora_up.weight. Give a LoRA that was made for this base."
         )
     default_alpha = _alpha(weights, where)
@@ -115,74 +78,13 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
         down, up = weights[keys["down"]], weights[keys["up"]]
         rows, columns = len(layer), layer[0].numel()
         if (len(up), down[0].numel(), up[0].numel()) != (rows, columns, len(down)):
-            raise InvalidArgument(
-                f"The LoRA {where} has {tuple(up.shape)} x {tuple(down.shape)} for {name}, whose weight is "
-                f"{tuple(layer.shape)}. Give a LoRA that was made for this base."
-            )
+            given = f"{tuple(up.shape)} x {tuple(down.shape)} for {name}"
+            raise InvalidArgument(f"The LoRA {where} has {given}, whose weight is {tuple(layer.shape)}.")
         alpha = float(weights[keys["alpha"]]) if "alpha" in keys else default_alpha or len(down)
         changes.append((layer, keys, scale * alpha / len(down)))
     for layer, keys, factor in changes:
-        down, up = (weights[keys[side]].to(layer.device, _sum_dtype(layer)) for side in ("down", "up"))
-        _add(layer, factor * (up.flatten(1) @ down.flatten(1)).reshape(layer.shape))
-
-
-@torch.no_grad()
-def add_weights(network: nn.Module, weights: Weights, minus: Weights | None = None) -> None:
-    """Add delta weights to a network, W <- W + weights, or W <- W + weights - minus for a difference of two.
-
-    Arguments:
-        network: Changed in place; sums are taken in float32 or better.
-        weights: Tensors by the names of the network's own.
-        minus: Taken away again, under the same names.
-
-    Raises:
-        InvalidArgument: If a name or a shape does not fit; nothing is changed then.
-    """
-    own = dict(network.named_parameters())
-    for part in (weights, minus) if minus is not None else (weights,):
-        check_fit(own, part, complete=minus is not None)
-    for name in weights:
-        change = weights[name].to(own[name].device, _sum_dtype(own[name]))
-        if minus is not None:
-            change = change - minus[name].to(change)
-        _add(own[name], change)
-
-
-def check_fit(own: Mapping[str, Tensor], weights: Weights, *, complete: bool = True) -> None:
-    """Refuse weights that are not a network's.
-
-    Arguments:
-        own: The network's tensors by name.
-        weights: Of a file.
-        complete: Whether every tensor has to be there.
-
-    Raises:
-        InvalidArgument: With the names or shapes that do not fit.
-    """
-    where = ", ".join(str(file) for file in weights.files)
-    if unknown := [name for name in weights if name not in own]:
-        raise InvalidArgument(f"{_several(unknown)} of {where} are not weights of the denoiser. Is it of this base?")
-    if complete and (lacking := [name for name in own if name not in weights]):
-        raise InvalidArgument(f"{where} lacks {_several(lacking)}. Expected the weights of a whole denoiser.")
-    for name in weights:
-        if weights[name].shape != own[name].shape:
-            raise InvalidArgument(
-                f"{name} in {where} has shape {tuple(weights[name].shape)}; the denoiser's has "
-                f"{tuple(own[name].shape)}. Give weights that were made for this base."
-            )
-
-
-def _add(layer: Tensor, change: Tensor) -> None:
-    layer.copy_(layer.to(change.dtype) + change)
-
-
-def _sum_dtype(layer: Tensor) -> torch.dtype:
-    return torch.promote_types(layer.dtype, torch.float32)
-
-
-def _several(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{len(names)} tensors ({shown}{', ...' if len(names) > 5 else ''})"
+        down, up = (weights[keys[side]].to(layer.device, sum_dtype(layer)) for side in ("down", "up"))
+        add(layer, factor * (up.flatten(1) @ down.flatten(1)).reshape(layer.shape))
 
 
 def _alpha(weights: Weights, where: str) -> float | None:
@@ -226,12 +128,7 @@ def _layers(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 def stability_name(name: str, layers_per_block: int) -> str:
     """Write a UNet layer's name as in Stability's code, which kohya's SDXL LoRAs use.
 
-    Arguments:
-        name: In diffusers, such as "down_blocks.1.attentions.0.proj_in".
-        layers_per_block: Of the UNet.
-
-    Returns:
-        The name, such as "input_blocks.4.1.proj_in"; `upsampler` stands for the place of an upsampler in its block.
+    "down_blocks.1.attentions.0.proj_in" is "input_blocks.4.1.proj_in"; `upsampler` stands for an upsampler's place.
     """
     inside = {
         r"\.norm1$": ".in_layers.0",

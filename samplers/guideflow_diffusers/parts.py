@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from guideflow._require import as_dtype, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers import checkpoints
 from guideflow_diffusers.hub import COMPONENTS, find_weights, locate
-from guideflow_diffusers.latent import LatentSampler as LatentSampler
-from guideflow_diffusers.lora import Weights, add_weights, is_lora, merge_lora
-from guideflow_diffusers.quiet import without_progress_bars
-from guideflow_diffusers.text import Condition as Condition
+from guideflow_diffusers.lora import is_lora, merge_lora
+from guideflow_diffusers.weights import Weights, add_weights
 
 Delta = str | Path | Sequence[str | Path]
 """Delta weights, or (styled, original): two denoisers whose difference is added."""
+
+_WIDTHS = {768: "SD 1.5", 1024: "SD 2.1", 2048: "SDXL"}  # numbers a token, of the text encoders together
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Parts:
         text_encoder_2: `CLIPTextModelWithProjection` of SDXL, which also makes the pooled embedding.
         force_zeros_for_empty_prompt: Whether zeros stand in where there is no negative prompt.
         image_prompt: What an IP-Adapter hands to the denoiser, see `with_ip_adapter`: for each adapter the encoded
-            pictures, (1, pictures, ...), and the same without a picture.
+            images, (1, images, ...), and the same without an image.
     """
 
     unet: Any
@@ -52,6 +53,11 @@ class Parts:
         for network in (self.unet, self.vae, self.text_encoder, self.text_encoder_2):
             if network is not None:
                 network.eval().requires_grad_(False)
+
+    @property
+    def base(self) -> str | None:
+        """The model family, "SD 1.5", "SD 2.1" or "SDXL", as far as its text encoders tell; None for others."""
+        return "SDXL" if self.text_encoder_2 is not None else _WIDTHS.get(self.unet.config.get("cross_attention_dim"))
 
 
 def load_parts(
@@ -93,19 +99,19 @@ def load_parts(
     needed = COMPONENTS if base is None else checkpoints.DENOISERS
     source = rest = locate(checkpoint, variant=variant, components=needed)
     weights = Weights(find_weights(source, option="checkpoint")) if source.is_file() else None
-    whole = weights is not None and checkpoints.is_single_file(weights)
+    single = weights is not None and checkpoints.is_single_file(weights)
     loras = [weights] if weights is not None and is_lora(weights) else []
     if base is not None:
         own = not loras if weights is not None else checkpoints.denoiser_folder(source) is not None
         needed = [name for name in COMPONENTS if not (own and name in checkpoints.DENOISERS)]
         rest = locate(base, option="base", variant=variant, components=needed)
-    elif weights is not None and not whole:
+    elif weights is not None and not single:
         what = "a LoRA" if loras else "a denoiser"
         raise InvalidArgument(f"{checkpoint} is {what} by itself. Give base=, a checkpoint that provides the rest.")
     if lora is not None:
         loras.append(Weights(find_weights(lora, option="lora")))
-    with without_progress_bars():
-        if whole:
+    with without_progress_bars("diffusers"):
+        if single:
             found = checkpoints.load_single_file(source, None if base is None else rest, dtype=dtype)
         else:
             folder = source if weights is None and checkpoints.denoiser_folder(source) is not None else rest
@@ -115,34 +121,16 @@ def load_parts(
             else:
                 strict = delta is None
                 found = {"unet": checkpoints.load_denoiser(folder, variant=variant, strict=strict, dtype=dtype)}
-        if not whole or base is not None:
+        if not single or base is not None:
             found |= checkpoints.load_rest(rest, variant=variant, dtype=dtype)
     if delta is not None:
         _add_delta(found["unet"], delta, variant)
     networks = {name: found[name] for name in ("unet", "text_encoder", "text_encoder_2") if found.get(name) is not None}
     for part in loras:
         merge_lora(networks, part, lora_scale)
-    parts = Parts(**checkpoints.on_device(found, device))
+    parts = Parts(**{name: part.to(device) if isinstance(part, nn.Module) else part for name, part in found.items()})
     _check_widths(parts)
     return parts
-
-
-def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """Read a dtype given by name.
-
-    Arguments:
-        dtype: A floating torch.dtype, or its name such as "bfloat16".
-
-    Returns:
-        The torch.dtype.
-
-    Raises:
-        InvalidArgument: If there is no floating dtype of that name.
-    """
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise InvalidArgument(f"Got dtype = {dtype!r}. Expected 'float32', 'bfloat16', 'float16' or 'float64'.")
-    return found
 
 
 def _add_delta(denoiser: Any, delta: Delta, variant: str | None) -> None:
@@ -162,11 +150,8 @@ def _check_widths(parts: Parts) -> None:
     if isinstance(expected, int) and width != expected:
         raise InvalidArgument(
             f"The text encoders give {width} numbers a token and the denoiser takes {expected}: they are of different "
-            "bases. Give a base= of the denoiser's kind (SD 1.5: 768, SD 2.1: 1024, SDXL: 2048)."
+            f"bases. Give a base= of the denoiser's kind ({', '.join(f'{name}: {n}' for n, name in _WIDTHS.items())})."
         )
     given, taken = parts.vae.config.latent_channels, parts.unet.config.in_channels
-    if given != taken:
-        raise InvalidArgument(
-            f"The autoencoder has {given} latent channels and the denoiser takes {taken}. Give an autoencoder and a "
-            "text-to-image denoiser of the same base; inpainting and depth models do not fit."
-        )
+    if given != taken:  # as with inpainting and depth models
+        raise InvalidArgument(f"The autoencoder has {given} latent channels and the denoiser takes {taken}.")

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
+import guideflow as gf
+from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
-from guideflow.schedule import Schedule
-from guideflow_diffusers.factory import SD15, SDXL, make_sampler, own_lora
-from guideflow_diffusers.noise import alpha_bar
-from guideflow_diffusers.steps import (
-    consistency_grid,
-    noise_prediction_schedule,
-    require_word,
-    trailing_grid,
-)
-
-if TYPE_CHECKING:
-    from guideflow_diffusers.parts import LatentSampler
-
-LORAS = {
-    model: {k: f"wangfuyun/PCM_Weights:{name}/pcm_{name}_smallcfg_{k}step_converted.safetensors" for k in (2, 4, 8, 16)}
-    for model, name in ((SD15, "sd15"), (SDXL, "sdxl"))
-}
+from guideflow.sampler import alpha_bar
+from guideflow_diffusers.family import SD15, SDXL, Family
+from guideflow_diffusers.steps import consistency_grid, noise_prediction_schedule, trailing_grid
 
 
-def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0, control: str = "unit") -> Schedule:
+def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0) -> gf.Schedule:
     """Table of a phased consistency model.
 
         x = (z - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar),   s = floor((1 - eta) t')
@@ -35,11 +22,11 @@ def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0, co
     The last step ends at time 0, not at a noise of zero. Without eta this is a DDIM step.
 
     Arguments:
-        num_steps: 1 to 1000 on the grid "ddim", 1 to 50 on "tcd"; as many as the network has phases is best.
+        num_steps: As many as the network has phases: 2, 4, 8 or 16, for which there is a LoRA each. Up to 1000 on the
+            grid "ddim", up to 50 on "tcd".
         grid: Times; "ddim" for equal ones, 999, 749, 499, 249, which the networks were trained with, or "tcd" for those
             of the authors' demo, 999, 759, 499, 259.
-        eta: Share of fresh noise, in [0, 1]; 0 is deterministic.
-        control: "unit" for 1, as in RectifID's Eq. 15; "sampler" for c_k = -b_k / a_k, 0.6 on average.
+        eta: Share of new noise, in [0, 1]; 0 is deterministic.
 
     Returns:
         The schedule.
@@ -50,131 +37,29 @@ def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0, co
     Source: Wang et al., "Phased Consistency Models", 2024, section 3; the stochastic step is that of Zheng et al.,
         "Trajectory Consistency Distillation", 2024, Algorithm 4.
     """
-    require_word("grid", grid, ("ddim", "tcd"))
+    one_of("grid", grid, ("ddim", "tcd"))
     if not 0 <= eta <= 1:
-        raise InvalidArgument(f"Got eta = {eta}. Expected a number from 0 to 1; eta=0 is deterministic.")
+        raise InvalidArgument(f"Got eta={eta}. Expected a number from 0 to 1; eta=0 is deterministic.")
     times = trailing_grid(num_steps) if grid == "ddim" else consistency_grid(num_steps)
     ends = (*times[1:], 0)
     signal = [alpha_bar()[end] for end in ends]
-    fresh = [(1 - alpha_bar()[end] / alpha_bar()[int((1 - eta) * end)]) ** 0.5 for end in ends]
-    return noise_prediction_schedule(times, signal, fresh, control=control)
+    noise = [(1 - alpha_bar()[end] / alpha_bar()[int((1 - eta) * end)]) ** 0.5 for end in ends]
+    return noise_prediction_schedule(times, signal, noise)
 
 
-def pcm(
-    *,
-    checkpoint: str | Path = SD15,
-    num_steps: int = 4,
-    guidance_scale: float = 1.0,
-    image_size: tuple[int, int] | int | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    decoder_gradient: str | Path = "full",
-    control: str = "unit",
-    grid: str = "ddim",
-    eta: float = 0.0,
-    lora: str | Path | None = None,
-    lora_scale: float = 1.0,
-    base: str | Path | None = None,
-    variant: str | None = None,
-) -> LatentSampler:
-    """PCM on Stable Diffusion 1.5.
-
-    Arguments:
-        checkpoint: Hub id or local folder.
-        num_steps: 2, 4, 8 or 16, for which there is a LoRA each.
-        guidance_scale: Guidance by prompt; off by default. The "normalcfg" LoRAs take 2.5 to 3.5 with 4 steps.
-        image_size: (height, width) in pixels or one number; 512 is what the network was trained on.
-        dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states stay in float32.
-        device: Where it runs.
-        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `pcm_schedule`).
-        grid: "ddim" or "tcd" (see `pcm_schedule`).
-        eta: Share of fresh noise, in [0, 1].
-        lora: LoRA to merge into the denoiser. Without it, the default checkpoint gets the "smallcfg" one of that number
-            of steps; any other checkpoint is taken to be a PCM already.
-        lora_scale: How strongly to merge it.
-        base: Checkpoint to take everything from but the denoiser.
-        variant: Which files of a Hub repository to take.
-
-    Returns:
-        The sampler.
-
-    Raises:
-        InvalidArgument: If an option is out of range, or the checkpoint cannot be read.
-        MissingWeights: If something is on the Hub and cannot be fetched.
-        MissingExtra: If diffusers is not installed.
-    """
-    return make_sampler(
-        pcm_schedule(num_steps, grid=grid, eta=eta, control=control),
-        checkpoint,
-        guidance_scale=guidance_scale,
-        image_size=image_size,
-        dtype=dtype,
-        device=device,
-        decoder_gradient=decoder_gradient,
-        base=base,
-        variant=variant,
-        lora=own_lora(lora, checkpoint, LORAS, num_steps),
-        lora_scale=lora_scale,
-    )
-
-
-def pcm_sdxl(
-    *,
-    checkpoint: str | Path = SDXL,
-    num_steps: int = 4,
-    guidance_scale: float = 1.0,
-    image_size: tuple[int, int] | int | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    decoder_gradient: str | Path = "full",
-    control: str = "unit",
-    grid: str = "ddim",
-    eta: float = 0.0,
-    lora: str | Path | None = None,
-    lora_scale: float = 1.0,
-    base: str | Path | None = None,
-    variant: str | None = None,
-) -> LatentSampler:
-    """PCM on Stable Diffusion XL; options as those of `pcm`.
-
-    Arguments:
-        checkpoint: Hub id or local folder.
-        num_steps: 2, 4, 8 or 16, for which there is a LoRA each.
-        guidance_scale: Guidance by prompt; off by default.
-        image_size: (height, width) in pixels or one number; 1024 is what the network was trained on.
-        dtype: "float32", "bfloat16", "float16" or "float64" of the denoiser; states and autoencoder stay in float32.
-        device: Where it runs.
-        decoder_gradient: "full", "tiled" or a small decoder (see `with_decoder_gradient`).
-        control: "sampler" or "unit" (see `pcm_schedule`).
-        grid: "ddim" or "tcd" (see `pcm_schedule`).
-        eta: Share of fresh noise, in [0, 1].
-        lora: LoRA to merge into the denoiser; by default as in `pcm`.
-        lora_scale: How strongly to merge it.
-        base: Checkpoint to take everything from but the denoiser.
-        variant: Which files of a Hub repository to take.
-
-    Returns:
-        The sampler.
-
-    Raises:
-        InvalidArgument: If an option is out of range, or the checkpoint cannot be read.
-        MissingWeights: If something is on the Hub and cannot be fetched.
-        MissingExtra: If diffusers is not installed.
-    """
-    return pcm(
-        checkpoint=checkpoint,
-        num_steps=num_steps,
-        guidance_scale=guidance_scale,
-        image_size=image_size,
-        dtype=dtype,
-        device=device,
-        decoder_gradient=decoder_gradient,
-        control=control,
-        grid=grid,
-        eta=eta,
-        lora=lora,
-        lora_scale=lora_scale,
-        base=base,
-        variant=variant,
-    )
+PCM = Family(
+    pcm_schedule,
+    SD15,
+    base="SD 1.5",
+    summary="phased consistency model",
+    steps="2, 4, 8 or 16",
+    licence="not stated; base CreativeML OpenRAIL-M",
+    # The "smallcfg" ones, without classifier-free guidance; "normalcfg" ones take 2.5 to 3.5 with 4 steps.
+    loras={
+        model: {
+            k: f"wangfuyun/PCM_Weights:{name}/pcm_{name}_smallcfg_{k}step_converted.safetensors" for k in (2, 4, 8, 16)
+        }
+        for model, name in ((SD15, "sd15"), (SDXL, "sdxl"))
+    },
+)
+PCM_SDXL = replace(PCM, checkpoint=SDXL, base="SDXL", licence="not stated; base OpenRAIL++")

@@ -4,71 +4,74 @@ Parameters are counted, and what one evaluation keeps for its gradient is derive
 evaluates networks of the published configurations on tensors that have a shape and no content.
 """
 
-from typing import Final
+from __future__ import annotations
 
-from guideflow.weights import Download, Footprint
+import inspect
+from typing import Any, Final, NamedTuple
+
+from guideflow.registry.weights import Download, Footprint
+from guideflow_diffusers.family import SDXL, Family
 
 _MILLION: Final = 1e6
-# denoiser, text encoders, autoencoder; kept by one evaluation and by one decoding; image; the same checkpointed, the
-# decoder as in "windowed" and as in "checkpointed". In millions of numbers.
+_LORA: Final = {"SD 1.5": 135e6, "SDXL": 394e6}  # bytes, rank 64 in half precision
+
+
+class Size(NamedTuple):
+    """A base in millions of numbers: parameters, then what is kept for a gradient at the size of its images."""
+
+    denoiser: float
+    text_encoders: float
+    autoencoder: float
+    step: float
+    decode: float
+    image: str
+    checkpointed_step: float
+    windowed_decode: float
+    checkpointed_decode: float
+
+
 _SIZES: Final = {
-    "SD 1.5": (859.5, 123.1, 83.7, 386.8, 1491.1, "512x512", 64.6, 526.4, 373.3),
-    "SD 2.1": (865.9, 340.4, 83.7, 815.8, 3355.0, "768x768", 145.3, 1184.4, 839.9),
-    "SD 2.1 at 512x512": (865.9, 340.4, 83.7, 363.7, 1491.1, "512x512", 64.6, 526.4, 373.3),
-    "SDXL": (2567.5, 817.7, 83.7, 2664.4, 5964.4, "1024x1024", 253.0, 2105.6, 1493.2),
-    "SDXL at 512x512": (2567.5, 817.7, 83.7, 675.7, 1491.1, "512x512", 63.2, 526.4, 373.3),
-}
-_ENCODERS: Final = {
-    "SD 1.5": ("text_encoder",),
-    "SD 2.1": ("text_encoder",),
-    "SDXL": ("text_encoder", "text_encoder_2"),
+    "SD 1.5": Size(859.5, 123.1, 83.7, 386.8, 1491.1, "512x512", 64.6, 526.4, 373.3),
+    "SD 2.1": Size(865.9, 340.4, 83.7, 815.8, 3355.0, "768x768", 145.3, 1184.4, 839.9),
+    "SD 2.1 at 512x512": Size(865.9, 340.4, 83.7, 363.7, 1491.1, "512x512", 64.6, 526.4, 373.3),
+    "SDXL": Size(2567.5, 817.7, 83.7, 2664.4, 5964.4, "1024x1024", 253.0, 2105.6, 1493.2),
+    "SDXL at 512x512": Size(2567.5, 817.7, 83.7, 675.7, 1491.1, "512x512", 63.2, 526.4, 373.3),
 }
 
 
 def footprint(base: str, *, steps: int, evaluations: int = 1) -> Footprint:
-    """Estimate the memory of a guided solve.
-
-    Arguments:
-        base: "SD 1.5", "SD 2.1" or "SDXL", the last two also "... at 512x512" for turbo models.
-        steps: Number of steps.
-        evaluations: Of the denoiser in each: 2 with guidance by prompt.
-
-    Returns:
-        The footprint, for one image of the base's own size.
-    """
-    denoiser, text, vae, step, decode, image, small_step, windowed_decode, small_decode = _SIZES[base]
+    """Estimate the memory of a guided solve of one image; classifier-free guidance takes 2 evaluations a step."""
+    size = _SIZES[base]
     return Footprint(
-        weights=(denoiser + text) * _MILLION,
-        step=step * _MILLION,
+        weights=(size.denoiser + size.text_encoders) * _MILLION,
+        step=size.step * _MILLION,
         steps=steps,
         evaluations=evaluations,
-        fixed=vae * _MILLION,
-        decode=decode * _MILLION,
-        image=image,
-        windowed_decode=windowed_decode * _MILLION,
-        checkpointed_step=small_step * _MILLION,
-        checkpointed_decode=small_decode * _MILLION,
+        fixed=size.autoencoder * _MILLION,
+        decode=size.decode * _MILLION,
+        image=size.image,
+        windowed_decode=size.windowed_decode * _MILLION,
+        checkpointed_step=size.checkpointed_step * _MILLION,
+        checkpointed_decode=size.checkpointed_decode * _MILLION,
     )
 
 
-def whole(repository: str, base: str, *, variant: str = "", half: bool = False) -> Download:
-    """Describe the download of a whole checkpoint.
-
-    Arguments:
-        repository: On the Hub.
-        base: "SD 1.5", "SD 2.1" or "SDXL".
-        variant: Of its weights.
-        half: Whether it is stored in half precision.
-
-    Returns:
-        The download, with its size by the number of parameters.
-    """
+def checkpoint_download(repository: str, base: str, *, variant: str = "", half: bool = False) -> Download:
+    """Describe the download of a whole checkpoint, with its size by the number of parameters."""
     end = f".{variant}" if variant else ""
+    encoders = ("text_encoder", "text_encoder_2") if base.startswith("SDXL") else ("text_encoder",)
     files = [f"{name}/diffusion_pytorch_model{end}*.safetensors" for name in ("unet", "vae")]
-    files += [f"{name}/model{end}*.safetensors" for name in _ENCODERS[base]]
+    files += [f"{name}/model{end}*.safetensors" for name in encoders]
     return Download(repository, tuple(files), sum(_SIZES[base][:3]) * _MILLION * (2 if half else 4))
 
 
-def denoiser(repository: str, base: str, file: str, *, half: bool = False) -> Download:
-    """Describe the download of a denoiser, or of delta weights, by itself; arguments as `whole`, with the file."""
-    return Download(repository, (file,), _SIZES[base][0] * _MILLION * (2 if half else 4))
+def family_weights(family: Family) -> dict[str, Any]:
+    """Tell `Family.entry` what published weights are downloaded and how much memory a solve takes, both by default."""
+    model, base = str(family.checkpoint), family.base.partition(" or ")[0]
+    steps = inspect.signature(family).parameters["num_steps"].default
+    downloads = [checkpoint_download(model, base, variant=family.variants.get(model, ""))]
+    if model in family.loras:
+        repository, _, file = family.loras[model][steps].partition(":")
+        downloads.append(Download(repository, (file,), _LORA["SDXL" if model == SDXL else "SD 1.5"]))
+    evaluations = 2 if (family.guidance_scale or 1.0) > 1 else 1
+    return {"downloads": tuple(downloads), "footprint": footprint(base, steps=steps, evaluations=evaluations)}

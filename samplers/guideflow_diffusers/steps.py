@@ -1,13 +1,13 @@
-"""What the schedules share: time grids, steps of a network that predicts noise, the choice of the control factor."""
+"""What the schedules share: time grids, and steps of a network that predicts noise."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from guideflow.errors import InvalidArgument
-from guideflow.schedule import Schedule
-from guideflow_diffusers.noise import alpha_bar
+import guideflow as gf
+from guideflow._require import count
+from guideflow.sampler import alpha_bar
 
 TRAIN_STEPS = 1000
 CONSISTENCY_STEPS = 50
@@ -25,25 +25,15 @@ def trailing_grid(num_steps: int) -> tuple[int, ...]:
     Raises:
         InvalidArgument: If the number of steps is out of range.
     """
-    require_steps(num_steps, TRAIN_STEPS)
+    count("num_steps", num_steps, 1, TRAIN_STEPS)
     # numpy.arange takes the difference of its first two entries, which decides a tie (48 steps).
     stride = TRAIN_STEPS - (TRAIN_STEPS - TRAIN_STEPS / num_steps)
     return tuple(round(TRAIN_STEPS - i * stride) - 1 for i in range(num_steps))
 
 
 def consistency_grid(num_steps: int) -> tuple[int, ...]:
-    """Evenly chosen indices out of the 50 that LCM and TCD are trained on.
-
-    Arguments:
-        num_steps: 1 to 50.
-
-    Returns:
-        Indices, high to low; (999, 759, 499, 259) for four.
-
-    Raises:
-        InvalidArgument: If the number of steps is out of range.
-    """
-    require_steps(num_steps, CONSISTENCY_STEPS)
+    """Evenly chosen indices out of the 50 that LCM and TCD are trained on; (999, 759, 499, 259) for four."""
+    count("num_steps", num_steps, 1, CONSISTENCY_STEPS)
     stride = TRAIN_STEPS // CONSISTENCY_STEPS
     # Floating point on purpose: diffusers floors i * (50 / K), not (50 * i) // K.
     chosen = (int(i * (CONSISTENCY_STEPS / num_steps)) for i in range(num_steps))
@@ -51,14 +41,9 @@ def consistency_grid(num_steps: int) -> tuple[int, ...]:
 
 
 def noise_prediction_schedule(
-    times: Sequence[int],
-    signal: Sequence[float],
-    fresh: Sequence[float] = (),
-    *,
-    control: str,
-    init_scale: float = 1.0,
-) -> Schedule:
-    """Table of a network that predicts noise: go to the clean picture, and back to a smaller noise level.
+    times: Sequence[int], signal: Sequence[float], noise: Sequence[float] = (), *, init_scale: float = 1.0
+) -> gf.Schedule:
+    """Table of a network that predicts noise: go to the clean image, and back to a lower noise level.
 
         x = (z - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar)
         z' = sqrt(alpha_bar') x + sqrt(1 - alpha_bar' - d^2) epsilon + d n
@@ -66,73 +51,34 @@ def noise_prediction_schedule(
     Arguments:
         times: Indices into the noise schedule, high to low.
         signal: alpha_bar' at the end of each step, in (0, 1].
-        fresh: Share d of new noise in each step, in [0, sqrt(1 - alpha_bar')]; 0 by default.
-        control: "sampler" for c_k = -b_k / a_k, how far the network's noise reaches back to the start of the step;
-            "unit" for 1.
+        noise: Level d of new noise in each step, in [0, sqrt(1 - alpha_bar')]; 0 by default.
         init_scale: Standard deviation of the first state.
 
     Returns:
         The schedule.
 
-    Raises:
-        InvalidArgument: If `control` is another word.
-
-    Source: Song et al., "Denoising Diffusion Implicit Models", 2021, Eq. 12.
+    Source: Song et al., "Denoising Diffusion Implicit Models", 2021, Eq. (12).
     """
-    fresh = tuple(fresh) or (0.0,) * len(times)
+    noise = tuple(noise) or (0.0,) * len(times)
     state, output = [], []
-    for t, end, d in zip(times, signal, fresh, strict=True):
+    for t, end, d in zip(times, signal, noise, strict=True):
         start = alpha_bar()[t]
         a = math.sqrt(end / start)
         state.append(a)
         output.append(math.sqrt(max(1 - end - d * d, 0.0)) - a * math.sqrt(1 - start))
-    factors = [-b / a for a, b in zip(state, output, strict=True)]
-    return Schedule(
-        times=tuple(times),
-        state=tuple(state),
-        output=tuple(output),
-        noise=fresh,
-        control=choose_control(control, factors),
-        init_scale=init_scale,
-        end_times=(*times[1:], 0),
-    )
+    return gf.Schedule(tuple(times), tuple(state), tuple(output), noise=noise, init_scale=init_scale)
 
 
-def choose_control(
-    control: str, factors: Sequence[float], official: Sequence[float] | None = None
-) -> tuple[float, ...]:
-    """Pick the control factors that a word stands for.
+def reach(schedule: gf.Schedule) -> tuple[float, ...]:
+    """Return -b_k / a_k: how far a network that predicts noise reaches back to the start of each step.
 
-    A factor is a relative step size: it changes how far guidance gets in an iteration, not where it comes to rest. The
-    sampler's own factors are smaller in late windows, which edit an almost clean picture; where they average 0.6, the
-    same reach takes a `scale` larger by 1.7.
+    `gf.Anchored(gain=reach(sampler.schedule))` edits less in late windows, whose image is almost clean. Where the
+    factors average 0.6, the same reach takes a `scale` larger by 1.7.
 
     Arguments:
-        control: "sampler", "unit" or, if there are official ones, "official".
-        factors: The sampler's own.
-        official: Those of the authors' script, or `None` if no script runs this family.
+        schedule: Of a network that predicts noise.
 
     Returns:
         One factor per step.
-
-    Raises:
-        InvalidArgument: If the word is not one of these.
     """
-    words: Mapping[str, Sequence[float]] = {"sampler": factors, "unit": (1.0,) * len(factors)}
-    if official is not None:
-        words = {**words, "official": official}
-    require_word("control", control, tuple(words))
-    return tuple(words[control])
-
-
-def require_word(name: str, given: str, words: Sequence[str]) -> None:
-    """Raise `InvalidArgument` unless an option is one of its words."""
-    if given not in words:
-        expected = " or ".join(map(repr, words)) if len(words) < 3 else f"one of {', '.join(map(repr, words))}"
-        raise InvalidArgument(f"Got {name} = {given!r}. Expected {expected}.")
-
-
-def require_steps(num_steps: int, most: int) -> None:
-    """Raise `InvalidArgument` unless there are between one and `most` steps."""
-    if not 1 <= num_steps <= most:
-        raise InvalidArgument(f"Got num_steps = {num_steps}. Expected 1 to {most}, for example num_steps=4.")
+    return tuple(-b / a for a, b in zip(schedule.state, schedule.output, strict=True))

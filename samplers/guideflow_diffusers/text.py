@@ -5,20 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from guideflow_diffusers.parts import Parts
+from guideflow_diffusers.parts import Parts
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Encoded prompts of a batch; what is negative is None when guidance by prompt is off.
+    """Encoded prompts of a batch; what is negative is None when classifier-free guidance is off.
 
     Arguments:
         text: (B, tokens, width).
@@ -37,23 +35,11 @@ class Condition:
 def encode_prompts(
     parts: Parts, prompts: Sequence[str], negative_prompts: Sequence[str] | None, *, guided: bool
 ) -> Condition:
-    """Encode one prompt per image, each different prompt once.
+    """Encode one prompt per image, each different prompt once, and the negative side where guidance needs it.
 
     SD 1.5 and SD 2.1 use the last hidden states; SDXL the penultimate ones of both encoders, side by side, and the
-    pooled output of the second.
-
-    Arguments:
-        parts: The networks.
-        prompts: B of them.
-        negative_prompts: As many, or None for the base's own: the empty prompt, or zeros where the checkpoint says
-            `force_zeros_for_empty_prompt`.
-        guided: Whether guidance by prompt needs the negative side.
-
-    Returns:
-        The condition, on the denoiser's device and in its dtype.
-
-    Raises:
-        InvalidArgument: If there are not as many negative prompts as prompts.
+    pooled output of the second. Without negative prompts the base's own stands in: the empty one, or zeros where the
+    checkpoint says `force_zeros_for_empty_prompt`.
     """
     if negative_prompts is not None and len(negative_prompts) != len(prompts):
         raise InvalidArgument(
@@ -78,14 +64,14 @@ def _encode(parts: Parts, prompts: Sequence[str]) -> tuple[Tensor, Tensor | None
         hidden.append(output.last_hidden_state if parts.text_encoder_2 is None else output.hidden_states[-2])
         pooled = getattr(output, "text_embeds", None)
     text = torch.cat(hidden, dim=-1)
-    return _spread(text, different, prompts, parts.unet), None if pooled is None else _spread(
-        pooled, different, prompts, parts.unet
-    )
+    text = _spread(text.to(parts.unet.device, parts.unet.dtype), different, prompts)
+    if pooled is not None:
+        pooled = _spread(pooled.to(parts.unet.device, parts.unet.dtype), different, prompts)
+    return text, pooled
 
 
-def _spread(encoded: Tensor, different: list[str], prompts: Sequence[str], network: Any) -> Tensor:
+def _spread(encoded: Tensor, different: list[str], prompts: Sequence[str]) -> Tensor:
     """Give every image its prompt's row; one prompt for all is shared, not copied."""
-    encoded = encoded.to(network.device, network.dtype)
     if len(different) == 1:
         return encoded.expand(len(prompts), *encoded.shape[1:])
     rows = {prompt: row for row, prompt in enumerate(different)}
@@ -102,7 +88,5 @@ def _tokens(tokenizer: Any, prompts: list[str]) -> Tensor:
                 f"Shorten the prompt {prompt[:40]!r}...",
                 stacklevel=2,
             )
-    tokens: Tensor = tokenizer(
-        prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    ).input_ids
-    return tokens
+    found = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return found.input_ids

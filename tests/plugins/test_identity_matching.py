@@ -1,15 +1,31 @@
 """Assignment of faces to people, by hand."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
 
-from guideflow_identity.assign import assign, assign_in_order, candidates, inside, regions
-from guideflow_identity.faces import Faces
-from guideflow_identity.missing import central, taken
+from guideflow.losses import matching
+from guideflow_identity.faces import Faces, suppress
+from guideflow_identity.matching import assign_in_order, candidates, central, inside, regions, taken
+
+assign = partial(matching.assign, extra="face")
 
 YES = torch.ones(9, 9, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(("faces", "doubles"), [(8, 12), (10, 20)])
+def test_every_face_is_kept_however_many_boxes_it_has(faces, doubles):
+    generator = torch.Generator().manual_seed(0)
+    corners = 100.0 * torch.arange(faces).view(-1, 1, 1) + 4 * torch.rand(faces, doubles, 2, generator=generator)
+    box = torch.cat([corners, corners + 50], -1).view(1, -1, 4)
+    score = 0.5 + 0.4 * torch.rand(1, faces * doubles, generator=generator)
+    image, place = suppress(score, box, floor=0.2, overlap=0.5)
+    assert image.tolist() == [0] * faces
+    best = score[0].view(faces, doubles).argmax(1) + doubles * torch.arange(faces)
+    assert place.tolist() == sorted(best.tolist(), key=lambda k: -score[0, k])
+    assert suppress(score, box, floor=0.95, overlap=0.5)[0].tolist() == []
 
 
 def test_the_sum_is_least_not_each_distance():

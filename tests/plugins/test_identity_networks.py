@@ -12,7 +12,7 @@ REFERENCE = json.loads((Path(__file__).parent / "faces_reference.json").read_tex
 
 
 def picture(height, width):
-    """The formula of tools/faces/reference.js, whose pictures are whole numbers in 0..255."""
+    """The formula of tools/faces/reference.js, whose images are whole numbers in 0..255."""
     y, x, c = torch.meshgrid(torch.arange(height), torch.arange(width), torch.arange(3), indexing="ij")
     return (((((x * x + 3 * y * y) >> 5) + 5 * x + 90 * c) % 256) / 255).permute(2, 0, 1)[None]
 

@@ -45,16 +45,16 @@ def portrait(backend, name, side=256):
     return F.interpolate(cut, (side, side), mode="bilinear", antialias=True)
 
 
-def describe(backend, picture, count):
+def embed(backend, picture, count):
     faces = backend.find(picture, 0.5)
     assert len(faces) == count
-    return faces, backend.embed(picture, faces.image, faces.points)
+    return faces, backend.embed(backend.align(picture, faces.image, faces.points))
 
 
 def test_pictures_of_a_person_are_nearer_than_those_of_others(backend):
-    obama = torch.cat([describe(backend, read_image(path), 1)[1] for path in OBAMA])
-    biden = describe(backend, read_image(PHOTOS / "biden.jpg"), 1)[1]
-    group = describe(backend, read_image(PHOTOS / "t1.jpg"), 6)[1]
+    obama = torch.cat([embed(backend, read_image(path), 1)[1] for path in OBAMA])
+    biden = embed(backend, read_image(PHOTOS / "biden.jpg"), 1)[1]
+    group = embed(backend, read_image(PHOTOS / "t1.jpg"), 6)[1]
     same = backend.distance(obama, obama)[~torch.eye(3, dtype=torch.bool)]
     people = torch.cat([obama[:1], biden, group])
     others = backend.distance(people, people)[~torch.eye(8, dtype=torch.bool)]
@@ -66,7 +66,7 @@ def test_pictures_of_a_person_are_nearer_than_those_of_others(backend):
 @pytest.mark.parametrize("change", ["flip", "noise", "half resolution", "all"])
 def test_six_people_are_found_again(backend, change):
     photo = read_image(PHOTOS / "t1.jpg")
-    faces, _ = describe(backend, photo, 6)
+    faces, _ = embed(backend, photo, 6)
     left, top, right, bottom = faces.box.T
     half = (right - left) * 0.9
     x, y = (left + right) / 2, (top + bottom) / 2

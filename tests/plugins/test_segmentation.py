@@ -34,7 +34,7 @@ def colours(layout=None, **options):
 
 
 def paint(layout):
-    """The picture in which the network sees a layout."""
+    """The image in which the network sees a layout."""
     return nn.functional.one_hot(layout, 3).permute(2, 0, 1)[None].float()
 
 
@@ -177,7 +177,7 @@ def test_a_layout_may_be_drawn_in_colours(tmp_path):
     Image.fromarray(torch.cat([pixels, alpha], 2).numpy().astype(np.uint8)).save(path)
     loss = colours(path, colours={"red": "#ff8000", "blue": (0, 0, 255), 1: "lime"})
     assert torch.equal(loss.wanted((2, 3)), torch.tensor([[0, 2, 255], [0, 255, 255]]))
-    with pytest.raises(InvalidImage, match=r"picture in colours.*colours="):
+    with pytest.raises(InvalidImage, match=r"image in colours.*colours="):
         colours(path)
     with pytest.raises(InvalidArgument, match="the colour 'rde'"):
         colours(path, colours={"red": "rde"})
@@ -216,7 +216,7 @@ def test_a_layout_is_shown_in_the_colours_of_voc():
         ({"names": ("red", "green")}, "Got 2 names. Expected 3"),
         ({"class_weights": [1.0, 2.0]}, "Got 2 class_weights. Expected 3"),
         ({"class_weights": {"red": -1.0}}, "at least 0"),
-        ({"colours": {"red": "#f00"}}, "path of a picture only"),
+        ({"colours": {"red": "#f00"}}, "path of an image only"),
         ({"checkpoint": "a.pth"}, "only networks of torchvision"),
         ({"network": nn.Flatten(), "names": None}, "Expected logits"),
         ({"std": [1.0, 0.0, 1.0]}, "three positive numbers"),

@@ -1,4 +1,4 @@
-"""`subject`: crops, boxes, matching, missing subjects and the two networks, with tiny or hand-made ones."""
+"""`subject`: boxes, matching and missing subjects, with hand-made networks."""
 
 import math
 
@@ -7,20 +7,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import guideflow as gf
-import tiny
-from guideflow.errors import InvalidArgument, InvalidImage, MissingWeights
+from guideflow.errors import InvalidArgument, InvalidImage
+from guideflow.losses.matching import assign
 from guideflow.testing import parametrize_loss
-from guideflow_subject import Detector, NoSubjectFound, OwlViT, Subject
-from guideflow_subject.assign import assign, candidates, overlap
-from guideflow_subject.detector import Description
-from guideflow_subject.features import Features
+from guideflow_subject import Detector, NoSubjectFound, Subject
+from guideflow_subject.detector import Query, candidates, overlap
 
 RED, GREEN, BLUE = (torch.tensor(c).view(3, 1, 1) for c in ((0.9, 0.1, 0.1), (0.1, 0.9, 0.1), (0.1, 0.1, 0.9)))
 
 
 def scene(*things, size=32, grey=0.5):
-    """A grey picture (1, 3, size, size) with coloured squares, (colour, left, top, side) each."""
+    """A grey image (1, 3, size, size) with coloured squares, (colour, left, top, side) each."""
     image = torch.full((1, 3, size, size), grey)
     for colour, left, top, side in things:
         image[0, :, top : top + side, left : left + side] = colour
@@ -50,12 +47,12 @@ class Squares(Detector):
             found.append(box)
         return torch.tensor(found, dtype=torch.float32)
 
-    def describe(self, picture, text):
-        boxes = self.boxes(picture[0])
+    def query(self, image, text):
+        boxes = self.boxes(image[0])
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         wanted = areas.argmax() if text is None else ["red", "green", "blue"].index(text)
         score = 1.0 if areas[wanted] else 0.0
-        return Description(torch.eye(3)[wanted], boxes[wanted], score)
+        return Query(torch.eye(3)[wanted], boxes[wanted], score)
 
     def find(self, image, queries):
         self.looks += 1
@@ -76,30 +73,6 @@ def cosine_loss(one, other):
 # Crops and features.
 
 
-def test_a_crop_has_the_pixels_of_its_box_and_no_gradient_outside():
-    image = torch.rand(2, 3, 12, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    crop = Features(Colours(), 8).crop(image, torch.tensor([1]), torch.tensor([[4.0, 2.0, 12.0, 10.0]]))
-    torch.testing.assert_close(crop, image[1:, :, 2:10, 4:12])
-    (gradient,) = torch.autograd.grad(crop.square().sum(), image)
-    inside = torch.zeros_like(image, dtype=torch.bool)
-    inside[1, :, 2:10, 4:12] = True
-    assert not gradient[~inside].any() and gradient[inside].all()
-
-
-def test_references_and_pictures_are_preprocessed_alike_but_not_as_rectifid():
-    picture = torch.rand(1, 3, 40, 30, generator=torch.Generator().manual_seed(0))
-    box, first = torch.tensor([[2.0, 3.0, 25.0, 36.0]]), torch.tensor([0])
-    ours = Features(Colours(), 14)
-    torch.testing.assert_close(ours.crop_reference(picture, box[0]), ours.crop(picture, first, box))
-    theirs = Features(Colours(), 14, rectifid=True)
-    crop, reference = theirs.crop(picture, first, box), theirs.crop_reference(picture, box[0])
-    cut = picture[:, :, 3:36, 2:25]
-    torch.testing.assert_close(crop, F.interpolate(cut, (14, 14), mode="nearest"))
-    large = F.interpolate(cut, (23, 16), mode="bicubic", antialias=True).clamp(0, 1)
-    torch.testing.assert_close(reference, large[:, :, 4:18, 1:15])
-    assert not torch.allclose(theirs.describe(crop), theirs.describe(crop, reference=True))
-
-
 # The loss.
 
 
@@ -109,7 +82,7 @@ def test_known_distances():
     value = loss(torch.cat([same, other]))
     assert value[0].item() == pytest.approx(0, abs=1e-6)
     assert value[1].item() == pytest.approx(cosine_loss(RED, RED * 0.7 + GREEN * 0.3), abs=1e-5)
-    assert loss.outcome.box[0, 0].tolist() == [15, 8, 23, 16] and loss.outcome.status == (("found",), ("found",))
+    assert loss.outcome.place[0, 0].tolist() == [15, 8, 23, 16] and loss.outcome.status == (("found",), ("found",))
     with_l1 = make(scene((RED, 4, 4, 10)), l1=10.0)
     pixels = (0.3 * (RED - GREEN)).abs().mean().item()
     assert with_l1(other).item() == pytest.approx(value[1].item() + 10 * pixels, abs=1e-4)
@@ -147,7 +120,7 @@ def test_several_subjects_are_matched_and_no_box_is_used_twice():
     assert loss.describe() == "subject (2 subjects)"
     value = loss(torch.cat([scene((BLUE, 2, 2, 10), (RED, 18, 18, 10)), scene((RED, 2, 2, 10))]))
     assert value[0].item() == pytest.approx(0, abs=1e-6)
-    assert loss.outcome.box[0].tolist() == [[18, 18, 28, 28], [2, 2, 12, 12]]
+    assert loss.outcome.place[0].tolist() == [[18, 18, 28, 28], [2, 2, 12, 12]]
     assert loss.outcome.status[1] == ("found", "skipped")
     assert value[1].item() == pytest.approx(2 / 2, abs=1e-6)  # a penalty of 2 for one of two subjects
 
@@ -156,7 +129,7 @@ def test_the_sum_of_distances_decides_not_the_first_subject():
     # Both subjects are nearest to the red square; the blue one loses less by taking the green.
     loss = make([scene((RED, 4, 4, 10)), scene((RED * 0.6 + BLUE * 0.4, 4, 4, 10))], text=["red", "red"])
     loss(scene((RED, 2, 2, 10), (BLUE, 18, 18, 10)))
-    assert loss.outcome.box[0].tolist() == [[2, 2, 12, 12], [18, 18, 28, 28]]
+    assert loss.outcome.place[0].tolist() == [[2, 2, 12, 12], [18, 18, 28, 28]]
 
 
 def test_candidates_and_assignment():
@@ -167,8 +140,8 @@ def test_candidates_and_assignment():
     assert candidates(boxes, scores, 0.2, 0.0) == [0, 3, 2] or candidates(boxes, scores, 0.2, 0.0) == [3, 0, 2]
     assert candidates(boxes, scores, 0.95, 0.0) == []
     cost = torch.tensor([[0.1, 0.2], [0.2, 0.9]])
-    assert assign(cost, torch.ones(2, 2, dtype=torch.bool)) == [(0, 1), (1, 0)]
-    assert assign(cost, torch.tensor([[True, False], [False, False]])) == [(0, 0)]
+    assert assign(cost, torch.ones(2, 2, dtype=torch.bool), extra="subject") == [(0, 1), (1, 0)]
+    assert assign(cost, torch.tensor([[True, False], [False, False]]), extra="subject") == [(0, 0)]
 
 
 # Missing subjects.
@@ -190,7 +163,7 @@ def test_the_last_place_is_only_that_of_the_same_picture():
     loss(before)
     faded = scene((torch.tensor([0.5, 0.5, 0.1]).view(3, 1, 1), 6, 6, 6))
     value = loss(faded)
-    assert loss.outcome.status == (("last",),) and loss.outcome.box[0, 0].tolist() == [6, 6, 12, 12]
+    assert loss.outcome.status == (("last",),) and loss.outcome.place[0, 0].tolist() == [6, 6, 12, 12]
     colour = torch.tensor([0.5, 0.5, 0.1])
     assert value.item() == pytest.approx(1 + cosine_loss(RED, colour), abs=1e-5)
     assert loss(scene(grey=0.95)).item() == 1.0 and loss.outcome.status == (("skipped",),)
@@ -199,8 +172,14 @@ def test_the_last_place_is_only_that_of_the_same_picture():
     assert loss(faded).item() == 1.0
 
 
+def test_the_number_of_missing_subjects_is_a_loss_to_log():
+    loss = make([scene((RED, 4, 4, 10)), scene((BLUE, 4, 4, 10))])
+    images = torch.cat([scene((RED, 2, 2, 10), (BLUE, 18, 18, 10)), scene((RED, 2, 2, 10)), scene()])
+    assert loss.missing(images).tolist() == [0, 1, 2] and loss.missing.name == "subject-missing"
+
+
 def test_raise_names_picture_and_subject():
-    with pytest.raises(NoSubjectFound, match="Subject 0 was not found in picture 1"):
+    with pytest.raises(NoSubjectFound, match="Subject 0 was not found in image 1"):
         make(scene((RED, 4, 4, 10)), on_missing="raise")(torch.cat([scene((RED, 4, 4, 10)), scene()]))
 
 
@@ -216,7 +195,7 @@ def test_raise_names_picture_and_subject():
         ({"detector": None, "text": "red"}, "detector=None"),
         ({"reference": []}, "no reference"),
         ({"reference": [["a.png"]], "same_subject": True}, "same_subject=True"),
-        ({"reference": ["a.png", "b.png"], "detector": None}, "2 subjects and detector=None"),
+        ({"reference": [scene(), scene()], "detector": None}, "2 subjects and detector=None"),
     ],
 )
 def test_options_that_disagree_are_refused(options, says):
@@ -225,109 +204,9 @@ def test_options_that_disagree_are_refused(options, says):
 
 
 def test_a_bad_reference_is_refused():
-    for reference, says in ((torch.rand(2, 3, 8, 8), "2 pictures"), ("nowhere.png", "no file")):
+    for reference, says in ((torch.rand(2, 3, 8, 8), "2 images"), ("nowhere.png", "no file")):
         with pytest.raises(InvalidImage, match=says):
             make(reference)
-
-
-# The true networks, tiny and random, in their layout on disk.
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    from transformers import Dinov2Config, Dinov2Model, OwlViTConfig, OwlViTForObjectDetection
-
-    folder = tmp_path_factory.mktemp("subject")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-        text = small | {"vocab_size": 60, "max_position_embeddings": 16, "bos_token_id": 53, "eos_token_id": 54}
-        config = OwlViTConfig(
-            text_config=text | {"pad_token_id": 0},
-            vision_config=small | {"image_size": 64, "patch_size": 16},
-            projection_dim=32,
-        )
-        OwlViTForObjectDetection(config).save_pretrained(folder / "owl")
-        tiny._tokenizer(folder / "tokenizer", "!")
-        for file in (folder / "tokenizer").iterdir():
-            file.rename(folder / "owl" / file.name)
-        dino = Dinov2Config(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14, mlp_ratio=2
-        )
-        Dinov2Model(dino).save_pretrained(folder / "dino")
-    return folder
-
-
-def picture(seed, count=1, size=64):
-    coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
-    return 0.15 + 0.7 * F.interpolate(coarse, size, mode="bicubic", align_corners=False).clamp(0, 1)
-
-
-def test_queries_are_encoded_once_as_image_guided_detection_does(checkpoints):
-    owl = OwlViT(str(checkpoints / "owl"))
-    reference, image = picture(0), picture(1, count=2, size=80)
-    seen = owl.describe(reference, None)
-    boxes, scores = owl.find(image, seen.query[None])
-    mean, std = owl.mean, owl.std
-    resized = F.interpolate(image, (64, 64), mode="bicubic", antialias=True).clamp(0, 1)
-    with torch.no_grad():
-        expected = owl.network.image_guided_detection(
-            pixel_values=(resized - mean) / std, query_pixel_values=((reference - mean) / std).expand(2, -1, -1, -1)
-        )
-    torch.testing.assert_close(scores[:, 0], expected.logits[..., 0].sigmoid())
-    centre, extent = expected.target_pred_boxes.split(2, dim=-1)
-    corners = torch.cat([centre - extent / 2, centre + extent / 2], -1).clamp(0, 1) * 80
-    torch.testing.assert_close(boxes, corners)
-
-
-def test_text_finds_what_text_guided_detection_finds(checkpoints):
-    from transformers import AutoTokenizer
-
-    owl = OwlViT(str(checkpoints / "owl"))
-    reference = picture(0)
-    seen = owl.describe(reference, "a cat")
-    tokens = AutoTokenizer.from_pretrained(checkpoints / "owl")(
-        ["a cat"], padding="max_length", max_length=16, return_tensors="pt"
-    )
-    with torch.no_grad():
-        expected = owl.network(pixel_values=(reference - owl.mean) / owl.std, **tokens)
-    best = expected.logits[0, :, 0].argmax()
-    assert seen.score == pytest.approx(expected.logits[0, best, 0].sigmoid().item(), abs=1e-6)
-    torch.testing.assert_close(F.normalize(seen.query, dim=0), expected.class_embeds[0, best])
-
-
-def test_networks_load_from_folders_and_the_loss_guides(checkpoints):
-    loss = gf.load_loss(
-        "subject",
-        reference=[picture(0)[0], picture(3)[0]],
-        text=["a cat", "a dog"],
-        network=str(checkpoints / "dino"),
-        detector=str(checkpoints / "owl"),
-        size=56,
-        floor=0.0,
-        l1=10.0,
-    )
-    image = picture(1, count=2).requires_grad_()
-    value = loss(image)
-    (gradient,) = torch.autograd.grad(value.sum(), image)
-    assert value.shape == (2,) and value.isfinite().all() and gradient.isfinite().all()
-    assert gradient.flatten(1).any(1).all()
-    assert not any(p.requires_grad for p in loss._lookout.detector.parameters())
-
-
-def test_dinov2_features_are_the_class_token(checkpoints):
-    loss = Subject(picture(0)[0], network=str(checkpoints / "dino"), detector=None, size=56)
-    network = loss._features.network
-    crops = F.interpolate(picture(1), (56, 56), mode="bilinear")
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    expected = F.normalize(network((crops - mean) / std).last_hidden_state[:, 0], dim=1)
-    torch.testing.assert_close(loss._features.describe(crops), expected)
-
-
-def test_missing_weights_name_the_cure(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingWeights, match="network='path/to/folder'"):
-        Subject(picture(0), network=str(tmp_path / "empty"), detector=None)
 
 
 CONFORMANCE = torch.cat([scene((RED * 0.8 + 0.1, 6, 6, 14)), scene((RED * 0.9, 12, 10, 12)), scene((RED, 4, 14, 16))])

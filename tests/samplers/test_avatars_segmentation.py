@@ -11,7 +11,7 @@ import guideflow as gf
 import guideflow_avatars as avatars
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.testing import check_loss
-from guideflow_avatars import AvatarsSegmentation, judges
+from guideflow_avatars import avatars_segmentation, judges
 from guideflow_avatars.segmentation import PALETTE, draw
 from guideflow_segmentation import read_layout
 
@@ -26,7 +26,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def hana():
-    return AvatarsSegmentation(reference=avatars.portrait("hana"))
+    return avatars_segmentation(reference=avatars.portrait("hana"))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,12 @@ def test_both_networks_see_the_same_in_people_that_neither_knows(pictures, hana)
         assert {name for name, one in zip(avatars.portraits(), large, strict=True) if one} == {"ben", "dan", "gus"}
 
 
+def test_free_pixels_do_not_count_for_the_judge():
+    wanted = torch.tensor([[[0, 1], [255, 1]]])
+    assert judges.mean_iou(torch.tensor([[[0, 1], [1, 1]]]), wanted).tolist() == [1.0]
+    assert judges.mean_iou(torch.tensor([[[0, 1], [0, 0]]]), wanted).tolist() == [0.5]  # 1/2 of each class
+
+
 def test_the_judge_is_another_kind_of_network(hana):
     guiding, judging = hana._segmenter.network, judges._segmenter().network
     assert type(guiding) is not type(judging)
@@ -69,7 +75,7 @@ def test_the_judge_is_another_kind_of_network(hana):
 
 def test_it_conforms(pictures):
     check_loss(
-        lambda: AvatarsSegmentation(reference=avatars.portrait("hana")), images=pictures, name="avatars-segmentation"
+        lambda: avatars_segmentation(reference=avatars.portrait("hana")), images=pictures, name="avatars-segmentation"
     )
 
 
@@ -90,7 +96,7 @@ def test_a_portrait_has_its_own_layout_and_others_have_not(pictures, hana):
 
 def test_gradients_are_finite_and_point_at_what_is_wrong(pictures, layout):
     image = pictures[:2].clone().requires_grad_()
-    loss = AvatarsSegmentation(layout)
+    loss = avatars_segmentation(layout)
     (gradient,) = torch.autograd.grad(loss(image).sum(), image)
     assert gradient.isfinite().all() and (gradient.flatten(1).norm(dim=1) > 1e-3).all()
     wrong = (loss.segment(image) != layout)[:, None].float()
@@ -100,7 +106,7 @@ def test_gradients_are_finite_and_point_at_what_is_wrong(pictures, layout):
 
 
 def test_guidance_gives_a_drawn_layout(layout):
-    loss = AvatarsSegmentation(layout, labels=["background", "clothes", "skin", "hair"])
+    loss = avatars_segmentation(layout, labels=["background", "clothes", "skin", "hair"])
     sampler = gf.load_sampler("avatars-perflow")
     solution = gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1], max_iterations=10)
     before, after = (judges.layout_iou(images, layout) for images in (solution.unguided, solution.images))
@@ -118,7 +124,7 @@ def test_drawings_in_the_palette_are_read(layout, tmp_path):
     numbered.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
     numbered.save(tmp_path / "palette.png")
     for name in ("colours", "indexed", "numbers", "palette"):
-        wanted = AvatarsSegmentation(tmp_path / f"{name}.png").wanted((64, 64))
+        wanted = avatars_segmentation(tmp_path / f"{name}.png").wanted((64, 64))
         assert torch.equal(wanted, layout), name
 
 
@@ -127,7 +133,7 @@ def test_soft_edges_and_other_colours_are_free(layout, tmp_path):
     large = drawing.resize((640, 640), Image.Resampling.BICUBIC)
     large.paste("#808080", (0, 0, 640, 100))
     large.save(tmp_path / "soft.png")
-    wanted = AvatarsSegmentation(tmp_path / "soft.png").wanted((64, 64))
+    wanted = avatars_segmentation(tmp_path / "soft.png").wanted((64, 64))
     assert (wanted[:9] == 255).all()
     below = wanted[10:]
     known = below != 255
@@ -141,14 +147,14 @@ def test_transparent_pixels_are_free(layout, tmp_path):
     rgba = Image.fromarray((draw(layout).movedim(0, -1) * 255).byte().numpy()).convert("RGBA")
     rgba.paste((0, 0, 0, 0), (0, 0, 64, 32))
     rgba.save(tmp_path / "holes.png")
-    wanted = AvatarsSegmentation(tmp_path / "holes.png").wanted((64, 64))
+    wanted = avatars_segmentation(tmp_path / "holes.png").wanted((64, 64))
     assert (wanted[:32] == 255).all() and torch.equal(wanted[32:], layout[32:])
 
 
 def test_references_are_shown_in_the_palette(layout, hana, pictures):
     free = layout.clone()
     free[:5] = 255
-    (shown,) = AvatarsSegmentation(free).references()
+    (shown,) = avatars_segmentation(free).references()
     assert shown.shape == (3, 64, 64)
     assert torch.allclose(shown[:, 0, 0], torch.full((3,), 128 / 255))
     assert torch.allclose(shown[:, 10, 0], torch.ones(3))
@@ -179,19 +185,19 @@ def test_no_mixture_of_two_colours_reads_as_a_third():
 )
 def test_wrong_options_are_explained(options, what):
     with pytest.raises(InvalidArgument) as error:
-        AvatarsSegmentation(**options)
+        avatars_segmentation(**options)
     assert what in str(error.value)
 
 
 def test_wrong_files_are_explained(tmp_path):
     with pytest.raises(InvalidImage, match="There is no file"):
-        AvatarsSegmentation(tmp_path / "none.png")
+        avatars_segmentation(tmp_path / "none.png")
     Image.new("RGB", (64, 64), "#ffffff").save(tmp_path / "photograph.jpg")
     with pytest.raises(InvalidImage, match="blurs the edges"):
-        AvatarsSegmentation(tmp_path / "photograph.jpg")
+        avatars_segmentation(tmp_path / "photograph.jpg")
     Image.new("RGB", (64, 64), "#808080").save(tmp_path / "grey.png")
     with pytest.raises(InvalidArgument, match="nothing but ignored pixels"):
-        AvatarsSegmentation(tmp_path / "grey.png")
+        avatars_segmentation(tmp_path / "grey.png")
 
 
 def test_layouts_read_alike_here_and_in_the_general_loss(layout, tmp_path):

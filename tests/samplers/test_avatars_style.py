@@ -11,7 +11,7 @@ import guideflow_avatars as avatars
 from guideflow import registry
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.testing import check_loss
-from guideflow_avatars import AvatarsStyle, judges
+from guideflow_avatars import avatars_style, judges
 from guideflow_avatars.style import WEIGHTS, StyleFeatures, load_style_features
 from guideflow_style import gram
 
@@ -38,15 +38,15 @@ def people():
 
 
 def test_it_conforms(people):
-    check_loss(lambda: AvatarsStyle(bands(EMBERS)), images=people, name="avatars-style")
+    check_loss(lambda: avatars_style(bands(EMBERS)), images=people, name="avatars-style")
 
 
 def test_a_style_is_near_itself_whatever_is_shown(people):
-    loss = AvatarsStyle(sepia(people[0]))
+    loss = avatars_style(sepia(people[0]))
     assert loss(sepia(people[:1])) < 1e-6
     same, other = loss(sepia(people[1:])), loss(people[1:])
     assert same.median() < 0.5 * other.median()
-    paintings = AvatarsStyle(bands(EMBERS))
+    paintings = avatars_style(bands(EMBERS))
     assert paintings(bands(EMBERS, 1.7)[None]) < 0.2 * paintings(bands(MEADOW)[None])
 
 
@@ -70,23 +70,23 @@ def test_guidance_takes_a_palette_over():
 
 def test_options_pass_through(people):
     both = [bands(EMBERS), sepia(people[0])]
-    nearest = AvatarsStyle(both, combine="best")
-    alone = torch.stack([AvatarsStyle(one)(people) for one in both])
+    nearest = avatars_style(both, combine="best")
+    alone = torch.stack([avatars_style(one)(people) for one in both])
     torch.testing.assert_close(nearest(people), alone.amin(0))
-    assert AvatarsStyle(both)(people).ne(nearest(people)).all()
+    assert avatars_style(both)(people).ne(nearest(people)).all()
     assert len(nearest.references()) == 2
-    finest = AvatarsStyle(both[0], layers=[0])
-    (found,) = finest.describe_style(people)
+    finest = avatars_style(both[0], layers=[0])
+    (found,) = finest.embed_style(people)
     assert found.shape == (len(people), 24, 24)
     large = torch.nn.functional.interpolate(people, scale_factor=4)
     torch.testing.assert_close(finest(large), finest(people), rtol=0.05, atol=1e-3)
-    assert AvatarsStyle(both[0], size=None)(large).shape == (len(people),)
+    assert avatars_style(both[0], size=None)(large).shape == (len(people),)
 
     class Pixels(nn.Module):
         def forward(self, image):
             return image
 
-    own = AvatarsStyle(both[0], network=Pixels(), size=None)
+    own = avatars_style(both[0], network=Pixels(), size=None)
     found, wanted = gram(people), gram(both[0][None])
     expected = (found - wanted).square().sum((1, 2)) / wanted.square().sum()
     torch.testing.assert_close(own(people), expected)
@@ -109,10 +109,10 @@ def test_it_needs_no_extra(monkeypatch, people):
 
 def test_mistakes_are_explained():
     with pytest.raises(InvalidArgument, match=r"layers=\[3\].*\[0, 1, 2\]"):
-        AvatarsStyle(bands(EMBERS), layers=[3])
+        avatars_style(bands(EMBERS), layers=[3])
     with pytest.raises(InvalidArgument, match="Leave it out"):
-        AvatarsStyle(bands(EMBERS), layers=[0], network=nn.Identity())
+        avatars_style(bands(EMBERS), layers=[0], network=nn.Identity())
     with pytest.raises(InvalidArgument, match="best"):
-        AvatarsStyle(bands(EMBERS), combine="worst")
+        avatars_style(bands(EMBERS), combine="worst")
     with pytest.raises(InvalidImage, match=r"nowhere\.png"):
-        AvatarsStyle("nowhere.png")
+        avatars_style("nowhere.png")

@@ -8,9 +8,9 @@ import guideflow as gf
 import guideflow_avatars as avatars
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.testing import check_loss
-from guideflow_avatars import AvatarsSubject, judges
+from guideflow_avatars import avatars_subject, judges
 from guideflow_subject import Detector
-from guideflow_subject.detector import Description
+from guideflow_subject.detector import Query
 
 PROMPT = "a person with a yellow t-shirt, purple background"
 
@@ -18,9 +18,9 @@ PROMPT = "a person with a yellow t-shirt, purple background"
 class Halves(Detector):
     """Two people side by side."""
 
-    def describe(self, picture, text):
-        height, width = picture.shape[-2:]
-        return Description(torch.ones(1), torch.tensor([0.0, 0.0, width, height]), 1.0)
+    def query(self, image, text):
+        height, width = image.shape[-2:]
+        return Query(torch.ones(1), torch.tensor([0.0, 0.0, width, height]), 1.0)
 
     def find(self, image, queries):
         height, width = image.shape[-2:]
@@ -34,12 +34,12 @@ def people():
 
 
 def test_it_conforms(people):
-    check_loss(lambda: AvatarsSubject(avatars.portrait("ada")), images=people[1:], name="avatars-subject")
+    check_loss(lambda: avatars_subject(avatars.portrait("ada")), images=people[1:], name="avatars-subject")
 
 
 def test_a_portrait_is_near_itself_and_its_mirror_image_and_far_from_others(people):
     for number, name in enumerate(avatars.portraits()):
-        loss = AvatarsSubject(avatars.portrait(name))
+        loss = avatars_subject(avatars.portrait(name))
         values = loss(people)
         assert values[number] < 1e-5
         others = torch.cat([values[:number], values[number + 1 :]])
@@ -52,7 +52,7 @@ def test_a_change_of_background_matters_less_than_one_of_person(people):
     background = ((people - corner).abs().amax(1, keepdim=True) < 0.08).float()
     moved = torch.lerp(people, torch.tensor([0.2, 0.3, 0.5]).view(3, 1, 1), background)
     for number, name in enumerate(avatars.portraits()):
-        values = AvatarsSubject(avatars.portrait(name))(moved)
+        values = avatars_subject(avatars.portrait(name))(moved)
         assert values.argmin() == number
 
 
@@ -69,36 +69,36 @@ def test_guidance_brings_the_person_for_a_judge_that_did_not_steer():
 def test_two_people_in_one_picture_are_told_apart_in_any_order(people):
     ada, ben = people[0:1], people[1:2]
     names = [avatars.portrait("ada"), avatars.portrait("ben")]
-    loss = AvatarsSubject(names, detector=Halves())
-    swapped = AvatarsSubject(names[::-1], detector=Halves())
+    loss = avatars_subject(names, detector=Halves())
+    swapped = avatars_subject(names[::-1], detector=Halves())
     pictures = torch.cat([torch.cat([ada, ben], 3), torch.cat([ben, ada], 3), torch.cat([ada, people[2:3]], 3)])
     values = loss(pictures)
     assert (values[:2] < 1e-5).all() and values[2] > 0.1
-    assert loss.outcome.box[:2, :, 0].tolist() == [[0, 64], [64, 0]]
+    assert loss.outcome.place[:2, :, 0].tolist() == [[0, 64], [64, 0]]
     torch.testing.assert_close(swapped(pictures), values)
 
 
 def test_options_pass_through(people):
     both = [people[0], people[1]]
-    alone = torch.stack([AvatarsSubject(one)(people) for one in both])
-    nearest = AvatarsSubject(both, same_subject=True, combine="best")
+    alone = torch.stack([avatars_subject(one)(people) for one in both])
+    nearest = avatars_subject(both, same_subject=True, combine="best")
     torch.testing.assert_close(nearest(people), alone.amin(0))
-    mean = AvatarsSubject(both, same_subject=True)
+    mean = avatars_subject(both, same_subject=True)
     assert len(mean.references()) == 2 and mean(people)[:2].max() < alone[:, :2].max()
-    with_pixels = AvatarsSubject(both[0], l1=10.0)
+    with_pixels = avatars_subject(both[0], l1=10.0)
     torch.testing.assert_close(
         with_pixels(people) - alone[0], 10 * (people - people[0]).abs().flatten(1).mean(1), atol=1e-4, rtol=1e-4
     )
     own = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert AvatarsSubject(both[0], network=own, size=32)(people[:1]) < 1e-6
+    assert avatars_subject(both[0], network=own, size=32)(people[:1]) < 1e-6
     large = nn.functional.interpolate(people[:2], scale_factor=2, mode="bilinear")
-    assert (AvatarsSubject(both[0])(large[:1]) < 0.1).all()
+    assert (avatars_subject(both[0])(large[:1]) < 0.1).all()
 
 
 def test_mistakes_are_explained(people):
     with pytest.raises(InvalidArgument, match="detector=None"):
-        AvatarsSubject([people[0], people[1]])
+        avatars_subject([people[0], people[1]])
     with pytest.raises(InvalidArgument, match="combine"):
-        AvatarsSubject(people[0], combine="worst")
+        avatars_subject(people[0], combine="worst")
     with pytest.raises(InvalidImage, match=r"nobody\.png"):
-        AvatarsSubject("nobody.png")
+        avatars_subject("nobody.png")

@@ -5,6 +5,7 @@ import torch
 
 import guideflow as gf
 import guideflow_avatars as avatars
+from exact import exact_identity
 
 PROMPT = "a smiling person with a yellow t-shirt, purple background"
 
@@ -15,34 +16,26 @@ def sampler():
 
 
 @pytest.fixture(scope="module")
+def exact_sampler():
+    return gf.load_sampler("avatars-perflow", dtype="float64")
+
+
+@pytest.fixture(scope="module")
 def loss():
     return gf.load_loss("avatars-identity", reference=avatars.portrait("ada"))
 
 
-def test_eight_pictures_in_one_solve_are_those_of_eight_solves(sampler, loss):
-    together = gf.solve(sampler, loss, prompt=PROMPT, seed=range(8), max_iterations=2)
-    for seed in range(8):
-        alone = gf.solve(sampler, loss, prompt=PROMPT, seed=seed, max_iterations=2)
-        # Relative to the picture's norm: convolutions of other batch sizes round differently, which single pixels show.
-        assert (alone.images[0] - together.images[seed]).norm() < 1e-5 * alone.images.norm()
-        assert abs(alone.loss[0] - together.loss[seed]) < 1e-5
+def test_eight_pictures_in_one_solve_are_those_of_eight_solves(exact_sampler):
+    """In float64: the kernels for another batch size may round otherwise, and by how much depends on the processor."""
+    sampler, loss = exact_sampler, exact_identity("ada")
+    prompts = [PROMPT, "a sad person with a red dress", ""] * 2 + [PROMPT] * 2
+    together = gf.solve(sampler, loss, prompt=prompts, seed=range(8), max_iterations=1, keep="last")
+    for i, prompt in enumerate(prompts):
+        alone = gf.solve(sampler, loss, prompt=prompt, seed=i, max_iterations=1, keep="last")
+        assert (alone.images[0] - together.images[i]).abs().max() < 1e-9
+        assert abs(alone.loss[0] - together.loss[i]) < 1e-9
     moved = (together.images - together.unguided).flatten(1).norm(dim=1) / together.images.flatten(1).norm(dim=1)
     assert moved.min() > 1e-2, "they were guided"
-
-
-def test_pictures_of_a_batch_differ_by_rounding_only():
-    sampler = gf.load_sampler("avatars-perflow", dtype="float64")
-    grey = 0.5
-
-    def loss(image):
-        return (image - grey).square().flatten(1).mean(1)
-
-    prompts = ["a sad person with a red dress", PROMPT, ""]
-    together = gf.solve(sampler, loss, prompt=prompts, seed=range(3), max_iterations=2)
-    for i, prompt in enumerate(prompts):
-        alone = gf.solve(sampler, loss, prompt=prompt, seed=i, max_iterations=2)
-        assert (alone.images[0] - together.images[i]).abs().max() < 1e-9
-    assert (together.images - together.unguided).abs().amax((1, 2, 3)).min() > 1e-2, "they were guided"
 
 
 class Counter:
@@ -109,11 +102,12 @@ def bare_loop(sampler, loss, prompt, seed, iterations):
         gradients = torch.autograd.grad(100 * loss(picture).sum(), states[:-1])
         controls = [
             u - z0.numel() ** 0.5 / 128 * c * g / g.norm().clamp(min=1)
-            for u, c, g in zip(controls, sampler.control, gradients, strict=True)
+            for u, c, g in zip(controls, sampler.schedule.gain, gradients, strict=True)
         ]
     return picture.detach()
 
 
-def test_a_bare_loop_over_the_same_networks_gives_the_same_picture(sampler, loss):
+def test_a_bare_loop_over_the_same_networks_gives_the_same_picture(exact_sampler):
+    sampler, loss = exact_sampler, exact_identity("ada")
     solution = gf.solve(sampler, loss, prompt=PROMPT, seed=5, max_iterations=3, keep="last", solver="anchored")
-    assert (solution.images - bare_loop(sampler, loss, PROMPT, 5, 3)).abs().max() < 1e-5
+    assert (solution.images - bare_loop(sampler, loss, PROMPT, 5, 3)).abs().max() < 1e-9

@@ -10,8 +10,8 @@ from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow_diffusers.decoding import (
     TiledGradient,
     TinyGradient,
+    load_decoder_gradient,
     unscale_and_decode,
-    with_decoder_gradient,
 )
 
 
@@ -42,7 +42,7 @@ def gradient(decode, z):
 
 
 def test_one_tile_over_everything_is_the_decoders_own_gradient(sampler, z):
-    other = with_decoder_gradient(sampler, TiledGradient(tile=8, overlap=2))
+    other = sampler.replace(decoder_gradient=TiledGradient(tile=8, overlap=2))
     (wanted, exact), (found, tiled) = gradient(sampler.decode, z), gradient(other.decode, z)
     assert torch.equal(found, wanted)
     torch.testing.assert_close(tiled, exact, rtol=1e-12, atol=1e-14)
@@ -79,7 +79,7 @@ def test_tiles_cover_every_pixel_with_weight_one(tile, overlap, size):
 
 
 def test_a_tiny_decoder_lends_its_gradient_and_nothing_else(sampler, small, z):
-    other = with_decoder_gradient(sampler, small)
+    other = sampler.replace(decoder_gradient=small)
     (wanted, _), (found, lent) = gradient(sampler.decode, z), gradient(other.decode, z)
     assert torch.equal(found, wanted)
     vae = other.decoder_gradient.vae
@@ -94,12 +94,12 @@ def test_a_tiny_decoder_lends_its_gradient_and_nothing_else(sampler, small, z):
 @pytest.mark.parametrize("how", ["full", "tiled", "tiny"])
 @pytest.mark.parametrize("mode", ["windowed", "auto"])
 def test_solves_report_the_full_decoders_pictures_and_losses(how, mode, sampler, small):
-    other = with_decoder_gradient(sampler, small if how == "tiny" else how)
+    other = sampler.replace(decoder_gradient=small if how == "tiny" else how)
 
     def grey(image):
         return (image - 0.4).square().mean((1, 2, 3))
 
-    solution = gf.solve(other, grey, prompt=PROMPTS[0], max_iterations=1, keep="last", gradients=mode)
+    solution = gf.solve(other, grey, prompt=PROMPTS[0], max_iterations=1, keep="last", gradient_mode=mode)
     with torch.no_grad():
         images = sampler.decode(solution.latents)
     assert torch.equal(images, solution.images)
@@ -109,28 +109,26 @@ def test_solves_report_the_full_decoders_pictures_and_losses(how, mode, sampler,
 @pytest.mark.parametrize("name", ["perflow", "pcm", "lcm", "hyper-sd"])
 def test_it_is_an_option_of_the_samplers(name, load_family, small, z):
     sampler = load_family(MAIN[name], 4, dtype="float64", decoder_gradient=str(small))
-    wanted = gradient(with_decoder_gradient(load_family(MAIN[name], 4, dtype="float64"), small).decode, z)[1]
+    wanted = gradient(load_family(MAIN[name], 4, dtype="float64").replace(decoder_gradient=small).decode, z)[1]
     torch.testing.assert_close(gradient(sampler.decode, z)[1], wanted, rtol=0, atol=0)
     assert load_family(MAIN[name], 4, decoder_gradient="tiled").decoder_gradient == TiledGradient()
 
 
 def test_what_does_not_fit_is_refused(sampler, tmp_path, z, monkeypatch):
     with pytest.raises(InvalidArgument, match="16 latent channels"):
-        with_decoder_gradient(sampler, tiny.tiny_decoder(tmp_path / "wide", latent_channels=16))
+        sampler.replace(decoder_gradient=tiny.tiny_decoder(tmp_path / "wide", latent_channels=16))
     with pytest.raises(InvalidArgument, match="without config"):
-        with_decoder_gradient(sampler, tmp_path)
+        sampler.replace(decoder_gradient=tmp_path)
     with pytest.raises(InvalidArgument, match="no file or folder big"):
-        with_decoder_gradient(sampler, "big")
+        sampler.replace(decoder_gradient="big")
     with pytest.raises(InvalidArgument, match="0 <= overlap < tile"):
         TiledGradient(tile=8, overlap=8)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MissingWeights, match="hf download someone/taesd"):
-        with_decoder_gradient(sampler, "someone/taesd")
+        sampler.replace(decoder_gradient="someone/taesd")
     larger = tiny.tiny_decoder(tmp_path / "larger", decoder_block_out_channels=(8, 8, 8), num_decoder_blocks=(1, 1, 1))
-    from guideflow_diffusers.decoding import load_decoder_gradient
-
     wrong = load_decoder_gradient(larger, sampler.parts.vae)
     assert isinstance(wrong, TinyGradient)
     with pytest.raises(InvalidArgument, match="The small decoder turns"):
-        gradient(with_decoder_gradient(sampler, wrong).decode, z)
+        gradient(sampler.replace(decoder_gradient=wrong).decode, z)

@@ -8,9 +8,9 @@ import torch
 import guideflow_diffusers as families
 import references
 from family_table import FAMILIES, MAIN, NEGATIVES, PROMPTS, draw, error, relative, run, score
-from guideflow_diffusers.parts import LatentSampler
 
-TOLERANCE, GRADIENT_TOLERANCE = {"float32": 1e-5, "float64": 1e-12}, {"float32": 1e-4, "float64": 1e-11}
+# Schedulers of diffusers compute in float32: about ten times what that rounds to, and far below CAUGHT.
+TOLERANCE, GRADIENT_TOLERANCE = {"float32": 3e-5, "float64": 1e-12}, {"float32": 1e-4, "float64": 1e-11}
 CAUGHT = 1e-4  # the smallest mistake below makes a difference of 1.7e-4
 
 
@@ -163,5 +163,4 @@ def test_a_full_lcm_told_another_guidance_is_caught(load_family, expected):
     noise, _ = draw(sampler)
     states = expected(family, 4, noise)[1]
     assert error(sampler, noise, states) <= TOLERANCE[family.dtype]
-    other = LatentSampler(sampler.parts, sampler.schedule, guidance_scale=family.guidance + 0.01)
-    assert error(other, noise, states) > CAUGHT
+    assert error(sampler.replace(guidance_scale=family.guidance + 0.01), noise, states) > CAUGHT

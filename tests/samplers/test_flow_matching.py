@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from guideflow.testing import check_sampler
 
 PAGE = Path(__file__).parents[2] / "docs" / "design" / "flow-matching.md"

@@ -62,7 +62,7 @@ def test_an_avatar_keeps_less_in_each_mode():
         with sampler.checkpointing(least):
             kept[least] = [alive_bytes(part) / full for part, full in zip(parts, whole, strict=True)]
     assert max(kept[True]) < 0.3 and kept[False][0] < 0.3 and kept[False][1] < 0.45
-    solution = gf.solve(sampler, grey, max_iterations=0, gradients="auto", memory_limit=whole[0] + whole[1])
+    solution = gf.solve(sampler, grey, max_iterations=0, gradient_mode="auto", memory_limit=whole[0] + whole[1])
     assert solution.stats["gradient_mode"] == "windowed"
 
 

@@ -9,7 +9,8 @@ import tiny
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow.images import save_image, to_pil
 from guideflow_diffusers.ip_adapter import with_ip_adapter
-from guideflow_diffusers.parts import LatentSampler, load_parts
+from guideflow_diffusers.latent import LatentSampler
+from guideflow_diffusers.parts import load_parts
 from guideflow_diffusers.perflow import perflow_schedule
 
 SCALE = 0.7
@@ -43,12 +44,13 @@ def test_result_equals_the_pipeline(base, picture, guidance_scale, count):
 
     checkpoint, adapter = base
     pictures = [picture, picture.flip(-1)][:count]
-    sampler = LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=guidance_scale)
+    parts = load_parts(checkpoint, dtype="float64")
+    sampler = LatentSampler(parts, perflow_schedule(), guidance_scale=guidance_scale)
     adapted = with_ip_adapter(sampler, adapter, pictures if count > 1 else picture, SCALE)
     states = run(adapted, ("a cat", "a dog"))
 
     kind = "XL" if "sdxl" in str(checkpoint) else ""
-    pipeline = getattr(diffusers, f"StableDiffusion{kind}Pipeline").from_pretrained(checkpoint)
+    pipeline = getattr(diffusers, f"StableDiffusion{kind}Pipeline").from_pretrained(checkpoint).to(torch.float64)
     pipeline.load_ip_adapter(str(adapter.parent), subfolder="", weight_name=adapter.name)
     pipeline.set_ip_adapter_scale(SCALE)
     seen = []
@@ -65,18 +67,20 @@ def test_result_equals_the_pipeline(base, picture, guidance_scale, count):
     if guidance_scale > 1:
         without, with_text = output.chunk(2)
         output = without + guidance_scale * (with_text - without)
-    found = adapted.predict(states[0], float(t), adapted.condition(["a cat", "a dog"]))
+    found = adapted.predict(
+        states[0], adapted.schedule[0]._replace(time=float(t)), adapted.condition(["a cat", "a dog"])
+    )
     torch.testing.assert_close(z[:2], states[0])
-    torch.testing.assert_close(found, output, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(found, output, atol=1e-12, rtol=1e-12)
 
 
 def test_scale_zero_and_the_sampler_it_was_made_of_are_as_without(base, picture):
     checkpoint, adapter = base
-    sampler = LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=2.0)
+    sampler = LatentSampler(load_parts(checkpoint, dtype="float64"), perflow_schedule(), guidance_scale=2.0)
     before = run(sampler)[-1]
     strong, off = with_ip_adapter(sampler, adapter, picture, 1.0), with_ip_adapter(sampler, adapter, picture, 0.0)
     assert torch.equal(run(sampler)[-1], before)
-    torch.testing.assert_close(run(off)[-1], before, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(run(off)[-1], before, atol=1e-12, rtol=1e-12)
     assert (run(strong)[-1] - before).abs().max() > 1e-2
     assert off.parts.unet.conv_in.weight.data_ptr() == sampler.parts.unet.conv_in.weight.data_ptr()
     assert not any(weight.requires_grad for weight in strong.parts.unet.parameters())
@@ -104,8 +108,8 @@ def test_conforms(base, picture):
     from guideflow.testing import check_sampler
 
     checkpoint, adapter = base
-    make = lambda: LatentSampler(load_parts(checkpoint), perflow_schedule())  # noqa: E731
-    check_sampler(lambda: with_ip_adapter(make(), adapter, picture), prompts=("a", "b", "c"))
+    sampler = with_ip_adapter(LatentSampler(load_parts(checkpoint), perflow_schedule()), adapter, picture)
+    check_sampler(lambda: sampler, prompts=("a", "b", "c"))
 
 
 def test_parts_and_paths_are_taken(base, picture, tmp_path):
@@ -115,7 +119,7 @@ def test_parts_and_paths_are_taken(base, picture, tmp_path):
     assert isinstance(parts.unet, nn.Module) and len(parts.image_prompt) == 1
     with pytest.raises(InvalidArgument, match="already"):
         with_ip_adapter(parts, adapter, path)
-    with pytest.raises(InvalidArgument, match="no picture"):
+    with pytest.raises(InvalidArgument, match="no image"):
         with_ip_adapter(load_parts(checkpoint), adapter, [])
 
 

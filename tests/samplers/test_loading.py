@@ -9,10 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
+from guideflow._require import as_dtype
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow_diffusers.hub import find_weights, locate
+from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.lora import stability_name
-from guideflow_diffusers.parts import LatentSampler, as_dtype, load_parts
+from guideflow_diffusers.parts import load_parts
 from guideflow_diffusers.perflow import perflow_schedule
 
 HUB = "somebody/tiny-model"
@@ -149,7 +151,7 @@ def test_dtypes(checkpoint, given, vae):
 
 @pytest.mark.parametrize("word", ["int64", "float31", "nn"])
 def test_other_dtypes_are_refused(word):
-    with pytest.raises(InvalidArgument, match="Expected 'float32'"):
+    with pytest.raises(InvalidArgument, match="Expected one of: 'float32'"):
         as_dtype(word)
 
 
@@ -279,7 +281,7 @@ def test_the_older_client_is_named_where_it_is_installed(hub, monkeypatch):
     from types import SimpleNamespace
 
     old = SimpleNamespace(entry_points=[SimpleNamespace(name="huggingface-cli")])
-    monkeypatch.setattr("guideflow_diffusers.hub.distribution", lambda name: old)
+    monkeypatch.setattr("guideflow._require.distribution", lambda name: old)
     with pytest.raises(MissingWeights, match=r"huggingface-cli download a/b --include '\*.json' '\*.txt' unet/"):
         locate("a/b")
 

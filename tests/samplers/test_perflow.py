@@ -1,12 +1,14 @@
 """What PeRFlow promises about its windows, whatever the network."""
 
+import functools
 import itertools
 import math
 
 import pytest
 import torch
 
-from guideflow_diffusers.noise import alpha_bar
+import references
+from guideflow.sampler import alpha_bar
 from guideflow_diffusers.perflow import perflow_schedule
 
 PREDICTIONS = ["diff_eps", "ddim_eps", "velocity"]
@@ -28,6 +30,21 @@ def walk(schedule, z, epsilons):
 def draw():
     generator = torch.Generator().manual_seed(0)
     return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("windows", [1, 2, 3, 4, 5, 7, 8])
+def test_every_table_is_that_of_the_published_scheduler(prediction, windows):
+    """Also where floats are cut off: 99 and 49 of twenty steps, and windows whose ends are no whole numbers."""
+    for num_steps in [*range(windows, 41), 100, 499]:
+        schedule = perflow_schedule(num_steps, prediction=prediction, windows=windows)
+        times = references.perflow_times(num_steps, windows)
+        assert schedule.times == tuple(times)
+        for row, now, following in zip(schedule, times, [*times[1:], 0], strict=True):
+            step = functools.partial(
+                references.perflow_step, now=now, following=following, prediction=prediction, windows=windows
+            )
+            assert (row.state, row.output) == pytest.approx((step(1.0, 0.0), step(0.0, 1.0)), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

@@ -1,11 +1,11 @@
-"""The tables by themselves: times, published numbers, control factors, and what is refused."""
+"""The tables by themselves: times, published numbers, gains, and what is refused."""
 
 import pytest
 
 import guideflow_diffusers as families
 import references
 from guideflow.errors import InvalidArgument
-from guideflow_diffusers.steps import consistency_grid, trailing_grid
+from guideflow_diffusers.steps import consistency_grid, reach, trailing_grid
 
 EVERY_SCHEDULE = [
     families.perflow_schedule,
@@ -49,6 +49,7 @@ def test_consistency_grid_is_that_of_every_scheduler():
         (lambda: families.perflow_schedule(5), (1000, 875, 750, 500, 250)),
         (lambda: families.perflow_schedule(6), (1000, 875, 750, 625, 500, 250)),
         (lambda: families.perflow_schedule(8), (1000, 875, 750, 625, 500, 375, 250, 125)),
+        (lambda: families.perflow_schedule(9, windows=3), (1000, 888, 777, 666, 555, 444, 333, 222, 111)),
         (lambda: families.rectified_flow_schedule(8), (1000, 875, 750, 625, 500, 375, 250, 125)),
         (lambda: families.instaflow_schedule(), (1000,)),
         (lambda: families.turbo_schedule(8), (999, 874, 749, 624, 499, 374, 249, 124)),
@@ -119,51 +120,53 @@ def test_relatives_share_their_tables():
     assert families.turbo_schedule(1, method="ancestral").output == families.turbo_schedule(1).output
 
 
-# Control factors
+# Gains
 
 
 @pytest.mark.parametrize(
-    ("make", "control"),
+    ("schedule", "gain"),
     [
-        (lambda c: families.perflow_schedule(control=c), (0.95797, 0.89223, 0.76740, 0.56920)),
-        (
-            lambda c: families.perflow_schedule(prediction="ddim_eps", control=c),
-            (0.71903, 0.58748, 0.48462, 0.54574),
-        ),
-        (lambda c: families.perflow_schedule(prediction="velocity", control=c), (1,) * 4),
-        (lambda c: families.rectified_flow_schedule(control=c), (1,) * 4),
-        (lambda c: families.instaflow_schedule(control=c), (1,)),
-        (lambda c: families.turbo_schedule(control=c), (0.71903, 0.58748, 0.48462, 0.56971)),
-        (lambda c: families.turbo_schedule(method="ancestral", control=c), (0.91985, 0.81962, 0.69291, 0.56971)),
-        (lambda c: families.pcm_schedule(control=c), (0.71903, 0.58748, 0.48462, 0.54574)),
-        (lambda c: families.pcm_schedule(grid="tcd", control=c), (0.70682, 0.60500, 0.47083, 0.56030)),
-        (lambda c: families.lcm_schedule(control=c), (0.99767, 0.97354, 0.84990, 0.58397)),
-        (lambda c: families.lightning_schedule(control=c), (0.71903, 0.58748, 0.48462, 0.56971)),
-        (lambda c: families.lightning_schedule(1, control=c), (0.99767,)),
-        (lambda c: families.hyper_sd_schedule(control=c), (0.71903, 0.58748, 0.48462, 0.54574)),
+        (families.perflow_schedule(), (0.95797, 0.89223, 0.76740, 0.56920)),
+        (families.perflow_schedule(prediction="ddim_eps"), (1,) * 4),
+        (families.perflow_schedule(prediction="velocity"), (1,) * 4),
+        (families.rectified_flow_schedule(), (1,) * 4),
+        (families.instaflow_schedule(), (1,)),
+        (families.turbo_schedule(), (1,) * 4),
+        (families.pcm_schedule(), (1,) * 4),
+        (families.lcm_schedule(), (1,) * 4),
+        (families.lightning_schedule(1), (1,)),
+        (families.hyper_sd_schedule(), (1,) * 4),
     ],
 )
-def test_control_factors(make, control):
-    assert make("sampler").control == pytest.approx(control, abs=6e-6)
-    assert make("unit").control == (1,) * len(control)
+def test_gains(schedule, gain):
+    assert schedule.gain == pytest.approx(gain, abs=6e-6)
 
 
-def test_official_control_is_that_of_the_published_scripts():
-    """The one for SD 1.5 looks its window up wrongly, that for SDXL has a plus for a minus: for reproduction only."""
-    official, own = families.perflow_schedule(control="official"), families.perflow_schedule()
-    assert set(official.control) == {0.95796674}
-    assert official.control[0] == pytest.approx(own.control[0], abs=1e-7)
-    assert set(families.perflow_schedule(prediction="velocity", control="official").control) == {0.95796674}
-    assert set(families.rectified_flow_schedule(control="official").control) == {0.95796674}
-    xl = families.perflow_schedule(prediction="ddim_eps", control="official").control
-    assert xl == pytest.approx((1.27631, 1.35507, 1.21518, 0.59368), abs=6e-6)
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (families.perflow_schedule(), (0.95797, 0.89223, 0.76740, 0.56920)),
+        (families.perflow_schedule(prediction="ddim_eps"), (0.71903, 0.58748, 0.48462, 0.54574)),
+        (families.turbo_schedule(), (0.71903, 0.58748, 0.48462, 0.56971)),
+        (families.turbo_schedule(method="ancestral"), (0.91985, 0.81962, 0.69291, 0.56971)),
+        (families.pcm_schedule(), (0.71903, 0.58748, 0.48462, 0.54574)),
+        (families.pcm_schedule(grid="tcd"), (0.70682, 0.60500, 0.47083, 0.56030)),
+        (families.lcm_schedule(), (0.99767, 0.97354, 0.84990, 0.58397)),
+        (families.lightning_schedule(), (0.71903, 0.58748, 0.48462, 0.56971)),
+        (families.hyper_sd_schedule(), (0.71903, 0.58748, 0.48462, 0.54574)),
+    ],
+)
+def test_reach_of_networks_that_predict_noise(schedule, expected):
+    assert reach(schedule) == pytest.approx(expected, abs=6e-6)
 
 
-def test_every_step_of_a_window_has_the_factor_of_the_window():
-    for prediction in ("diff_eps", "ddim_eps"):
-        for word in ("sampler", "official"):
-            four, eight = (families.perflow_schedule(k, prediction=prediction, control=word).control for k in (4, 8))
-            assert eight == tuple(factor for factor in four for _ in range(2))
+def test_the_constant_of_the_published_script_is_the_gain_of_the_first_window():
+    assert families.perflow_schedule().gain[0] == pytest.approx(0.95796674, abs=1e-7)
+
+
+def test_every_step_of_a_window_has_the_gain_of_the_window():
+    four, eight = (families.perflow_schedule(k).gain for k in (4, 8))
+    assert eight == tuple(factor for factor in four for _ in range(2))
 
 
 # What is refused
@@ -181,16 +184,17 @@ def test_a_number_of_steps_that_makes_no_sense_is_refused(make):
     [
         *((lambda k=k: families.perflow_schedule(k), "num_steps=4 or more") for k in (1, 2, 3)),
         (lambda: families.perflow_schedule(4, windows=5), "num_steps=5 or more"),
-        (lambda: families.perflow_schedule(4, windows=0), "windows=4"),
+        (lambda: families.perflow_schedule(501), "from 1 to 500"),
+        (lambda: families.perflow_schedule(4, windows=0), "at least 1"),
         (lambda: families.instaflow_schedule(2), "rectified-flow"),
-        (lambda: families.turbo_schedule(5, method="sgm"), "1 to 4"),
-        (lambda: families.lcm_schedule(51), "1 to 50"),
-        (lambda: families.pcm_schedule(51, grid="tcd"), "1 to 50"),
-        (lambda: families.pcm_schedule(1001), "1 to 1000"),
-        (lambda: families.lightning_schedule(3), "1, 2, 4 or 8"),
+        (lambda: families.turbo_schedule(5, method="sgm"), "from 1 to 4"),
+        (lambda: families.lcm_schedule(51), "from 1 to 50"),
+        (lambda: families.pcm_schedule(51, grid="tcd"), "from 1 to 50"),
+        (lambda: families.pcm_schedule(1001), "from 1 to 1000"),
+        (lambda: families.lightning_schedule(3), "1, 2, 4, 8"),
         (lambda: families.perflow_schedule(prediction="epsilon"), "'diff_eps', 'ddim_eps', 'velocity'"),
         (lambda: families.turbo_schedule(method="heun"), "'euler', 'ancestral', 'sgm'"),
-        (lambda: families.pcm_schedule(grid="lcm"), "'ddim' or 'tcd'"),
+        (lambda: families.pcm_schedule(grid="lcm"), "'ddim', 'tcd'"),
         (lambda: families.pcm_schedule(eta=1.5), "eta=0 is deterministic"),
         (lambda: families.hyper_sd_schedule(eta=-0.1), "0 to 1"),
     ],
@@ -198,13 +202,3 @@ def test_a_number_of_steps_that_makes_no_sense_is_refused(make):
 def test_what_a_family_cannot_do_is_refused(make, cure):
     with pytest.raises(InvalidArgument, match=cure):
         make()
-
-
-@pytest.mark.parametrize("make", EVERY_SCHEDULE)
-def test_control_is_one_of_its_words(make):
-    with pytest.raises(InvalidArgument, match=r"'noise'\. Expected .*'sampler'.*'unit'"):
-        make(control="noise")
-    if make in (families.perflow_schedule, families.rectified_flow_schedule):
-        return
-    with pytest.raises(InvalidArgument, match=r"'official'\. Expected 'sampler' or 'unit'"):
-        make(control="official")

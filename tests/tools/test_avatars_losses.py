@@ -60,7 +60,7 @@ def test_features_are_normalised_as_the_loss_normalises(tool, people):
     module = tool("self_supervised")
     torch.manual_seed(0)
     network = module.build().eval()
-    loss = avatars.AvatarsSubject(people[0], network=network)
+    loss = avatars.avatars_subject(people[0], network=network)
     described = module.describe(network, people)
     torch.testing.assert_close(loss(people), 1 - described @ described[0], atol=2e-3, rtol=1e-2)
 
@@ -103,5 +103,5 @@ def test_the_distance_of_training_is_the_loss(tool, people):
 
     described = module.describe("guidance", Colours(), people)
     table = module.distances("guidance", described, described)
-    loss = avatars.AvatarsStyle(people[2], network=Colours(), size=None)
+    loss = avatars.avatars_style(people[2], network=Colours(), size=None)
     torch.testing.assert_close(table[:, 2], loss(people), atol=1e-5, rtol=1e-3)

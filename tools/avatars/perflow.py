@@ -4,8 +4,8 @@
 
 In a window [t_e, t_s] of the noise schedule, z_s is noised data and z_e the end of the teacher's guided DDIM path from
 z_s. The student sees points of the straight line between them and predicts the epsilon that joins the ends,
-z_s = g z_e + sqrt(1 - g^2) epsilon, g^2 = alpha_bar_s / alpha_bar_e. Guidance by prompt is distilled in, so sampling
-needs one network call a step.
+z_s = g z_e + sqrt(1 - g^2) epsilon, g^2 = alpha_bar_s / alpha_bar_e. Classifier-free guidance is distilled in, so
+sampling needs one network call a step.
 """
 
 from __future__ import annotations

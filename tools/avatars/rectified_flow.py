@@ -3,7 +3,7 @@
     python tools/avatars/rectified_flow.py
 
 The pairs (n, x) are the ends of the teacher's guided trajectories. On the straight line z = (1 - s) x + s n the student
-predicts the velocity x - n; its time is 1000 s. Guidance by prompt is distilled in with the pairs.
+predicts the velocity x - n; its time is 1000 s. Classifier-free guidance is distilled in with the pairs.
 """
 
 from __future__ import annotations

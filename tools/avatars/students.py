@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from common import BASE, DATA, step_generator
-from guideflow.schedule import Schedule
+from guideflow.sampler import Schedule
 from teacher import ALPHA_BAR, WORDINGS, build, ddim, guided, load_caption_ids, load_latents, load_vae, tokenize
 
 GUIDANCE_SCALE = 2.0  # of the teacher, distilled into every student

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 import guideflow as gf
 
 
-class Sharpness(gf.AbstractLoss):
+class Sharpness(gf.Loss):
     """Softness of a picture: 1 where it is flat, towards 0 the crisper it is.
 
         loss(x) = 1 / (1 + r / half),    r = mean(Laplacian^2) / (mean(gradient^2) + 1e-6)    of grey x

@@ -1,0 +1,152 @@
+"""What any module may ask for: a package that may be missing, options that make sense, weights that may be missing."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from guideflow.errors import InvalidArgument, MissingExtra, MissingWeights
+
+if TYPE_CHECKING:
+    import torch
+
+SLOW = (
+    "PIL",
+    "accelerate",
+    "diffusers",
+    "insightface",
+    "kornia",
+    "matplotlib",
+    "onnxruntime",
+    "open_clip",
+    "rich",
+    "scipy",
+    "segmentation_models_pytorch",
+    "timm",
+    "torchvision",
+    "transformers",
+    "typer",
+)
+"""Packages that no module imports at its top; pyproject.toml bans them by the same names."""
+
+
+def require(module: str, /, *, extra: str) -> ModuleType:
+    """Import a package that is slow to import or may not be installed.
+
+    Arguments:
+        module: Its import name.
+        extra: The extra of guideflow that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtra: If it is not installed. The message names the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        cure = f"pip install 'guideflow[{extra}]'"
+        raise MissingExtra(f"{package} is needed here and is not installed. Install it with: {cure}") from error
+
+
+def one_of(name: str, given: object, known: Sequence[object]) -> None:
+    """Refuse an option that is none of the known words."""
+    if given not in known:
+        raise InvalidArgument(f"Got {name}={given!r}. Expected one of: {', '.join(map(repr, known))}.")
+
+
+def in_range(name: str, given: object, low: float = -math.inf, high: float = math.inf) -> None:
+    """Refuse an option that is no finite number in [low, high)."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not low <= given < high or math.isinf(given):
+        within = f" in [{low:g}, {high:g})" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
+        raise InvalidArgument(f"Got {name}={given!r}. Expected a finite number{within}.")
+
+
+def count(name: str, given: object, low: int = 1, high: int | None = None) -> None:
+    """Refuse an option that is no whole number from `low` to `high`, inclusive."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < low or (high is not None and given > high):
+        within = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise InvalidArgument(f"Got {name}={given!r}. Expected a whole number {within}.")
+
+
+def as_dtype(
+    given: torch.dtype | str, known: Sequence[str] = ("float32", "bfloat16", "float16", "float64")
+) -> torch.dtype:
+    """Read a dtype that may be given by name, and is one of the known ones."""
+    import torch  # only here: listings do without
+
+    one_of("dtype", str(given).removeprefix("torch.") if isinstance(given, torch.dtype) else given, known)
+    return getattr(torch, given) if isinstance(given, str) else given
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return a question with the near matches of what was typed, to end a message with; empty if there are none."""
+    near = difflib.get_close_matches(given, list(known), n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+@contextmanager
+def without_progress_bars(extra: str) -> Iterator[None]:
+    """Switch the bars that transformers draws for every small file off, and back to what they were."""
+    logging = require("transformers", extra=extra).utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def missing_weights(given: str | Path, option: str, why: object, files: Sequence[str] = ()) -> MissingWeights:
+    """Make the error about weights that are on the Hub and cannot be had here, with the command to type elsewhere.
+
+    Arguments:
+        given: Hub id, or `owner/name:file`.
+        option: The keyword to point to the files with.
+        why: The reason, an exception or a phrase.
+        files: What to download of it, names or patterns; everything by default.
+    """
+    repo, _, file = str(given).partition(":")
+    reason = (" ".join(str(why).split()) or type(why).__name__).rstrip(".")
+    reason = reason if len(reason) <= 160 else f"{reason[:157]}..."
+    folder = repo.rpartition("/")[2]
+    where = f"{folder}/{file}" if file else folder
+    return MissingWeights(
+        f"The weights of {given!r} are not on this machine and cannot be downloaded ({reason}). Where there is "
+        f"network, type: {_command(repo, files, folder)} "
+        f"Then bring that folder here and give {option}={where!r}, the path you put it at. Without --local-dir they "
+        f"go to the cache and {option}={str(given)!r} finds them."
+    )
+
+
+def _command(repo: str, files: Sequence[str], folder: str) -> str:
+    names = [shlex.quote(name) for name in files]
+    if not any("*" in name for name in files):
+        chosen = names
+    elif _client() == "hf":
+        chosen = [f"--include {name}" for name in names]
+    else:
+        chosen = ["--include", *names]
+    return " ".join([_client(), "download", repo, *chosen, "--local-dir", folder])
+
+
+def _client() -> str:
+    """Name the command line that the installed huggingface_hub has: `hf`, or `huggingface-cli` before 0.34."""
+    try:
+        scripts = {point.name for point in distribution("huggingface_hub").entry_points}
+    except PackageNotFoundError:
+        return "hf"
+    return "hf" if "hf" in scripts or not scripts else "huggingface-cli"

@@ -1,0 +1,197 @@
+"""Solve, resume, iterate: what a user calls."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import inf
+from os import PathLike
+from typing import Literal
+
+import torch
+
+from guideflow import registry, storage
+from guideflow._solve.advance import Advance
+from guideflow._solve.run import Run, begin
+from guideflow.callbacks import Callback, as_callbacks
+from guideflow.errors import CannotResume, InvalidArgument
+from guideflow.problem import Noise, Problem, broadcast, draw_noise
+from guideflow.sampler import Sampler
+from guideflow.solution import Settings, Solution
+from guideflow.solvers import Solver, State
+from guideflow.types import LossLike, map_tensors
+
+
+def iterate(problem: Problem, solver: Solver, state: State | None = None) -> Iterator[State]:
+    """Yield the states of a solver without end, first the given one or else the unguided one.
+
+    `break` to stop; pass the last state to go on later. Nothing is kept, stopped or checked: that is `solve`'s work.
+    """
+    advance = Advance(problem, solver)
+    state = advance(None) if state is None else state
+    while True:
+        yield state
+        state = advance(state)
+
+
+def solve(
+    sampler: Sampler,
+    loss: LossLike,
+    *,
+    prompt: str | Sequence[str] = "",
+    negative_prompt: str | Sequence[str] | None = None,
+    seed: int | Sequence[int] = 0,
+    solver: str | Solver = "auto",
+    max_iterations: int = 20,
+    candidates: int = 1,
+    callback: Callback | Sequence[Callback] | None = None,
+    keep: Literal["best", "last"] = "best",
+    target_loss: float | None = None,
+    patience: int | None = None,
+    time_limit: float | None = None,
+    loss_scale: float = 100.0,
+    gradient_mode: str = "full",
+    memory_limit: float | None = None,
+    throw: bool = False,
+) -> Solution:
+    """Guide a sampler with a loss.
+
+    Image i depends only on prompt i and seed i. An image stops by itself; the others go on. Ctrl-C (or a callback that
+    raises `KeyboardInterrupt`) ends the solve and returns what was reached.
+
+    Arguments:
+        sampler: from `load_sampler`, or any `Sampler`.
+        loss: from `load_loss`, or any callable from an image batch to one number per image.
+        prompt: one, or one per image.
+        negative_prompt: one, or one per image; what the image should not show, for samplers that know it.
+        seed: one, or one per image. Prompts and seeds are broadcast against each other.
+        solver: a name or an object; "anchored" is the paper's own rule, which asks for more iterations.
+        max_iterations: number of updates; 0 gives the unguided images.
+        candidates: noises to choose each image's start from: the seed's own and others that depend on the seed alone.
+            Each is rolled out once, without gradients, and that of lowest loss is guided. 1 keeps the seed's own.
+        callback: called with a `Progress` after every iteration, iteration 0 included; one or several.
+        keep: the iterate to keep of each image, that of lowest loss or the last.
+        target_loss: stop an image as soon as its loss is this low.
+        patience: stop an image if its loss has not improved for so many iterations, all of them after the weights of a
+            scheduled loss have settled.
+        time_limit: stop after so many seconds, between iterations.
+        loss_scale: factor of the loss before gradients are taken, see `Problem`.
+        gradient_mode: how gradients are taken, which changes memory and time and not the numbers (beyond
+            rounding): "full" (one graph, fastest), "windowed" (the memory of one step, one more forward evaluation of
+            all steps but the last), "checkpointed" (also inside the networks, evaluated twice) or "auto" (the fastest
+            that fits; the next one if memory runs out nevertheless). `stats["gradient_mode"]` tells which it was.
+        memory_limit: bytes that gradients may keep, for gradient_mode="auto"; None for 80% of what the device has left.
+        throw: raise `NonFinite` if an image met nan or inf, instead of reporting it in `result` only.
+
+    Raises:
+        InvalidArgument: for lists of different lengths and values out of range.
+        InvalidLoss: if the loss does not return one differentiable number per image.
+        IncompatibleSolver: if the solver needs a capability the sampler does not have.
+        OutOfMemory: if the memory does not suffice for the gradients as asked.
+    """
+    prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed)
+    solver = registry.load_solver(solver) if isinstance(solver, str) else solver
+    settings = Settings(
+        prompts=prompts,
+        negative_prompts=negatives,
+        seeds=seeds,
+        max_iterations=max_iterations,
+        horizon=max_iterations,
+        candidates=candidates,
+        keep=keep,
+        target_loss=target_loss,
+        patience=patience,
+        loss_scale=loss_scale,
+        gradient_mode=gradient_mode,
+        memory_limit=memory_limit,
+    )
+    callbacks, deadline = as_callbacks(callback), _deadline(time_limit)
+    problem = _problem(sampler, loss, draw_noise(sampler, seeds), settings)
+    configs = {
+        "sampler": registry.config(sampler),
+        "loss": storage.loss_config(loss),
+        "solver": registry.config(solver),
+    }
+    return begin(problem, solver, settings, configs).finish(callbacks, deadline, throw)
+
+
+def resume(
+    solution: Solution | str | PathLike[str],
+    *,
+    max_iterations: int,
+    callback: Callback | Sequence[Callback] | None = None,
+    time_limit: float | None = None,
+    sampler: Sampler | None = None,
+    loss: LossLike | None = None,
+    solver: Solver | None = None,
+    throw: bool = False,
+) -> Solution:
+    """Go on with a solution, exactly as if it had been solved in one piece.
+
+    Images that had reached the target, run out of patience or met nan stay as they are.
+
+    Arguments:
+        solution: a solution or the folder it was saved to.
+        max_iterations: total number of iterations, those already done included.
+        callback: as in `solve`.
+        time_limit: as in `solve`, for this call.
+        sampler: needed if the sampler was not made by `load_sampler`; likewise `loss` and `solver`.
+        loss: see `sampler`.
+        solver: see `sampler`.
+        throw: as in `solve`.
+
+    Raises:
+        CannotResume: if a part is missing or does not fit, or more iterations than `max_iterations` are done.
+    """
+    callbacks, deadline = as_callbacks(callback), _deadline(time_limit)
+    saved = solution if isinstance(solution, Solution) else Solution.load(solution)
+    if max_iterations < saved.state.iteration:
+        raise CannotResume(
+            f"Got max_iterations = {max_iterations}, but {saved.state.iteration} iterations are done already. "
+            "`max_iterations` is the total; give a larger one."
+        )
+    saved = replace(saved, settings=replace(saved.settings, max_iterations=max_iterations))
+    old, configs = saved.problem, saved.configs
+    sampler = sampler or (old.sampler if old else storage.rebuild("sampler", configs["sampler"]))
+    loss = loss if loss is not None else (old.loss if old else storage.rebuild("loss", configs["loss"]))
+    solver = solver or saved.solver or storage.rebuild("solver", configs["solver"])
+    _check_fit(saved, sampler, solver)
+    saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
+    if old is None or old.sampler is not sampler or old.loss is not loss:
+        old = _problem(sampler, loss, saved.noise, saved.settings)
+    return Run(Advance(old, solver), saved).finish(callbacks, deadline, throw)
+
+
+def _problem(sampler: Sampler, loss: LossLike, noise: Noise, settings: Settings) -> Problem:
+    with torch.no_grad():
+        condition = sampler.condition(settings.prompts, settings.negative_prompts)
+    return Problem(
+        sampler,
+        loss,
+        noise,
+        condition,
+        loss_scale=settings.loss_scale,
+        gradient_mode=settings.gradient_mode,
+        memory_limit=settings.memory_limit,
+        horizon=settings.horizon,
+    )
+
+
+def _check_fit(saved: Solution, sampler: Sampler, solver: Solver) -> None:
+    config = saved.configs["solver"]
+    if config is not None and config["name"] != solver.name:
+        raise CannotResume(
+            f"The solution was made by {config['name']!r}, not {solver.name!r}. Give the solver it was made with."
+        )
+    given = (sampler.num_steps, len(saved.seeds), *sampler.latent_shape), sampler.state_dtype
+    found = tuple(saved.state.controls.shape), saved.state.z0.dtype
+    if given != found:
+        raise CannotResume(
+            f"The saved controls have shape {found[0]} and {found[1]}; the sampler given needs {given[0]} and "
+            f"{given[1]}. Give the sampler that the solution was made with."
+        )
+
+
+def _deadline(time_limit: float | None) -> float:
+    if time_limit is not None and not time_limit > 0:
+        raise InvalidArgument(f"Got time_limit={time_limit!r}. Expected seconds above 0, or None.")
+    return inf if time_limit is None else time.perf_counter() + time_limit

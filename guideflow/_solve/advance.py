@@ -1,0 +1,60 @@
+"""One step of a solve: the solver at work, within the memory there is."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guideflow.errors import InvalidArgument, OutOfMemory
+from guideflow.gradients import MODES, choose
+from guideflow.problem import Problem
+from guideflow.solvers import Solver, State
+
+
+class Advance:
+    """A solver on a problem, in the gradient mode asked for: "auto" is the fastest that fits, the next where it fails.
+
+    `rebuilt` counts the steps of the sampler that choosing the mode took.
+    """
+
+    def __init__(self, problem: Problem, solver: Solver) -> None:
+        self.problem, self.solver, self.rebuilt = problem, solver, 0
+        self.adapts = problem.gradient_mode == "auto"
+
+    def __call__(self, state: State | None) -> State:
+        """Return the next state, or the unguided one after None."""
+        iteration = 0 if state is None else state.iteration + 1
+        if self.problem.gradient_mode == "auto":
+            now = self.problem.at(iteration)
+            self._take(choose(now, now.z0, lambda k, end_point: torch.zeros_like(end_point), now.memory_limit))
+            self.rebuilt += now.num_steps
+        while True:
+            now = self.problem.at(iteration)
+            try:
+                found = self.solver.init(now) if state is None else self.solver.step(now, state)
+                _check_memory(found.memory, len(found.z0))
+                return found
+            except OutOfMemory:
+                following = MODES[MODES.index(now.gradient_mode) + 1 :]
+                if not self.adapts or not following:
+                    raise
+            # Only here, outside the handler, the failed attempt's graph is gone.
+            torch.cuda.empty_cache()
+            self._take(following[0])
+
+    def _take(self, mode: str) -> None:
+        self.problem = replace(self.problem, gradient_mode=mode)
+
+
+def _check_memory(memory: Mapping[str, Any], batch: int) -> None:
+    """Refuse at once what could not be saved in the end."""
+    for name, value in memory.items():
+        if isinstance(value, Mapping):
+            _check_memory(value, batch)
+        elif not isinstance(value, Tensor) or value.shape[:1] != (batch,):
+            given = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InvalidArgument(
+                f"The solver remembers {given} as {name!r}. Expected tensors ({batch}, ...), image by image."
+            )

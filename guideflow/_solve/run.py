@@ -1,0 +1,167 @@
+"""The loop: step, stop each image in time, keep the best."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guideflow._solve.advance import Advance
+from guideflow._solve.candidates import choose_start
+from guideflow.callbacks import Callback, Progress, started
+from guideflow.errors import NonFinite
+from guideflow.losses.base import as_sum
+from guideflow.memory import peak_bytes
+from guideflow.problem import Problem
+from guideflow.solution import Kept, Result, Settings, Solution
+from guideflow.solvers import Solver, State
+from guideflow.types import where
+
+
+def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping[str, Any]) -> "Run":
+    """Choose where to start, and roll the unguided images out."""
+    began = time.perf_counter()
+    start = choose_start(problem, settings.seeds, settings.candidates)
+    advance = Advance(start.problem, solver)
+    state = advance(None)
+    row, rollout = _measure(state), state.rollout
+    solution = Solution(
+        best=Kept.of(state),
+        unguided=rollout.images if start.plain is None else start.plain,
+        start=rollout.images,
+        chosen=start.chosen,
+        history={name: value[None] for name, value in row.items()},
+        result=tuple(Result.MAX_ITERATIONS if good else Result.NONFINITE_START for good in _finite(row).tolist()),
+        stats={
+            "network_evaluations": start.evaluations + rollout.evaluations,
+            "rebuilt_evaluations": rollout.rebuilt,
+            "seconds": time.perf_counter() - began,
+        },
+        settings=settings,
+        state=state,
+        noise=start.problem.noise,
+        references=(),
+        configs=configs,
+    )
+    return Run(advance, solution)
+
+
+class Run:
+    """The changing part of a solve that goes on where a solution ended."""
+
+    def __init__(self, advance: Advance, saved: Solution) -> None:
+        self.advance, self.saved, self.settings = advance, saved, saved.settings
+        self.state, self.best = saved.state, saved.best
+        columns, count = saved.history.items(), len(saved.history["loss"])
+        self.rows = [{name: column[i] for name, column in columns} for i in range(count)]
+        self.result = [None if result.can_go_on else result for result in saved.result]
+        self.evaluations = int(saved.stats["network_evaluations"])
+        self.rebuilt = int(saved.stats["rebuilt_evaluations"])
+        self.began = time.perf_counter() - saved.stats["seconds"]  # had it gone in one piece
+
+    def finish(self, callbacks: Sequence[Callback], deadline: float, throw: bool) -> Solution:
+        """Iterate to the end, or to a point of `time.perf_counter`, and return the solution."""
+        outcome = Result.MAX_ITERATIONS
+        try:
+            self._review()
+            with started(callbacks, self.advance.problem, self.settings.max_iterations) as tell:
+                tell(self._progress())
+                while self.state.iteration < self.settings.max_iterations and None in self.result:
+                    if time.perf_counter() >= deadline:
+                        outcome = Result.TIME_LIMIT
+                        break
+                    self._iterate()
+                    self._review()
+                    tell(self._progress())
+        except KeyboardInterrupt:
+            outcome = Result.INTERRUPTED
+        solution = self._solution(tuple(result or outcome for result in self.result))
+        failed = {i: result for i, result in enumerate(solution.result) if result.failed}
+        if throw and failed:
+            raise NonFinite("; ".join(f"Image {i}: {result.value}" for i, result in failed.items()), solution)
+        return solution
+
+    def _iterate(self) -> None:
+        state = self.advance(self.state)
+        evaluations, rebuilt, row = state.rollout.evaluations, state.rollout.rebuilt, _measure(state)
+        accepted = _finite(row)
+        good: list[bool] = accepted.tolist()  # the one wait for the device in an iteration
+        goes_on = [fine and result is None for fine, result in zip(good, self.result, strict=True)]
+        if not all(goes_on):
+            # What has stopped, and what just became nan, keeps its old row, in the solver's memory too.
+            accepted = torch.tensor(goes_on, device=accepted.device)
+            state = where(accepted, state, self.state)
+            row = _measure(state)
+        best = where(accepted & (state.rollout.loss < self.best.loss), Kept.of(state), self.best)
+        self.result = [
+            result if fine or result is not None else Result.NONFINITE
+            for fine, result in zip(good, self.result, strict=True)
+        ]
+        # Last, and together: an interrupt before this line leaves the iterate before.
+        self.state, self.best, self.rows = state, best, [*self.rows, row]
+        self.evaluations, self.rebuilt = self.evaluations + evaluations, self.rebuilt + rebuilt
+
+    def _review(self) -> None:
+        """Stop the images that are good enough or make no progress."""
+        target, patience = self.settings.target_loss, self.settings.patience
+        if target is None and patience is None:
+            return
+        losses, best = self.state.rollout.loss.tolist(), self.best.iteration.tolist()
+        # Before that a term may not have guided yet, so that its loss had no reason to improve.
+        settled = as_sum(self.advance.problem.loss).settled
+        for i, result in enumerate(self.result):
+            if result is None and target is not None and losses[i] <= target:
+                self.result[i] = Result.TARGET_REACHED
+            elif result is None and patience is not None and self.state.iteration - max(best[i], settled) >= patience:
+                self.result[i] = Result.NO_IMPROVEMENT
+
+    def _progress(self) -> Progress:
+        return Progress(
+            iteration=self.state.iteration,
+            max_iterations=self.settings.max_iterations,
+            state=self.state,
+            problem=self.advance.problem,
+            best_loss=self.best.loss,
+            active=tuple(result is None for result in self.result),
+            seconds=time.perf_counter() - self.began,
+        )
+
+    def _solution(self, result: tuple[Result, ...]) -> Solution:
+        problem = self.advance.problem
+        return replace(
+            self.saved,
+            best=self.best,
+            history={name: torch.stack([row[name] for row in self.rows]).cpu() for name in self.rows[0]},
+            result=result,
+            stats={
+                "iterations": self.state.iteration,
+                "network_evaluations": self.evaluations,
+                "rebuilt_evaluations": self.rebuilt + self.advance.rebuilt,
+                "gradient_mode": problem.gradient_mode,
+                "seconds": time.perf_counter() - self.began,
+                "peak_memory": peak_bytes(problem.sampler.device),
+            },
+            state=self.state,
+            references=tuple(as_sum(problem.loss).references()),
+            problem=replace(problem, gradient_mode=self.settings.gradient_mode),
+            solver=self.advance.solver,
+        )
+
+
+def _measure(state: State) -> dict[str, Tensor]:
+    """Return one row of the history."""
+    rollout = state.rollout
+    gradients = torch.zeros_like(rollout.states) if rollout.gradients is None else rollout.gradients
+    norms = {"gradient_norm": _norm(gradients), "control_norm": _norm(state.controls)}
+    return {"loss": rollout.loss, **rollout.terms, **norms}
+
+
+def _norm(values: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(values.transpose(0, 1).flatten(1), dim=1)
+    return norm
+
+
+def _finite(row: dict[str, Tensor]) -> Tensor:
+    return torch.isfinite(row["loss"]) & torch.isfinite(row["gradient_norm"]) & torch.isfinite(row["control_norm"])

@@ -1,0 +1,13 @@
+from . import detections as detections
+from . import matching as matching
+from . import networks as networks
+from . import vision as vision
+from .balancing import Balanced as Balanced
+from .balancing import balanced as balanced
+from .base import Loss as Loss
+from .base import Term as Term
+from .base import WeightedSum as WeightedSum
+from .base import as_loss as as_loss
+from .base import evaluate as evaluate
+from .evaluation import Evaluation as Evaluation
+from .schedules import Ramp as Ramp

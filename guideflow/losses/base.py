@@ -1,0 +1,248 @@
+"""Losses: the algebra of weighted sums, and what an evaluation of one returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, prod
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from guideflow.errors import InvalidArgument, InvalidLoss
+from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, plain, unique
+from guideflow.losses.schedules import Ramp
+from guideflow.types import LossLike
+
+
+class Loss(ABC):
+    """A loss that can be weighted, added and named: `2 * identity + style.named("waves")`.
+
+    Deriving from this class is optional: any callable from an image batch to one number per image is a loss. Images
+    are float32 (float64 if the sampler is), RGB in [0, 1]; a loss must never couple the images of a batch.
+    """
+
+    name: str = ""
+    """Name of the loss in logs; the class name if empty."""
+
+    @abstractmethod
+    def __call__(self, image: Any) -> Any:
+        """Return one number per image, lower is better."""
+
+    def describe(self) -> str:
+        """Return one line that says what is minimised."""
+        return loss_name(self)
+
+    def references(self) -> Sequence[Tensor]:
+        """Return the reference images to show, each (3, height, width) in [0, 1]; by default none."""
+        return ()
+
+    def evaluate(self, images: Tensor, iteration: int | None = None) -> Evaluation:
+        """Return what judges and what guides the images at an iteration; None for the end.
+
+        Called on its own, a loss is what it comes to in the end. One that changes over the iterations in a way of its
+        own overrides this, and `settled`.
+        """
+        return plain(self(images))
+
+    @property
+    def settled(self) -> int:
+        """First iteration from which the objective is that of the end."""
+        return 0
+
+    @property
+    def lasting(self) -> bool:
+        """Whether something is left of the loss in the end."""
+        return True
+
+    def named(self, name: str) -> Loss:
+        """Return this loss under another name."""
+        return WeightedSum((Term(1.0, self, name),), name=name)
+
+    def scheduled(
+        self,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        fade_in: int = 0,
+        fade_out: int = 0,
+        before: float = 0.0,
+        after: float = 0.0,
+    ) -> WeightedSum:
+        """Return this loss switched on and off over the iterations, at once or gradually.
+
+            colour.scheduled(end=20)                           the first 20 updates only
+            style.scheduled(start=10, fade_in=5)               from then on, with 1/6, 2/6, ... of its weight at first
+            layout.scheduled(end=30, fade_out=30, after=0.1)   ever less
+
+        The weight at iteration i decides the update from iteration i to i + 1. Only the gradient is scheduled: the
+        reported loss has the weights of the end at every iteration, so that values can be compared, and `keep="best"`,
+        `target_loss` and `patience` mean the same throughout (patience counts from when the weights have settled).
+        A term that is off is evaluated without gradient, for the history. Of a sum every term is scheduled; schedules
+        of schedules multiply.
+
+        Arguments:
+            start: First iteration on which it is on.
+            end: First iteration on which it is off again; None for never.
+            fade_in: Number of iterations, from `start` on, that are on the way to the full weight.
+            fade_out: Number of iterations, up to `end`, that are on the way from it.
+            before: Share of the weight until `start`.
+            after: Share of the weight from `end` on, and so in what the solve is judged by.
+
+        Returns:
+            The scheduled loss, to be added to others. What is left in the end must not be nothing.
+
+        Raises:
+            InvalidArgument: If a value is out of range, or there is no room for the fades.
+        """
+        ramp, whole = Ramp(start, end, fade_in, fade_out, before, after), as_sum(self)
+        return replace(whole, terms=tuple(replace(term, ramps=(*term.ramps, ramp)) for term in whole.terms))
+
+    def __mul__(self, weight: float) -> WeightedSum:
+        return as_sum(self).scaled(weight)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, weight: float) -> WeightedSum:
+        return as_sum(self).scaled(1 / weight)
+
+    def __neg__(self) -> WeightedSum:
+        return as_sum(self).scaled(-1.0)
+
+    def __add__(self, other: LossLike | int) -> Loss:
+        if isinstance(other, int) and other == 0:  # what `sum` begins with
+            return self
+        return WeightedSum((*as_sum(self).terms, *as_sum(other).terms))
+
+    def __radd__(self, other: LossLike | int) -> Loss:
+        return self if isinstance(other, int) and other == 0 else as_sum(other) + self
+
+    def __sub__(self, other: LossLike) -> Loss:
+        return self + as_sum(other).scaled(-1.0)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One entry of a weighted sum; its weight at an iteration is `weight` times the product of its ramps."""
+
+    weight: float
+    loss: LossLike
+    name: str
+    ramps: tuple[Ramp, ...] = ()
+
+    def weight_at(self, iteration: int | None) -> float:
+        """Return the weight at an iteration, or in the end."""
+        return self.weight * prod(ramp.final if iteration is None else ramp(iteration) for ramp in self.ramps)
+
+    def evaluate(self, images: Tensor, iteration: int | None) -> Evaluation:
+        """Evaluate the loss and check what it returns; of weight 0, without gradient."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.weight_at(iteration) != 0):
+            found = self.loss.evaluate(images, iteration) if isinstance(self.loss, Loss) else plain(self.loss(images))
+            return checked(found, self.name, images)
+
+    def describe(self) -> str:
+        """Return the term as one reads it: `0.5 * style (from 10)`."""
+        name = " ".join((self.name, *map(str, self.ramps)))
+        return name if self.weight == 1 else f"{self.weight:g} * {name}"
+
+
+@final
+@dataclass(frozen=True)
+class WeightedSum(Loss):
+    """A weighted sum of losses; every term is logged, unweighted, under a unique name.
+
+    A term of weight 0 is only logged: it is evaluated without gradient and cannot spoil the sum.
+
+    Arguments:
+        terms: What is added.
+        name: Name of the sum as a term of another one.
+    """
+
+    terms: tuple[Term, ...]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        taken, terms = list(COLUMNS), []
+        for term in self.terms:
+            taken.append(unique(term.name, taken))
+            terms.append(replace(term, name=taken[-1]))
+        object.__setattr__(self, "terms", tuple(terms))
+
+    def __call__(self, image: Any) -> Tensor:
+        """Return the sum, with the weights of the end."""
+        return self.evaluate(image).loss
+
+    def evaluate(self, images: Tensor, iteration: int | None = None) -> Evaluation:
+        """Return the weighted sums and the unweighted value of each term, those of nested sums included."""
+        return self.add([term.evaluate(images, iteration) for term in self.terms], images, iteration)
+
+    def add(self, parts: Sequence[Evaluation], images: Tensor, iteration: int | None) -> Evaluation:
+        """Add up the evaluations of the terms."""
+        loss = objective = images.new_zeros(len(images))
+        for term, part in zip(self.terms, parts, strict=True):
+            if finally_ := term.weight_at(None):
+                loss = loss + finally_ * part.loss
+            if now := term.weight_at(iteration):
+                objective = objective + now * part.objective
+        if self.settled and torch.is_grad_enabled() and images.requires_grad and not objective.requires_grad:
+            objective = 0 * images.flatten(1).sum(1)  # while nothing is on
+        values, taken = dict[str, Tensor](), [*COLUMNS, *(term.name for term in self.terms)]
+        for term, part in zip(self.terms, parts, strict=True):
+            values[term.name] = part.loss
+            for name, inner in part.terms.items():
+                taken.append(unique(name, taken))
+                values[taken[-1]] = inner
+        return Evaluation(loss, objective, values)
+
+    def weights(self, iteration: int | None = None) -> dict[str, float]:
+        """Return the weight of each term at an iteration, or in the end."""
+        return {term.name: term.weight_at(iteration) for term in self.terms}
+
+    @property
+    def settled(self) -> int:
+        """First iteration from which every weight is what it stays."""
+        inner = (term.loss.settled for term in self.terms if isinstance(term.loss, Loss))
+        return max((0, *inner, *(ramp.settled for term in self.terms for ramp in term.ramps)))
+
+    @property
+    def lasting(self) -> bool:
+        """Whether some term has a weight in the end."""
+        return any(term.weight_at(None) and getattr(term.loss, "lasting", True) for term in self.terms)
+
+    def scaled(self, weight: float) -> WeightedSum:
+        """Return the sum with every weight multiplied."""
+        if not isinstance(weight, int | float) or not isfinite(weight):
+            raise InvalidArgument(f"A loss was multiplied by {weight!r}. Expected a finite number, as in `2 * loss`.")
+        return replace(self, terms=tuple(replace(term, weight=weight * term.weight) for term in self.terms))
+
+    def describe(self) -> str:
+        """Return the sum as one reads it: `identity + 0.5 * style`."""
+        return " + ".join(term.describe() for term in self.terms).replace("+ -", "- ")
+
+    def references(self) -> Sequence[Tensor]:
+        """Return the reference images of all terms."""
+        return tuple(ref for term in self.terms if isinstance(term.loss, Loss) for ref in term.loss.references())
+
+
+def evaluate(loss: LossLike, images: Tensor, iteration: int | None = None) -> Evaluation:
+    """Evaluate any loss at an iteration, None for the end, or raise `InvalidLoss` with the cure."""
+    return as_sum(loss).evaluate(images, iteration)
+
+
+def as_loss(loss: LossLike, name: str = "") -> WeightedSum:
+    """Give any callable the algebra of losses: `0.5 * gf.as_loss(my_function)`."""
+    return WeightedSum((Term(1.0, loss, name),), name) if name else as_sum(loss)
+
+
+def as_sum(loss: object) -> WeightedSum:
+    """Return any loss as a weighted sum, of one term if it is not one yet."""
+    if isinstance(loss, WeightedSum):
+        return loss
+    if not callable(loss):
+        raise InvalidLoss(
+            f"Got {loss!r} as a loss. Expected a callable from an image batch to one number per image, "
+            "for example `gf.load_loss('identity', reference='me.png')`."
+        )
+    return WeightedSum((Term(1.0, loss, loss_name(loss)),))

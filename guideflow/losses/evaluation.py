@@ -1,0 +1,81 @@
+"""What an evaluation of a loss returns, how it is checked, and the names of losses in logs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from guideflow.errors import InvalidLoss
+from guideflow.types import LossLike
+
+COLUMNS = ("loss", "gradient_norm", "control_norm")
+"""What every history has; no term is called so."""
+
+
+class Evaluation(NamedTuple):
+    """What a loss says of a batch of images.
+
+    Attributes:
+        loss: What the images are judged by, (B,): with the weights of the end, at every iteration.
+        objective: What is differentiated, (B,): with the weights of the iteration.
+        terms: Unweighted value of each term, (B,), by name; empty for a loss that is no sum.
+    """
+
+    loss: Tensor
+    objective: Tensor
+    terms: Mapping[str, Tensor]
+
+
+def plain(value: Any) -> Evaluation:
+    """Return the evaluation of a loss that is neither scheduled nor a sum."""
+    return Evaluation(value, value, {})
+
+
+def checked(found: Evaluation, name: str, images: Tensor) -> Evaluation:
+    """Return an evaluation in the dtype of the images, or refuse all but one differentiable number per image."""
+    objective = _checked(found.objective, name, images)
+    if torch.is_grad_enabled() and images.requires_grad and not objective.requires_grad:
+        raise no_gradient(name)
+    return Evaluation(_checked(found.loss, name, images), objective, found.terms)
+
+
+def _checked(value: object, name: str, images: Tensor) -> Tensor:
+    batch = len(images)
+    if not isinstance(value, Tensor) or value.shape != (batch,):
+        given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise InvalidLoss(
+            f"Loss '{name}' returned {given} for {batch} images. Expected ({batch},), a tensor of one number "
+            "per image, for example with `.flatten(1).mean(1)`."
+        )
+    if not value.is_floating_point():
+        raise InvalidLoss(f"Loss '{name}' returned {value.dtype}. Expected a differentiable floating-point tensor.")
+    return value.to(images.dtype)
+
+
+def no_gradient(name: str) -> InvalidLoss:
+    """Return the error for a loss that the images do not reach."""
+    return InvalidLoss(
+        f"Loss '{name}' has no gradient with respect to the images. Expected a differentiable loss: remove "
+        "`.detach()`, `.item()`, `.numpy()` and `torch.no_grad()` from it, or log it only, with `0 * loss`."
+    )
+
+
+def loss_name(loss: LossLike) -> str:
+    """Return the name a loss has in logs: its own, or that of its function or class, in lower case."""
+    name = getattr(loss, "name", "") or getattr(loss, "__name__", "") or type(loss).__name__
+    if not isinstance(name, str) or name == "<lambda>":
+        return "loss-term"
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+
+
+def unique(name: str, taken: Collection[str]) -> str:
+    """Return a name that is not taken: `style`, `style-2`, ..."""
+    found, count = name, 1
+    while found in taken:
+        count += 1
+        found = f"{name}-{count}"
+    return found

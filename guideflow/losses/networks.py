@@ -1,0 +1,91 @@
+"""The networks that losses look through: frozen ones, and where their weights are read from."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guideflow._require import require, without_progress_bars
+from guideflow.errors import InvalidArgument, MissingWeights
+
+
+def freeze(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
+    """Make a network ready to look through: on its device, evaluating, without gradients, in float32 at least.
+
+    Arguments:
+        network: Changed in place. One in float64 stays so.
+        device: Where it runs.
+
+    Returns:
+        The network.
+    """
+    network = network.to(device).eval().requires_grad_(False)
+    return network if precision(network) == torch.float64 else network.float()
+
+
+def precision(network: nn.Module) -> torch.dtype:
+    """Tell in which precision a network computes: float64 if its weights are, else float32."""
+    return torch.float64 if any(one.dtype == torch.float64 for one in network.parameters()) else torch.float32
+
+
+def one_line(error: BaseException, length: int = 200) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(error).split())[:length]
+
+
+def read_weights(file: str | Path) -> dict[str, Tensor]:
+    """Read a file of weights, safetensors or what `torch.load` reads without running code.
+
+    Raises:
+        InvalidArgument: If there is no such file, or it is none.
+    """
+    file = Path(file).expanduser()
+    if not file.is_file():
+        raise InvalidArgument(f"There is no file {file}, given as checkpoint. Expected a file of weights.")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(file))
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, OSError, RuntimeError, TypeError, ValueError, EOFError) as error:
+        raise InvalidArgument(f"{file} cannot be read as weights: {one_line(error, 160)}") from error
+
+
+def published_weights(url: str, megabytes: float) -> dict[str, Tensor]:
+    """Return weights that torchvision publishes, from torch.hub's cache or downloaded to it."""
+    try:
+        return dict(torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True))
+    except (OSError, RuntimeError) as error:
+        folder, file = Path(torch.hub.get_dir()) / "checkpoints", url.rpartition("/")[2]
+        raise MissingWeights(
+            f"The weights {file} are not in {folder} and cannot be downloaded ({one_line(error, 120)}). Where there is "
+            f"network, download {url} ({megabytes:.0f} MB), put it into that folder or give its path: "
+            f"checkpoint={file!r}."
+        ) from error
+
+
+def from_transformers(kind: str, source: str | Path, *, extra: str, **options: Any) -> nn.Module:
+    """Load a network of transformers, with all of its weights.
+
+    Arguments:
+        kind: Its class.
+        source: A folder, or "owner/name" on the Hub.
+        extra: The extra of guideflow that brings transformers.
+        **options: Of `from_pretrained`.
+
+    Raises:
+        OSError: As transformers does.
+        ValueError: As transformers does, or if some weights are missing: such a network would be partly random.
+    """
+    transformers = require("transformers", extra=extra)
+    with without_progress_bars(extra):
+        network, report = getattr(transformers, kind).from_pretrained(source, output_loading_info=True, **options)
+    if lacking := sorted(report["missing_keys"]):
+        raise ValueError(f"it has no weights for {lacking[0]}; such a network would be partly random")
+    loaded: nn.Module = network
+    return loaded

@@ -1,0 +1,157 @@
+"""What losses that look through a network have in common: reading references and preparing images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from guideflow.errors import InvalidArgument, InvalidImage
+from guideflow.images import check_image, read_image
+
+ImageSource = str | Path | Tensor
+"""Path of an image, or a tensor (3, H, W) or (1, 3, H, W) in [0, 1]."""
+
+ImageSources = ImageSource | Sequence[ImageSource]
+"""One image or several; a tensor (N, 3, H, W) is N of them."""
+
+References = ImageSource | Sequence[ImageSource | Sequence[ImageSource]]
+"""One image; or a sequence with one entry for each subject: an image, or a sequence of images of that subject."""
+
+
+def read_images(given: ImageSources, *, what: str = "reference") -> tuple[Tensor, ...]:
+    """Read images from files or tensors.
+
+    Arguments:
+        given: One or several.
+        what: What they are called in messages.
+
+    Returns:
+        At least one float32 or float64 tensor (3, H, W) in [0, 1]; sizes may differ.
+
+    Raises:
+        InvalidImage: If there is none, or one cannot be read or is no RGB image in [0, 1].
+    """
+    several = [given] if isinstance(given, str | Path | Tensor) else list(given)
+    images: list[Tensor] = []
+    for one in several:
+        if isinstance(one, Tensor):
+            batch = one[None] if one.dim() == 3 else one
+            check_image(batch, what=what)
+            batch = batch.detach()
+            images += (batch if batch.dtype == torch.float64 else batch.float()).unbind()
+        else:
+            images += read_image(one).unbind()
+    if not images:
+        raise InvalidImage(f"Got no image as {what}. Expected at least one: type {what}='image.png'.")
+    return tuple(images)
+
+
+def read_subjects(reference: References, same: bool, option: str) -> list[list[tuple[str, Tensor]]]:
+    """Read the images of each subject: a name for messages, and (1, 3, H, W) in [0, 1].
+
+    `"ann.png"` is one subject, `["ann.png", "bob.png"]` are two, `[["ann1.png", "ann2.png"], "bob.png"]` are two of
+    which the first has two images, and `["ann1.png", "ann2.png"]` with `same` is one with two; `option` is what users
+    call that.
+    """
+    given = [reference] if isinstance(reference, str | Path | Tensor) else list(reference)
+    each = [[entry] if isinstance(entry, str | Path | Tensor) else list(entry) for entry in given]
+    if not each or not all(each):
+        raise InvalidArgument(
+            f"Got {'a subject without images' if each else 'no reference'}. Expected an image, or a list with one "
+            "entry for each subject: reference=['ann.png', ['bob1.png', 'bob2.png']]."
+        )
+    if same and not all(isinstance(entry, str | Path | Tensor) for entry in given):
+        raise InvalidArgument(
+            f"Got lists within the list of references, and {option}=True. Expected one or the other: "
+            f"[['ann1.png', 'ann2.png']], or ['ann1.png', 'ann2.png'] with {option}=True."
+        )
+    if same:
+        each = [[source for subject in each for source in subject]]
+    return [[_read_one(source, i) for i, source in enumerate(subject)] for subject in each]
+
+
+def _read_one(source: ImageSource, number: int) -> tuple[str, Tensor]:
+    images = read_images(source)
+    if len(images) != 1:
+        raise InvalidImage(
+            f"Got a reference of {len(images)} images. Expected one image for each entry: `list(reference)` for as "
+            "many subjects, `[list(reference)]` for as many images of one."
+        )
+    return f"reference {number}" if isinstance(source, Tensor) else str(source), images[0][None]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a network wants its images: one preparation for references and for what is generated.
+
+        y = (resize(x) - mean) / std,    x in [0, 1]
+
+    Arguments:
+        size: (height, width) of the network's images, or None to leave sizes as they are.
+        mean: For each of red, green and blue, for images in [0, 1].
+        std: The same.
+        interpolation: "bilinear" or "bicubic"; both smooth when they shrink, as Pillow does.
+        crop: Keep the proportions and crop to the middle, instead of stretching the image to the size.
+        bgr: The network wants blue first.
+    """
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    interpolation: str = "bilinear"
+    crop: bool = False
+    bgr: bool = False
+
+    def __call__(self, image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Prepare images (B, 3, H, W) in [0, 1]; half precision ends here."""
+        image = image.to(dtype)
+        if self.size is not None:
+            image = resize(image, self.size, self.interpolation, self.crop)
+        mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        prepared = (image - mean) / std
+        return prepared.flip(1) if self.bgr else prepared
+
+
+def given(
+    size: int | Sequence[int] | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Check what a user gives in place of a preparation's own, for `replace(preparation, **given(size, mean, std))`."""
+    side = (size, size) if isinstance(size, int) else size and tuple(map(int, size))
+    if side is not None and (len(side) != 2 or min(side) < 1):
+        raise InvalidArgument(f"Got size={size!r}. Expected the side of a square, or (height, width).")
+    triples = {name: tuple(map(float, one)) for name, one in (("mean", mean), ("std", std)) if one is not None}
+    for name, values in triples.items():
+        if len(values) != 3 or (name == "std" and min(values) <= 0):
+            kind = "positive numbers" if name == "std" else "numbers"
+            raise InvalidArgument(f"Got {name}={values!r}. Expected three {kind}, for red, green and blue in [0, 1].")
+    return triples | ({} if side is None else {"size": side})
+
+
+def resize(image: Tensor, size: tuple[int, int], interpolation: str = "bilinear", crop: bool = False) -> Tensor:
+    """Resize images with gradient, without aliasing; images that have the size come back as they are.
+
+    Arguments:
+        image: (B, 3, H, W).
+        size: (height, width).
+        interpolation: "bilinear" or "bicubic".
+        crop: Keep the proportions and crop to the middle.
+
+    Returns:
+        (B, 3, height, width).
+    """
+    height, width = image.shape[-2:]
+    if (height, width) == size:
+        return image
+    wanted = size
+    if crop:
+        scale = max(size[0] / height, size[1] / width)
+        wanted = (max(size[0], int(height * scale)), max(size[1], int(width * scale)))  # rounded as torchvision does
+    image = F.interpolate(image, wanted, mode=interpolation, antialias=True)
+    top, left = round((wanted[0] - size[0]) / 2), round((wanted[1] - size[1]) / 2)
+    return image[..., top : top + size[0], left : left + size[1]]

@@ -1,0 +1,123 @@
+"""Load samplers, losses and solvers by name, with options that are checked against the factory's signature first."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from guideflow._require import did_you_mean
+from guideflow.errors import BrokenPlugin, InvalidArgument
+from guideflow.registry.configs import note
+from guideflow.registry.discovery import find
+from guideflow.registry.entries import is_file
+from guideflow.sampler import Sampler
+
+if TYPE_CHECKING:
+    from guideflow.solvers import Solver
+    from guideflow.types import LossLike
+
+
+def load_sampler(name: str, /, **options: Any) -> Sampler:
+    """Make the sampler of a name.
+
+    Arguments:
+        name: As `guideflow list samplers` shows it.
+        options: Those of its factory; `guideflow info NAME` shows them.
+
+    Raises:
+        UnknownPlugin: If nothing installed provides the name.
+        BrokenPlugin: If what provides it fails.
+        DuplicatePlugin: If two installed packages provide it.
+        MissingExtra: If it needs a package that is not installed.
+        InvalidArgument: If its factory does not take an option, or needs one that was not given.
+    """
+    sampler: Sampler = _load("sampler", name, options, Sampler)
+    return sampler
+
+
+def load_loss(name: str, /, **options: Any) -> LossLike:
+    """Make the loss of a name, as `load_sampler` makes a sampler.
+
+    Arguments:
+        name: As `guideflow list losses` shows it, or `path/to/file.py:Name`: a class that is made with the options, a
+            function from images to one number per image whose further arguments are the options, or a loss that
+            the file has made.
+        options: Those of its factory; `guideflow info NAME` shows them.
+    """
+    loss: LossLike = _load("loss", name, options, Callable)
+    return loss
+
+
+def load_solver(name: str, /, **options: Any) -> Solver:
+    """Make the solver of a name that `guideflow list solvers` shows, as `load_sampler` makes a sampler."""
+    from guideflow.solvers import Solver  # needs torch, which listings do without
+
+    solver: Solver = _load("solver", name, options, Solver)
+    return solver
+
+
+def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
+    make = factory(kind, name)
+    _check(kind, name, make, given)
+    made = make(**given)
+    if not isinstance(made, base):
+        raise BrokenPlugin(f"The {kind} {name!r} is made as a {type(made).__name__}. Expected a {base.__name__}.")
+    return note(made, name, given)
+
+
+def factory(kind: str, name: str) -> Callable[..., Any]:
+    """Find the class or function that makes the sampler, loss or solver of a name, from options by keyword."""
+    if kind == "loss" and is_file(name):
+        from guideflow.registry.files import factory_from_file  # needs torch
+
+        return factory_from_file(name)
+    return find(kind, name).entry.resolve()
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a factory, as its signature tells.
+
+    Arguments:
+        name: The keyword.
+        type: The annotation as text, empty if there is none.
+        default: The default as text, or `None` if the option must be given.
+    """
+
+    name: str
+    type: str
+    default: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.default}" if self.default is not None else f"{self.name} (required)"
+
+
+def options(factory: Callable[..., Any]) -> tuple[Option, ...] | None:
+    """Read what a factory takes by keyword from its signature; `None` if that does not tell, or it takes anything."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    found = []
+    for parameter in parameters:
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            annotation, default = parameter.annotation, parameter.default
+            shown = "" if annotation is parameter.empty else inspect.formatannotation(annotation).strip("'")
+            found.append(Option(parameter.name, shown, None if default is parameter.empty else repr(default)))
+    return tuple(found)
+
+
+def _check(kind: str, name: str, make: Callable[..., Any], given: dict[str, Any]) -> None:
+    known = options(make)
+    if known is None:
+        return
+    names = [option.name for option in known]
+    listing = f"Options of {name!r}: {', '.join(map(str, known)) or 'none'}."
+    for key in sorted(given.keys() - set(names)):
+        raise InvalidArgument(f"The {kind} {name!r} has no option {key!r}.{did_you_mean(key, names)} {listing}")
+    if missing := [option.name for option in known if option.default is None and option.name not in given]:
+        raise InvalidArgument(f"The {kind} {name!r} needs {' and '.join(map(repr, missing))}. {listing}")

@@ -1,0 +1,230 @@
+"""Solves on disk: images for people, a manifest and one file of tensors for `resume`; and parts that load again.
+
+The manifest names the file of tensors and is replaced last, in one step, so a save that is cut short leaves the
+previous one whole.
+"""
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import torch
+from torch import Tensor
+
+from guideflow import images, registry
+from guideflow.errors import CannotResume, FolderInUse, GuideflowError
+from guideflow.losses.balancing import Balanced
+from guideflow.losses.base import Term, WeightedSum
+from guideflow.losses.schedules import Ramp
+from guideflow.types import LossLike
+
+MANIFEST = "manifest.json"
+FORMAT = 2
+"""Of the files; a run that was saved in another one is refused."""
+
+
+def write(
+    folder: Path,
+    about: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    history: Mapping[str, Tensor],
+    pictures: Mapping[str, Tensor],
+    *,
+    overwrite: bool,
+) -> None:
+    """Write a solve to a folder: what the manifest says about it and tensors for `read`, the rest for people.
+
+    What is no RGB image is left out of `pictures`; the others carry what `about["images"]` says of each.
+    """
+    from safetensors.torch import save as serialise
+
+    old = _old_manifest(folder)
+    if old.get("run", about["run"]) != about["run"] and not overwrite:
+        raise FolderInUse(
+            f"{folder} holds another solve, of {old.get('settings', {}).get('prompts')} with seeds "
+            f"{old.get('settings', {}).get('seeds')}. Save to another folder, or type `save(..., overwrite=True)`."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    tensor_file = f"state-{about['run'][:8]}-{about['iteration']:06d}.safetensors"
+    named = _pictures(pictures, about)
+    files = [tensor_file, "history.csv", *named]
+    # Two names may share memory, which safetensors refuses.
+    _replace(folder / tensor_file, serialise({name: value.clone() for name, value in tensors.items()}))
+    for name, (picture, metadata) in named.items():
+        images.save_image(folder / name, picture, metadata)
+    _replace(folder / "history.csv", _table(history).encode())
+    manifest = {"format": FORMAT, "tensors": tensor_file, "files": files, **about}
+    _replace(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    for name in set(old.get("files", ())) - set(files):
+        # A manifest is an ordinary file that anybody may edit: remove nothing outside the folder on its word.
+        if Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the manifest and the tensors of a folder, or raise `CannotResume`."""
+    from safetensors.torch import load_file
+
+    if not (folder / MANIFEST).is_file():
+        raise CannotResume(f"No solution is saved in {folder}: no {MANIFEST}. Give the folder of `Solution.save`.")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if manifest["format"] != FORMAT:
+        raise CannotResume(
+            f"{folder} was saved in format {manifest['format']}; this guideflow reads {FORMAT}. Install the "
+            f"version that saved it: guideflow {manifest.get('versions', {}).get('guideflow')}."
+        )
+    name = manifest["tensors"]
+    if Path(name).name != name:
+        raise CannotResume(f"The manifest in {folder} names {name!r}, which is no file of that folder.")
+    return manifest, load_file(folder / name)
+
+
+# Records, which are frozen dataclasses of tensors, ints, mappings and records, as named tensors and back
+
+
+def flatten(value: Any, name: str) -> dict[str, Tensor]:
+    """Flatten a record to tensors by path: state/rollout/terms/identity."""
+    if value is None:
+        return {}
+    if isinstance(value, Tensor | int):
+        return {name: torch.as_tensor(value).detach().cpu().contiguous()}
+    if is_dataclass(value):
+        value = {item.name: getattr(value, item.name) for item in fields(value)}
+    elif isinstance(value, tuple):
+        value = {str(i): entry for i, entry in enumerate(value)}
+    found: dict[str, Tensor] = {}
+    for key, entry in value.items():
+        found |= flatten(entry, f"{name}/{quote(key, safe='')}")
+    return found or {f"{name}/": torch.empty(0)}  # so that an empty mapping comes back
+
+
+def unflatten(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the nested mappings that `flatten` took apart."""
+    root: dict[str, Any] = {}
+    for path, value in tensors.items():
+        *above, name = map(unquote, path.split("/"))
+        node = root
+        for key in above:
+            node = node.setdefault(key, {})
+        if name:
+            node[name] = value
+    return root
+
+
+# Configs: how the parts of a solve are written down and loaded again
+
+
+def loss_config(loss: LossLike) -> dict[str, Any] | None:
+    """Return how to load a loss again, None if some term was made by hand."""
+    if isinstance(loss, Balanced):
+        inner = loss_config(loss.sum)
+        return None if inner is None else {"balanced": inner, "limit": loss.limit, "name": loss.name}
+    if not isinstance(loss, WeightedSum):
+        return registry.config(loss)
+    terms = [
+        {"weight": term.weight, "name": term.name, "loss": loss_config(term.loss), "ramps": [*map(asdict, term.ramps)]}
+        for term in loss.terms
+    ]
+    return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
+
+
+def rebuild(kind: str, config: Any) -> Any:
+    """Load a "sampler", "loss" or "solver" again, or raise `CannotResume`."""
+    if config is None:
+        raise CannotResume(
+            f"The {kind} was made by hand, so the saved solution cannot load it again. "
+            f"Give the same one: `gf.resume(..., {kind}={kind})`."
+        )
+    try:
+        if "terms" in config:
+            return WeightedSum(tuple(map(_term, config["terms"])), config["name"])
+        if "balanced" in config:
+            return Balanced(rebuild(kind, config["balanced"]), config["limit"], config["name"])
+        if registry.is_file(config["name"]):
+            # A saved run may come from anybody: what it names as a file must not be run on its word.
+            raise CannotResume(
+                f"The {kind} was read from the file {config['name']}, which a saved run cannot make guideflow execute. "
+                f"Give it again: `gf.resume(..., loss=gf.load_loss({config['name']!r}))`, or --loss beside --resume."
+            )
+        load = {"sampler": registry.load_sampler, "loss": registry.load_loss, "solver": registry.load_solver}[kind]
+        options = config["options"]
+        if kind == "solver":  # one inside another is an option that is a config itself
+            options = {
+                key: rebuild(kind, value) if isinstance(value, dict) else value for key, value in options.items()
+            }
+        return load(config["name"], **options)
+    except CannotResume:
+        raise
+    except (GuideflowError, OSError) as error:
+        raise CannotResume(f"The saved {kind} {config} cannot be loaded again: {error}") from error
+
+
+def names_a_file(config: Any) -> bool:
+    """Tell whether a loss's config asks for a Python file."""
+    if not isinstance(config, dict):
+        return False
+    inner = [config.get("balanced"), *(term.get("loss") for term in config.get("terms", ()))]
+    return registry.is_file(str(config.get("name", ""))) or any(map(names_a_file, inner))
+
+
+def _term(term: Mapping[str, Any]) -> Term:
+    ramps = tuple(Ramp(**ramp) for ramp in term["ramps"])
+    return Term(term["weight"], rebuild("loss", term["loss"]), term["name"], ramps)
+
+
+def _old_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else {"run": "unreadable"}
+
+
+def versions() -> dict[str, str]:
+    """Return what a solve was made with."""
+    try:
+        ours = version("guideflow")
+    except PackageNotFoundError:
+        ours = "not installed"
+    return {"guideflow": ours, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _pictures(batches: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, tuple[Tensor, dict[str, str]]]:
+    found: dict[str, tuple[Tensor, dict[str, str]]] = {}
+    common = {"run": about["run"], "configs": json.dumps(about["configs"]), "guideflow": versions()["guideflow"]}
+    for kind, batch in batches.items():
+        for i, image in enumerate(batch):
+            if image.dim() == 3 and len(image) == 3 and image.min() >= -1e-3 and image.max() <= 1 + 1e-3:
+                own = {name: about["images"][i][name] for name in ("prompt", "seed", "loss")}
+                metadata = {f"guideflow:{name}": str(value) for name, value in (own | common | {"kind": kind}).items()}
+                found[f"{kind}-{i:02d}.png"] = image, metadata
+    return found
+
+
+def _table(history: Mapping[str, Tensor]) -> str:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["iteration", "image", *history])
+    for iteration, rows in enumerate(zip(*(column.tolist() for column in history.values()), strict=True)):
+        for i, values in enumerate(zip(*rows, strict=True)):
+            writer.writerow([iteration, i, *(f"{value:.9g}" for value in values)])
+    return file.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

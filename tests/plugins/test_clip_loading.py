@@ -1,0 +1,118 @@
+"""Loading CLIP networks: every kind of checkpoint, what is missing, and QuickGELU."""
+
+import pytest
+import torch
+from torch import nn
+
+import tiny_clip
+from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow_clip import Clip, load_clip
+
+NOISE = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_clip.folder(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+def test_weights_are_never_silently_random(tiny, tmp_path):
+    (tmp_path / "open_clip_config.json").write_text((tiny[0] / "open_clip_config.json").read_text())
+    with pytest.raises(MissingWeights, match=r"no weights.*random_weights=True"):
+        Clip("boat", network=tmp_path)
+    Clip("boat", network=tmp_path, random_weights=True)(NOISE)
+    with pytest.raises(InvalidArgument, match="one of the two"):
+        Clip("boat", network="ViT-B-32", checkpoint="openai", random_weights=True)
+
+
+def test_random_weights_are_random_even_if_there_are_others(tiny):
+    ours = load_clip(tiny[0], random_weights=True).network.state_dict()["visual.conv1.weight"]
+    assert not torch.equal(ours, tiny[1].state_dict()["visual.conv1.weight"])
+
+
+def offline(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize(
+    ("network", "repository"),
+    [("ViT-B-32", "timm/vit_base_patch32_clip_224.openai"), ("someone/clip", "someone/clip")],
+)
+def test_without_network_the_message_says_what_to_download(network, repository, monkeypatch, tmp_path):
+    offline(monkeypatch, tmp_path)
+    with pytest.raises(MissingWeights, match=f"hf download {repository} open_clip_config.json"):
+        Clip("boat", network=network)
+
+
+def activation(loaded):
+    return {type(one).__name__ for one in loaded.network.modules()} & {"GELU", "QuickGELU"}
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-quickgelu"])
+def test_the_tag_decides_about_quick_gelu(name, monkeypatch, tmp_path):
+    file = tiny_clip.weights(tiny_clip.network(), tmp_path / "a.safetensors")
+    tiny_clip.register(monkeypatch, {"openai": (file, True), "laion": (file, False)})
+    assert activation(load_clip(name)) == {"QuickGELU"}
+    if name == "tiny":
+        assert activation(load_clip(name, "laion")) == {"GELU"}
+        with pytest.raises(InvalidArgument, match="trained with QuickGELU"):
+            load_clip(name, "openai", quick_gelu=False)
+    else:
+        with pytest.raises(InvalidArgument, match=r"trained without QuickGELU.*network='tiny'"):
+            load_clip(name, "laion")
+        with pytest.raises(InvalidArgument, match="Type 'tiny'"):
+            load_clip(name, quick_gelu=False)
+
+
+def test_a_file_that_does_not_say_is_asked_about(monkeypatch, tmp_path):
+    tiny_clip.register(monkeypatch)
+    made = tiny_clip.network(quick_gelu=True)
+    file = tiny_clip.weights(made, tmp_path / "mine.safetensors")
+    with pytest.raises(InvalidArgument, match=r"Cannot tell .* QuickGELU.*quick_gelu=True"):
+        Clip("boat", network="tiny", checkpoint=file)
+    loss = Clip("boat", network="tiny", checkpoint=file, quick_gelu=True)
+    suffixed = Clip("boat", network="tiny-quickgelu", checkpoint=file)
+    torch.testing.assert_close(loss(NOISE), suffixed(NOISE))
+    wrong = Clip("boat", network="tiny", checkpoint=file, quick_gelu=False)
+    assert not torch.allclose(loss(NOISE), wrong(NOISE), atol=1e-4)  # which is why it asks
+
+
+def test_a_file_beside_its_configuration_says(monkeypatch, tmp_path):
+    tiny_clip.register(monkeypatch)
+    folder, _ = tiny_clip.folder(tmp_path / "quick", quick_gelu=True)
+    assert activation(load_clip(folder)) == {"QuickGELU"}
+    assert activation(load_clip("tiny", folder / "open_clip_model.safetensors")) == {"QuickGELU"}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # on its way out; OpenAI's files stay what they are
+def test_openai_archives_are_read_and_known_to_have_quick_gelu(monkeypatch, tmp_path):
+    tiny_clip.register(monkeypatch)
+    made = tiny_clip.network(quick_gelu=True)
+    archive = nn.Module()
+    for key, value in {**made.state_dict(), "context_length": torch.tensor(77)}.items():
+        *path, last = key.split(".")
+        place = archive
+        for part in path:
+            if not hasattr(place, part):
+                place.add_module(part, nn.Module())
+            place = getattr(place, part)
+        place.register_buffer(last, value)
+    torch.jit.script(archive).save(str(tmp_path / "RN50.pt"))
+    loaded = load_clip("tiny", tmp_path / "RN50.pt")
+    assert activation(loaded) == {"QuickGELU"}
+    torch.testing.assert_close(loaded.network.state_dict()["visual.proj"], made.state_dict()["visual.proj"])
+    with pytest.raises(InvalidArgument, match="trained with QuickGELU"):
+        load_clip("tiny", tmp_path / "RN50.pt", quick_gelu=False)
+
+
+def test_a_checkpoint_of_another_network_is_refused(monkeypatch, tmp_path):
+    tiny_clip.register(monkeypatch)
+    file = tiny_clip.weights(tiny_clip.network(tiny_clip.RESNET), tmp_path / "resnet.safetensors")
+    with pytest.raises(InvalidArgument, match=r"resnet\.safetensors do not fit"):
+        load_clip("tiny", file, quick_gelu=False)
+    (tmp_path / "text.pt").write_text("not weights")
+    with pytest.raises(InvalidArgument, match="cannot be loaded"):
+        load_clip("tiny", tmp_path / "text.pt", quick_gelu=False)

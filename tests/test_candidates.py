@@ -1,0 +1,113 @@
+"""Candidates: each image starts from the best of a few noises, which depend on its seed alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import guideflow as gf
+from guideflow._solve.candidates import candidate_seed
+from guideflow.errors import InvalidArgument
+from problems import Distance, mixture, target
+
+
+def task(**options: Any) -> dict[str, Any]:
+    sampler = mixture(**options)
+    return {"sampler": sampler, "loss": Distance(target(sampler))}
+
+
+def unguided(seed: int, parts: dict[str, Any]) -> gf.Solution:
+    return gf.solve(**parts, seed=seed, max_iterations=0, candidates=1)
+
+
+def test_the_start_is_the_best_of_the_noises_that_a_seed_stands_for() -> None:
+    parts = task()
+    solution = gf.solve(**parts, seed=[0, 1, 2], max_iterations=0, candidates=5)
+    for i, seed in enumerate((0, 1, 2)):
+        every = [unguided(candidate_seed(seed, j), parts) for j in range(5)]
+        losses = torch.cat([one.loss for one in every])
+        best = int(losses.argmin())
+        assert int(solution.chosen[i]) == best
+        torch.testing.assert_close(solution.loss[i], losses[best])
+        torch.testing.assert_close(solution.start[i], every[best].unguided[0])
+        torch.testing.assert_close(solution.unguided[i], every[0].unguided[0])
+    assert len(set(solution.chosen.tolist()) - {0}) > 0  # else it tells nothing
+
+
+def test_the_first_candidate_is_the_seed_itself() -> None:
+    assert [candidate_seed(seed, 0) for seed in (0, 7)] == [0, 7]
+    seeds = {candidate_seed(seed, number) for seed in range(50) for number in range(1, 20)}
+    assert len(seeds) == 50 * 19
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_one_candidate_is_the_plain_solve_bit_for_bit() -> None:
+    parts = task()
+    plain = gf.solve(**parts, seed=[3, 4], solver="flowgrad", max_iterations=3)
+    one = gf.solve(**parts, seed=[3, 4], solver="flowgrad", max_iterations=3, candidates=1)
+    assert torch.equal(plain.images, one.images)
+    assert torch.equal(one.start, one.unguided)
+    assert one.chosen.tolist() == [0, 0]
+
+
+def test_images_of_a_batch_choose_by_themselves() -> None:
+    parts = task()
+    together = gf.solve(**parts, seed=[0, 1, 2], max_iterations=4, candidates=4)
+    for i, seed in enumerate((0, 1, 2)):
+        alone = gf.solve(**parts, seed=seed, max_iterations=4, candidates=4)
+        torch.testing.assert_close(together.images[i], alone.images[0])
+        assert together.chosen[i] == alone.chosen[0]
+
+
+def test_stochastic_steps_take_the_noise_of_the_chosen_candidate() -> None:
+    sampler = mixture(family="ancestral")
+    parts = {"sampler": sampler, "loss": Distance(target(sampler))}
+    solution = gf.solve(**parts, seed=[0, 1], max_iterations=0, candidates=4)
+    for i, seed in enumerate((0, 1)):
+        chosen = unguided(candidate_seed(seed, int(solution.chosen[i])), parts)
+        torch.testing.assert_close(solution.images[i], chosen.images[0])
+
+
+def test_evaluations_of_candidates_are_counted() -> None:
+    parts = task()
+    steps = parts["sampler"].num_steps
+    counts = [gf.solve(**parts, max_iterations=2, candidates=n).stats["network_evaluations"] for n in (1, 6)]
+    assert counts == [3 * steps, (6 + 3) * steps]
+
+
+def test_a_resumed_solve_goes_on_from_the_chosen_start(tmp_path: Any) -> None:
+    parts = task()
+
+    def interrupt(progress: Any) -> None:
+        if progress.iteration == 2:
+            raise KeyboardInterrupt
+
+    whole = gf.solve(**parts, seed=[0, 1], max_iterations=5, candidates=4)
+    gf.solve(**parts, seed=[0, 1], max_iterations=5, candidates=4, callback=interrupt).save(tmp_path / "run")
+    again = gf.resume(tmp_path / "run", max_iterations=5, **parts)
+    for name in ("images", "unguided", "start", "chosen", "loss"):
+        assert torch.equal(getattr(whole, name), getattr(again, name)), name
+    assert again.stats["network_evaluations"] == whole.stats["network_evaluations"]
+
+
+def test_a_candidate_without_a_loss_is_never_chosen() -> None:
+    sampler = mixture()
+    plain = gf.solve(sampler, Distance(target(sampler)), seed=0, max_iterations=0, candidates=6)
+    lost = plain.start.clone()
+
+    def loss(image: Tensor) -> Tensor:
+        distance = (image - target(sampler)).square().flatten(1).mean(1)
+        same = (image - lost).abs().flatten(1).amax(1) < 1e-9
+        return torch.where(same, torch.nan, distance)
+
+    assert int(plain.chosen) != 0
+    other = gf.solve(sampler, loss, seed=0, max_iterations=0, candidates=6)
+    assert bool(other.loss.isfinite().all())
+    assert int(other.chosen) != int(plain.chosen)
+
+
+@pytest.mark.parametrize("given", [0, -1])
+def test_what_is_no_number_of_candidates_is_refused(given: Any) -> None:
+    with pytest.raises(InvalidArgument, match="candidates"):
+        gf.solve(**task(), max_iterations=0, candidates=given)
