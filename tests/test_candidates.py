@@ -91,7 +91,8 @@ def test_a_resumed_solve_goes_on_from_the_chosen_start(tmp_path: Any) -> None:
     assert again.stats["network_evaluations"] == whole.stats["network_evaluations"]
 
 
-def test_a_candidate_without_a_loss_is_never_chosen() -> None:
+@pytest.mark.parametrize("lost_value", [torch.nan, torch.inf, -torch.inf])
+def test_a_candidate_without_a_loss_is_never_chosen(lost_value: float) -> None:
     sampler = mixture()
     plain = gf.solve(sampler, Distance(target(sampler)), seed=0, max_iterations=0, candidates=6)
     lost = plain.start.clone()
@@ -99,7 +100,7 @@ def test_a_candidate_without_a_loss_is_never_chosen() -> None:
     def loss(image: Tensor) -> Tensor:
         distance = (image - target(sampler)).square().flatten(1).mean(1)
         same = (image - lost).abs().flatten(1).amax(1) < 1e-9
-        return torch.where(same, torch.nan, distance)
+        return torch.where(same, lost_value, distance)
 
     assert int(plain.chosen) != 0
     other = gf.solve(sampler, loss, seed=0, max_iterations=0, candidates=6)

@@ -38,7 +38,7 @@ def choose_start(problem: Problem, seeds: Sequence[int], candidates: int) -> Sta
     for number in range(candidates):
         now = replace(problem, noise=draw_noise(sampler, [candidate_seed(seed, number) for seed in seeds]))
         rollout = now.rollout(now.z0, lambda k, end_point: torch.zeros_like(end_point), gradients=False)
-        losses.append(rollout.loss.nan_to_num(nan=torch.inf))
+        losses.append(rollout.loss.nan_to_num(torch.inf, torch.inf, torch.inf))
         plain = rollout.images if plain is None else plain
     chosen = torch.stack(losses).argmin(0)
     best = draw_noise(sampler, [candidate_seed(*one) for one in zip(seeds, chosen.tolist(), strict=True)])
