@@ -15,6 +15,10 @@ from guideflow_identity.arcface import ArcFaces, WeightsLicence, load_pack
 from guideflow_identity.onnx_network import read_onnx
 from onnx_graphs import BOX, POINTS, Graph, detector, recogniser
 
+# Told once in a process, by whichever test comes first; `backend` asks for it.
+pytestmark = pytest.mark.filterwarnings("ignore::guideflow_identity.arcface.WeightsLicence")
+
+
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
