@@ -1,12 +1,13 @@
-"""Asks whether fewer iterations do as well as `anchored` does in 100, in the avatars world.
+"""Asks how far `auto` gets in a short time, and how natural its pictures stay, in the avatars world.
 
     python tools/avatars/render.py --train 0       # held-out renders, once
     python benchmarks/realism.py solve             # what the judge of naturalness learns from, once; and then train
     python benchmarks/acceleration.py search       # every rule on 4 people x 4 prompts, on avatars-perflow
-    python benchmarks/acceleration.py run          # anchored and auto on 8 other people x 4 prompts, on every family
-    python benchmarks/acceleration.py table        # benchmarks/results/acceleration-*.md, plots and pictures
+    python benchmarks/acceleration.py run          # the rules compared on 32 other people x 2 prompts, on every family
+    python benchmarks/acceleration.py time         # what they cost, with nothing else running
+    python benchmarks/acceleration.py table        # benchmarks/results/acceleration*.md, plots and pictures
 
-`search` and `run` go on where they were interrupted; `--families a,b` and `--rules a,b` do a part, so that two may run
+`search` and `run` go on where they were interrupted; `--families a,b` and `--rules a;b` do a part, so that two may run
 at once. Everything but the guidance loss is judged by networks that no loss uses (see `guideflow_avatars.judges`).
 """
 
@@ -16,70 +17,108 @@ import argparse
 import datetime
 import json
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from accelerations import LBFGS, Anderson, Graded, Moments, NormCap
+from accelerations import LBFGS, Anderson, ByLevel, Moments, NormCap, Sweep
 from avatars import (
     CACHE,
     FAMILIES,
     FIRST,
     HERE,
     PEOPLE,
+    PROMPTS,
     RESULTS,
     PairedIdentity,
     cases,
+    denoise_error,
     features,
     kernel_distance,
+    real_pairs,
     real_pictures,
     write_between,
 )
 from realism import naturalness
 from torch import Tensor
-from torch.nn import functional as F
 
 import guideflow as gf
 from guideflow_avatars import judges
 
-LONG, SHORT = 100, 20  # iterations
-AT = {LONG: (10, 20, 40, 100), SHORT: (5, 10, 20)}
-PEOPLE |= {"acceleration-search": 4, "acceleration-run": 8}
-FIRST |= {"acceleration-search": 32, "acceleration-run": 48}  # nobody is searched on and judged on
+LONG, SHORT, QUICK = 100, 20, 12  # iterations
+AT = {LONG: (10, 20, 40, 100), SHORT: (5, 10, 20), QUICK: (4, 8, 12), 15: (5, 10, 15), 24: (8, 16, 24)}
+PEOPLE |= {"acceleration-search": 4, "acceleration-run": 32}
+FIRST |= {"acceleration-search": 32, "acceleration-run": 200}  # nobody is searched on and judged on
+PROMPTS["acceleration-run"] = 2
 BATCH = 16
 PAGE = HERE.parent / "docs" / "design" / "fewer-iterations.md"
 IMAGES = HERE.parent / "docs" / "images"
 
-Rule = tuple[Callable[[], gf.Solver], int]
-RULES: dict[str, Rule] = {
-    "anchored": (lambda: gf.Anchored(), LONG),
-    "auto": (lambda: gf.load_solver("auto"), SHORT),
+
+class Rule(NamedTuple):
+    """A solver, for a number of steps of the sampler; in how many iterations; from the best of how many noises."""
+
+    make: Callable[[int], gf.Solver]
+    iterations: int = SHORT
+    candidates: int = 1
+
+
+def annealed(num_steps: int, *, decay: float = 0.015, clip: float | None = None, last: bool = True) -> gf.Solver:
+    """FlowGrad in steps that grow short and forget; the noise of a sampler of one step moves too."""
+    rule = gf.FlowGrad(decay=decay, noise=float(num_steps == 1), clip=clip)
+    return gf.Annealed(rule if last else gf.Windows(rule), start=8.0, end=0.25)
+
+
+RULES = {
+    "annealed": Rule(annealed),
+    "auto": Rule(lambda k: gf.load_solver("auto"), QUICK, gf.Auto.candidates),
 }
-"""Judged on held-out people; the others only search."""
-CANDIDATES: dict[str, Rule] = {
-    "anchored, scale 4": (lambda: gf.Anchored(scale=4.0), SHORT),
-    "anchored, annealed": (lambda: gf.Annealed(gf.Anchored(), start=8.0, end=0.4), SHORT),
-    "flowgrad": (lambda: gf.FlowGrad(), SHORT),
-    "flowgrad, scale 4": (lambda: gf.FlowGrad(scale=4.0), SHORT),
-    "flowgrad, annealed": (lambda: gf.Annealed(gf.FlowGrad(), start=6.0, end=0.3), SHORT),
-    "flowgrad, annealed, last control off": (lambda: gf.Annealed(Graded(gf.FlowGrad()), start=6.0, end=0.3), SHORT),
-    "flowgrad, annealed, norm cap": (lambda: NormCap(gf.Annealed(gf.FlowGrad(), start=6.0, end=0.3)), SHORT),
-    "flowgrad, annealed, moments": (lambda: Moments(gf.Annealed(gf.FlowGrad(), start=6.0, end=0.3)), SHORT),
-    "momentum .9": (lambda: gf.Momentum(gf.FlowGrad()), SHORT),
-    "momentum .5, annealed": (lambda: gf.Momentum(gf.Annealed(gf.FlowGrad(), start=3.0, end=0.3), beta=0.5), SHORT),
-    "trust region": (lambda: gf.TrustRegion(gf.FlowGrad()), SHORT),
-    "Polyak": (lambda: gf.Polyak(gf.FlowGrad()), SHORT),
-    "Anderson": (lambda: Anderson(gf.FlowGrad(scale=2.0)), SHORT),
-    "L-BFGS": (lambda: LBFGS(gf.FlowGrad()), SHORT),
-    "noise descent, unit gradient": (
-        lambda: gf.NoiseDescent(unit_gradient=True, scale=4.0, l2=0.1),
-        SHORT,
+"""Judged on held-out people; the others only search. `annealed` was the first `auto`."""
+CANDIDATES = {
+    "anchored": Rule(lambda k: gf.Anchored(), LONG),
+    "annealed, last control off": Rule(lambda k: annealed(k, last=False)),
+    "annealed, of 16 noises": Rule(annealed, QUICK, 16),
+    "auto, of 1 noise": Rule(lambda k: gf.Auto(), QUICK, 1),
+    "auto, of 1 noise, 20": Rule(lambda k: gf.Auto(), SHORT, 1),
+    "auto, of 8 noises": Rule(lambda k: gf.Auto(), QUICK, 8),
+    "auto, of 32 noises": Rule(lambda k: gf.Auto(), QUICK, 32),
+    "auto, forgetting half as much": Rule(lambda k: annealed(k, decay=0.01, clip=0.03, last=False), QUICK, 16),
+    "auto, forgetting twice as much": Rule(lambda k: annealed(k, decay=0.04, clip=0.03, last=False), QUICK, 16),
+    "auto, steps by noise level": Rule(
+        lambda k: gf.Annealed(ByLevel(gf.FlowGrad(decay=0.02, clip=0.03)), start=8.0, end=0.25), QUICK, 16
     ),
+    "sweep, 5 moves a window, of 16 noises": Rule(lambda k: Sweep(moves=5), 15, 16),
+    "sweep, 8 moves a window, of 16 noises": Rule(lambda k: Sweep(moves=8), 24, 16),
+    "anchored, scale 4": Rule(lambda k: gf.Anchored(scale=4.0)),
+    "anchored, annealed": Rule(lambda k: gf.Annealed(gf.Anchored(), start=8.0, end=0.4)),
+    "flowgrad": Rule(lambda k: gf.FlowGrad()),
+    "flowgrad, scale 4": Rule(lambda k: gf.FlowGrad(scale=4.0)),
+    "annealed, no forgetting": Rule(lambda k: annealed(k, decay=0.0)),
+    "annealed, norm cap": Rule(lambda k: NormCap(annealed(k, decay=0.0))),
+    "annealed, moments": Rule(lambda k: Moments(annealed(k, decay=0.0))),
+    "momentum .9": Rule(lambda k: gf.Momentum(gf.FlowGrad())),
+    "momentum .5, annealed": Rule(lambda k: gf.Momentum(gf.Annealed(gf.FlowGrad(), start=3.0, end=0.3), beta=0.5)),
+    "trust region": Rule(lambda k: gf.TrustRegion(gf.FlowGrad())),
+    "Polyak": Rule(lambda k: gf.Polyak(gf.FlowGrad())),
+    "Anderson": Rule(lambda k: Anderson(gf.FlowGrad(scale=2.0))),
+    "L-BFGS": Rule(lambda k: LBFGS(gf.FlowGrad())),
+    "noise descent, unit gradient": Rule(lambda k: gf.NoiseDescent(unit_gradient=True, scale=4.0, l2=0.1)),
 }
 MEASURES = {  # name -> whether higher is better
     "loss": False,
     "judge": True,
     "prompt": True,
+    "denoise": False,
     "real": True,
     "kid": False,
+}
+DIGITS = {"real": 2, "kid": 2, "denoise": 4}  # others have 3
+HEADS = {
+    "loss": "guidance loss",
+    "judge": "held-out judge",
+    "prompt": "prompt",
+    "denoise": "denoise error",
+    "real": "log-odds of being real",
+    "kid": "KID",
 }
 
 
@@ -94,15 +133,17 @@ def solved(part: str, family: str, name: str) -> dict[str, Tensor]:
 
 
 def solve(part: str, family: str, name: str) -> dict[str, Tensor]:
-    """Solve every case, in batches."""
-    make, iterations = (RULES | CANDIDATES)[name]
+    """Solve every case, in batches: images and latents by iteration."""
+    rule = (RULES | CANDIDATES)[name]
     references, prompts, seeds, _ = cases(part)
     sampler = gf.load_sampler(f"avatars-{family}")
     found: dict[str, list[Tensor]] = {}
 
     def note(progress: gf.callbacks.Progress) -> None:
-        if progress.iteration in (0, *AT[iterations]):
-            found.setdefault(str(progress.iteration), []).append(progress.state.rollout.images)
+        if progress.iteration in (0, *AT[rule.iterations]):
+            rollout = progress.state.rollout
+            found.setdefault(str(progress.iteration), []).append(rollout.images)
+            found.setdefault(f"latents {progress.iteration}", []).append(rollout.states[-1])
 
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
@@ -111,8 +152,9 @@ def solve(part: str, family: str, name: str) -> dict[str, Tensor]:
             PairedIdentity(references[rows]),
             prompt=prompts[rows],
             seed=seeds[rows],
-            solver=make(),
-            max_iterations=iterations,
+            solver=rule.make(sampler.num_steps),
+            max_iterations=rule.iterations,
+            candidates=rule.candidates,
             callback=note,
         )
         print(f"{part} {family} {name} {min(start + BATCH, len(prompts))}/{len(prompts)}", flush=True)
@@ -120,13 +162,15 @@ def solve(part: str, family: str, name: str) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def measure(images: Tensor, part: str) -> dict[str, Tensor]:
-    """Every measure of every picture."""
+def measure(solved: dict[str, Tensor], at: int, part: str) -> dict[str, Tensor]:
+    """Every measure of every picture of an iteration."""
     references, prompts, _, _ = cases(part)
+    images = solved[str(at)]
     return {
         "loss": PairedIdentity(references)(images),
         "judge": judges.identity_similarity(images, references),
         "prompt": judges.prompt_accuracy(images, prompts).float(),
+        "denoise": denoise_error(solved[f"latents {at}"], prompts),
         "real": naturalness(images),
         "features": features(images),
     }
@@ -138,21 +182,21 @@ def search() -> None:
     renders, _ = real_pictures()
     real = features(renders)
     rows = []
-    for name, (_, iterations) in (RULES | CANDIDATES).items():
+    for name, rule in (RULES | CANDIDATES).items():
         pictures = solved(part, "perflow", name)
-        for at in ("0", *map(str, AT[iterations])) if name == "anchored" else map(str, AT[iterations]):
-            found = measure(pictures[at], part)
-            row = {"rule": name, "iterations": int(at)}
-            row |= {key: found[key].mean().item() for key in ("loss", "judge", "prompt", "real")}
+        for at in (0, *AT[rule.iterations]) if name == "annealed" else AT[rule.iterations]:
+            found = measure(pictures, at, part)
+            row = {"rule": name, "iterations": at, "candidates": rule.candidates}
+            row |= {key: found[key].mean().item() for key in MEASURES if key != "kid"}
             row["kid"] = kernel_distance(found["features"], real)
             rows.append(row)
             print(json.dumps(row), flush=True)
-    report = {"date": str(datetime.date.today()), "cases": len(pictures["5"]), "rows": rows}
+    report = {"date": str(datetime.date.today()), "cases": len(pictures["0"]), "rows": rows}
     (RESULTS / "acceleration-search.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def run(families: list[str], rules: list[str]) -> None:
-    """Both rules on people whom the search did not see, with paired differences."""
+    """The rules on people whom the search did not see, with paired differences."""
     part = "acceleration-run"
     for family in families:
         for name in rules:
@@ -161,13 +205,14 @@ def run(families: list[str], rules: list[str]) -> None:
         return
     renders, _ = real_pictures()
     real = features(renders)
-    report: dict = {"date": str(datetime.date.today()), "families": {}}
-    pooled: dict[str, list[dict[str, Tensor]]] = {"unguided": [], "anchored": [], "auto": []}
+    path = RESULTS / "acceleration.json"
+    report: dict = {"date": str(datetime.date.today()), "two real pictures": real_pairs(cases(part)[3]), "families": {}}
+    if path.exists():
+        report["seconds"] = json.loads(path.read_text()).get("seconds", {})
+    pooled: dict[str, list[dict[str, Tensor]]] = {name: [] for name in ("unguided", *RULES)}
     for family in families:
-        pictures = {"unguided": solved(part, family, "anchored")["0"]}
-        pictures["anchored"] = solved(part, family, "anchored")[str(LONG)]
-        pictures["auto"] = solved(part, family, "auto")[str(SHORT)]
-        found = {name: measure(images, part) for name, images in pictures.items()}
+        found = {"unguided": measure(solved(part, family, "annealed"), 0, part)}
+        found |= {name: measure(solved(part, family, name), rule.iterations, part) for name, rule in RULES.items()}
         report["families"][family] = summary(found, real)
         print(family, json.dumps(report["families"][family]), flush=True)
         for name, values in found.items():
@@ -175,31 +220,59 @@ def run(families: list[str], rules: list[str]) -> None:
     together = {
         name: {key: torch.cat([each[key] for each in values]) for key in values[0]} for name, values in pooled.items()
     }
-    report |= {"all": summary(together, real), "cases": len(pictures["auto"])}
-    (RESULTS / "acceleration.json").write_text(json.dumps(report, indent=1) + "\n")
+    report |= {"all": summary(together, real), "cases": len(cases(part)[1])}
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def summary(found: dict[str, dict[str, Tensor]], real: Tensor) -> dict:
-    """Means, and the difference auto - anchored with its 95 % interval: paired bootstrap over the cases."""
+    """Means, and the differences auto - others with their 95 % intervals: paired bootstrap over the cases."""
     count = len(found["auto"]["loss"])
     rows: dict = {}
     for name, values in found.items():
-        rows[name] = {key: values[key].mean().item() for key in ("loss", "judge", "prompt", "real")}
+        rows[name] = {key: values[key].mean().item() for key in MEASURES if key != "kid"}
         rows[name]["kid"] = kernel_distance(values["features"], real)
     generator = torch.Generator().manual_seed(0)
     draws = torch.randint(count, (1000, count), generator=generator)
-    rows["difference"] = {}
     kernels = {name: Kernel(values["features"], real) for name, values in found.items()}
-    for key in MEASURES:
-        if key == "kid":
-            samples = [kernels["auto"].distance(rows_) - kernels["anchored"].distance(rows_) for rows_ in draws]
-            sampled = torch.tensor(samples)
-        else:
-            sampled = (found["auto"][key] - found["anchored"][key])[draws].mean(1)
-        low, high = sampled.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        mean = rows["auto"][key] - rows["anchored"][key]
-        rows["difference"][key] = {"mean": mean, "low": low, "high": high}
+    rows["differences"] = {}
+    for other in found:
+        if other == "auto":
+            continue
+        row = rows["differences"][other] = {}
+        for key in MEASURES:
+            if key == "kid":
+                samples = [kernels["auto"].distance(rows_) - kernels[other].distance(rows_) for rows_ in draws]
+                sampled = torch.tensor(samples)
+            else:
+                sampled = (found["auto"][key] - found[other][key])[draws].mean(1)
+            low, high = sampled.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+            row[key] = {"mean": rows["auto"][key] - rows[other][key], "low": low, "high": high}
     return rows
+
+
+def time() -> None:
+    """Seconds of a whole solve of each rule on each family: medians of interleaved repeats."""
+    references, prompts, seeds, _ = cases("acceleration-search")
+    loss, found = PairedIdentity(references[:8]), {}
+    for family in FAMILIES:
+        sampler = gf.load_sampler(f"avatars-{family}")
+        seconds: dict[str, list[float]] = {name: [] for name in RULES}
+        for _ in range(3):
+            for name, rule in RULES.items():
+                solution = gf.solve(
+                    sampler,
+                    loss,
+                    prompt=prompts[:8],
+                    seed=seeds[:8],
+                    solver=rule.make(sampler.num_steps),
+                    max_iterations=rule.iterations,
+                    candidates=rule.candidates,
+                )
+                seconds[name].append(solution.stats["seconds"])
+        found[family] = {name: sorted(values)[1] for name, values in seconds.items()}
+        print(family, json.dumps(found[family]), flush=True)
+    path = RESULTS / "acceleration.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": found}, indent=1) + "\n")
 
 
 class Kernel:
@@ -224,43 +297,52 @@ def verdict(key: str, row: dict) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "level"
 
 
+def shown(rows: dict, key: str) -> str:
+    """A measure with its digits."""
+    return f"{rows[key]:.{DIGITS.get(key, 3)}f}"
+
+
 def table() -> None:
     """Write the tables into the page, and draw the front and the pictures."""
     report = json.loads((RESULTS / "acceleration.json").read_text())
+    best = report["two real pictures"]["judge"]
     lines = [
-        "| family | | guidance loss | held-out judge | prompt | log-odds of being real | KID |",
-        "|---|---|---|---|---|---|---|",
+        f"| family | | time | {' | '.join(HEADS.values())} | of the way |",
+        "|" + "---|" * (4 + len(HEADS)),
     ]
     for family, rows in [*report["families"].items(), ("all together", report["all"])]:
-        titles = {"unguided": "unguided", "anchored": f"anchored, {LONG}", "auto": f"auto, {SHORT}"}
+        seconds = report["seconds"].get(family)
+        start = rows["unguided"]["judge"]
+        titles = {"unguided": "unguided"} | {name: f"{name}, {rule.iterations}" for name, rule in RULES.items()}
         title = f"`avatars-{family}`" if family in report["families"] else family
-        for name, shown in titles.items():
-            cells = [
-                f"{rows[name][key]:.2f}" if key in ("real", "kid") else f"{rows[name][key]:.3f}" for key in MEASURES
-            ]
-            lines.append(f"| {title if name == 'unguided' else ''} | {shown} | {' | '.join(cells)} |")
-        cells = []
-        for key, row in rows["difference"].items():
-            digits = 2 if key in ("real", "kid") else 3
-            cells.append(f"{row['low']:+.{digits}f} to {row['high']:+.{digits}f}: {verdict(key, row)}")
-        lines.append(f"| | difference | {' | '.join(cells)} |")
+        for name, label in titles.items():
+            cost = f"{seconds[name] / seconds['annealed']:.2f}" if seconds and name in seconds else ""
+            way = f"{(rows[name]['judge'] - start) / (best - start):.0%}"
+            cells = [shown(rows[name], key) for key in MEASURES]
+            cells[3] += f" ({rows[name]['denoise'] / rows['unguided']['denoise']:.2f}x)"
+            lines.append(f"| {title if name == 'unguided' else ''} | {label} | {cost} | {' | '.join(cells)} | {way} |")
+        for other in ("unguided", "annealed"):
+            row, cells = rows["differences"][other], []
+            for key in MEASURES:
+                digits = DIGITS.get(key, 3)
+                interval = f"{row[key]['low']:+.{digits}f} to {row[key]['high']:+.{digits}f}"
+                cells.append(f"{interval}: {verdict(key, row[key])}")
+            lines.append(f"| | auto less {other} | | {' | '.join(cells)} | |")
     text = "\n".join(lines) + "\n"
     (RESULTS / "acceleration.md").write_text(text)
     caption = (
         f"{report['cases']} pairs of a held-out person and a held-out prompt for each family, none of them seen in the "
-        f"search; differences are auto at {SHORT} iterations less anchored at {LONG}, with 95 % intervals of a paired "
-        f"bootstrap over the pairs. Measured on a 2-core CPU, {report['date']}, by `python benchmarks/acceleration.py "
-        "run` and `table`."
+        "search; the number behind a rule is its iterations. *Time* is that of a whole solve, candidates included, "
+        "relative to `annealed`. Differences have 95 % intervals of a paired bootstrap over the pairs. Two real "
+        f"pictures of a person: judge {best:.3f}. Measured on a 2-core CPU, {report['date']}, by `python "
+        "benchmarks/acceleration.py run`, `time` and `table`."
     )
     write_between(PAGE, "acceleration", f"{caption}\n\n{text}")
     report = json.loads((RESULTS / "acceleration-search.json").read_text())
-    lines = [
-        "| rule | iterations | guidance loss | held-out judge | prompt | log-odds of being real | KID |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = [f"| rule | noises | iterations | {' | '.join(HEADS.values())} |", "|" + "---|" * (3 + len(HEADS))]
     for row in report["rows"]:
-        cells = [f"{row[key]:.2f}" if key in ("real", "kid") else f"{row[key]:.3f}" for key in MEASURES]
-        lines.append(f"| {row['rule']} | {row['iterations']} | {' | '.join(cells)} |")
+        cells = [shown(row, key) for key in MEASURES]
+        lines.append(f"| {row['rule']} | {row['candidates']} | {row['iterations']} | {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"
     (RESULTS / "acceleration-search.md").write_text(text)
     caption = (
@@ -270,6 +352,7 @@ def table() -> None:
     write_between(PAGE, "search", f"{caption}\n\n{text}")
     draw_front(report["rows"])
     draw_pictures()
+    draw_sheet()
 
 
 def draw_front(rows: list[dict]) -> None:
@@ -279,61 +362,80 @@ def draw_front(rows: list[dict]) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(10.4, 5.4), layout="constrained", sharey=True)
     colours = plt.get_cmap("tab20").colors
     names = list(dict.fromkeys(row["rule"] for row in rows))
-    for panel, key, label in ((panels[0], "real", "log-odds of being real"), (panels[1], "kid", "KID to real renders")):
-        for name, colour in zip(names, colours * 2, strict=False):
+    for panel, key in ((panels[0], "denoise"), (panels[1], "kid")):
+        for i, name in enumerate(names):
             mine = [row for row in rows if row["rule"] == name and row["iterations"] > 0]
             style = {
-                "color": "black" if name == "auto" else colour,
+                "color": "black" if name == "auto" else colours[i % 20],
+                "ls": "-" if i < 20 else "--",
                 "lw": 2.4 if name in RULES else 1.0,
                 "marker": "o",
                 "ms": 5 if name in RULES else 3,
             }
             panel.plot([row[key] for row in mine], [row["judge"] for row in mine], label=name, **style)
-            panel.annotate(
-                str(mine[-1]["iterations"]), (mine[-1][key], mine[-1]["judge"]), fontsize=6, color=style["color"]
-            )
-        panel.set(xlabel=f"{label}, {'more' if key == 'real' else 'less'} is more natural")
+        panel.set(xlabel=f"{HEADS[key]}, less is more natural")
         panel.spines[["top", "right"]].set_visible(False)
-    panels[1].invert_xaxis()
-    panels[0].set(ylabel="likeness, held-out judge")
+        panel.invert_xaxis()
+    unguided = next(row for row in rows if row["iterations"] == 0)
+    panels[0].axvline(unguided["denoise"], color="0.6", lw=0.8, ls=":")
+    panels[0].annotate("unguided", (unguided["denoise"], 0.0), fontsize=7, color="0.4", rotation=90, ha="right")
+    panels[0].set(ylabel="likeness, held-out judge", xlim=(0.25, None))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=7)
-    figure.savefig(IMAGES / "fewer-iterations.png", dpi=130)
+    figure.savefig(IMAGES / "fewer-iterations.png", dpi=110)
 
 
 def draw_pictures() -> None:
-    """For each family a row of people: reference, unguided, anchored and auto."""
+    """For each family four people, evenly spread over the cases: reference, unguided and the rules; labelled."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
     part = "acceleration-run"
     references, *_ = cases(part)
-    shown = range(0, len(references), max(1, len(references) // 4))
-    rows = []
-    for family in FAMILIES:
-        long, short = solved(part, family, "anchored"), solved(part, family, "auto")
-        for i in list(shown)[:4]:
-            rows += [references[i], long["0"][i], long[str(LONG)][i], short[str(SHORT)][i]]
-    sheet = F.interpolate(gf.images.grid(torch.stack(rows), columns=16), scale_factor=1.5, mode="bilinear")
-    gf.images.save_image(IMAGES / "fewer-iterations-pictures.png", sheet, {})
+    rows = range(0, len(references), len(references) // 4)
+    labels = ["reference", "unguided", *(f"{name}\n{rule.iterations}" for name, rule in RULES.items())]
+    figure, axes = plt.subplots(
+        len(FAMILIES), 4 * len(labels), figsize=(0.66 * 4 * len(labels), 0.76 * len(FAMILIES)), layout="constrained"
+    )
+    for family, line in zip(FAMILIES, axes, strict=True):
+        pictures = [references, solved(part, family, "annealed")["0"]]
+        pictures += [solved(part, family, name)[str(rule.iterations)] for name, rule in RULES.items()]
+        line[0].set_ylabel(family, fontsize=7)
+        for j, axis in enumerate(line):
+            axis.imshow(pictures[j % len(labels)][rows[j // len(labels)]].clamp(0, 1).permute(1, 2, 0))
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if family == FAMILIES[0]:
+                axis.set_title(labels[j % len(labels)], fontsize=6)
+    figure.savefig(IMAGES / "fewer-iterations-pictures.png", dpi=100)
+
+
+def draw_sheet() -> None:
+    """All pairs of one family, reference beside guided, at the pictures' own size."""
+    part = "acceleration-run"
+    references, *_ = cases(part)
+    pairs = torch.stack([references, solved(part, "perflow", "auto")[str(QUICK)]], 1).flatten(0, 1)
+    gf.images.save_image(IMAGES / "fewer-iterations-sheet.png", gf.images.grid(pairs, columns=16), {})
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("search", "run", "table"))
+    parser.add_argument("what", choices=("search", "run", "time", "table"))
     parser.add_argument("--families", default=",".join(FAMILIES))
-    parser.add_argument("--rules", default="")
+    parser.add_argument("--rules", default="", help="names with semicolons between them")
     options = parser.parse_args()
-    if options.what == "search":
-        if options.rules:
-            for name in options.rules.split(";"):
-                solved("acceleration-search", "perflow", name)
-        else:
-            search()
+    if options.what == "search" and options.rules:
+        for name in options.rules.split(";"):
+            solved("acceleration-search", "perflow", name)
     elif options.what == "run":
         run(options.families.split(","), options.rules.split(";") if options.rules else list(RULES))
     else:
-        table()
+        {"search": search, "time": time, "table": table}[options.what]()
 
 
 if __name__ == "__main__":

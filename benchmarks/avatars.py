@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import sys
@@ -21,8 +22,9 @@ README = HERE.parent / "README.md"
 sys.path.insert(0, str(HERE.parent / "tools" / "avatars"))
 
 FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
-ITERATIONS = {"auto": 20}  # of a solver; others take 50
+ITERATIONS = {"auto": 12}  # of a solver; others take 50
 BATCH = 32
+PROMPTS: dict[str, int] = {}  # of each person; 4 where nothing is said
 PEOPLE = {"run": 32, "search": 4, "families": 6}
 FIRST = {"run": 0, "search": 32, "families": 0}  # nobody is searched on and judged on
 
@@ -55,7 +57,7 @@ def cases(part: str) -> tuple[Tensor, list[str], list[int], Tensor]:
     rows, prompts = [], []
     for person in people:
         first = (data["identity"] == person).nonzero()[0, 0]
-        for clothes, colour, background in rng.sample(world.PROMPTS_OF[True], 4):
+        for clothes, colour, background in rng.sample(world.PROMPTS_OF[True], PROMPTS.get(part, 4)):
             prompts.append(f"a person in {world.with_article(f'{colour} {clothes}')}, {background} background")
             rows.append(first)
     chosen = torch.stack(rows)
@@ -102,6 +104,32 @@ def features(images: Tensor) -> Tensor:
     """Pooled features of the attribute classifier, which no loss uses."""
     network = load_recogniser(WEIGHTS / "evaluation" / "attributes").eval()
     return torch.cat([network.resnet(x * 2 - 1).pooler_output.flatten(1) for x in images.split(250)])
+
+
+@functools.cache
+def teacher() -> tuple[torch.nn.Module, Tensor, gf.Sampler]:
+    """The network all students learnt from, its alpha-bar, and a sampler that encodes prompts for it."""
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    network = UNet2DConditionModel.from_pretrained(WEIGHTS / "base" / "unet", torch_dtype=torch.float32)
+    levels = DDIMScheduler.from_pretrained(WEIGHTS / "base", subfolder="scheduler").alphas_cumprod
+    return network.eval().requires_grad_(False), levels, gf.load_sampler("avatars-pcm")
+
+
+@torch.no_grad()
+def denoise_error(latents: Tensor, prompts: list[str]) -> Tensor:
+    """The teacher's error in predicting noise on finished latents under their prompts, (B,).
+
+    Mean over t = 100, 250, 400 with fixed noise: the generator's own opinion of how natural a picture is, and a bound
+    on its likelihood.
+    """
+    network, levels, sampler = teacher()
+    text, errors = sampler.condition(prompts).text, []
+    for t in (100, 250, 400):
+        noise = torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(t)).expand_as(latents)
+        noisy = levels[t].sqrt() * latents + (1 - levels[t]).sqrt() * noise
+        errors.append((network(noisy, t, text).sample - noise).square().mean((1, 2, 3)))
+    return torch.stack(errors).mean(0)
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> float:
@@ -176,6 +204,7 @@ def relative_costs(
                 seed=seeds[:images],
                 solver=gf.load_solver(solver, **options),
                 max_iterations=iterations,
+                candidates=1,
                 keep="last",
             )
             if repeat > 0:  # the first round warms up

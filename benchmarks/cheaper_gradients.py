@@ -210,7 +210,7 @@ def main() -> None:
     """Solve in turns, score, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     references, prompts, seeds, _ = cases("search")

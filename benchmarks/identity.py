@@ -33,12 +33,11 @@ from avatars import (
 )
 from realism import naturalness
 
-import guideflow as gf
-
 CAPTION = """## Results
 
 {people} people whom no network was trained on, times 4 prompts that no generator was trained on, in the avatars world;
-50 iterations, but 20 for `auto`; each other solver at the best setting of a small search on four other people.
+50 iterations, but 12 from the best of 16 noises for `auto`; each other solver at the best setting of a small search on
+four other people.
 Measured on a 2-core CPU, {date}, by `python benchmarks/identity.py search`, `run --people {people}`, `time` and
 `table`.
 
@@ -160,9 +159,27 @@ def table() -> None:
     write_between(README, "results", f"{caption}\n\n{text}")
     results = [cached(SAMPLER, name, options, "run") for name, options in settings().items()]
     references, *_ = cases("run")
-    columns = [references, results[0]["unguided"], *(r["images"] for r in results)]
-    shown = torch.stack([column[:: max(1, len(column) // 12)][:12] for column in columns], 1).flatten(0, 1)
-    gf.images.save_image(RESULTS / "identity.png", gf.images.grid(shown, columns=len(columns) * 2), {})
+    columns = {"reference": references, "unguided": results[0]["unguided"]}
+    columns |= {name: result["images"] for name, result in zip(settings(), results, strict=True)}
+    draw(columns, range(0, len(references), max(1, len(references) // 8)))
+
+
+def draw(columns: dict[str, torch.Tensor], rows: range) -> None:
+    """Eight people, evenly spread over the cases, in two columns of labelled pictures."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    width = len(columns)
+    figure, axes = plt.subplots(4, 2 * width, figsize=(0.72 * 2 * width, 3.2), layout="constrained")
+    for i, axis in enumerate(axes.flat):
+        name = list(columns)[i % width]
+        axis.imshow(columns[name][rows[i // width]].clamp(0, 1).permute(1, 2, 0))
+        axis.set_axis_off()
+        if i < 2 * width:
+            axis.set_title(name.replace("-", "\n"), fontsize=7)
+    figure.savefig(RESULTS / "identity.png", dpi=100)
 
 
 def main() -> None:

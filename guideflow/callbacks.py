@@ -92,20 +92,20 @@ class ProgressBar:
         bars = require("rich.progress", extra="all")
         console = self.console or require("rich.console", extra="all").Console(stderr=True)
         self._bar = bars.Progress(
-            bars.TextColumn("guiding"),
+            bars.TextColumn("{task.description}"),
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             bars.TextColumn("loss {task.fields[loss]}  best {task.fields[best]}"),
             bars.TimeRemainingColumn(),
             console=console,
         )
-        self._task = self._bar.add_task("", total=max_iterations, loss="", best="")
+        self._task = self._bar.add_task("choosing the start", total=max_iterations, loss="", best="")
         self._bar.start()
 
     def __call__(self, progress: Progress) -> None:
         """Move the bar."""
         loss, best = (f"{values.nanmean().item():.4f}" for values in (progress.loss, progress.best_loss))
-        self._bar.update(self._task, completed=progress.iteration, loss=loss, best=best)
+        self._bar.update(self._task, description="guiding", completed=progress.iteration, loss=loss, best=best)
 
     def close(self) -> None:
         """Leave the bar as it is and give the terminal back."""

@@ -48,6 +48,21 @@ def test_called_for_every_iteration_with_hooks_around() -> None:
     assert torch.equal(torch.stack(two.values), solution.history["loss"])
 
 
+def test_they_start_before_the_start_is_chosen_and_close_if_that_fails() -> None:
+    spy = Spy()
+
+    def loss(image: torch.Tensor) -> torch.Tensor:
+        spy.log.append("loss")
+        return smoothness(image)
+
+    gf.solve(mixture(), loss, max_iterations=0, candidates=3, callback=spy)
+    assert spy.log == [("start", 0), *["loss"] * 4, 0, "close"]
+    broken = Spy()
+    with pytest.raises(ZeroDivisionError):
+        gf.solve(mixture(), lambda image: 1 / 0, candidates=3, callback=broken)
+    assert broken.log == [("start", 12), "close"]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_closed_when_something_fails(error: type[BaseException]) -> None:
     spies = [Spy(), Spy(fail=error)]
@@ -72,7 +87,7 @@ def test_progress_tells_which_images_are_active_and_the_best_loss() -> None:
 def test_recorder_keeps_images_by_default() -> None:
     recorder = Recorder()
     solution = solve(recorder)
-    assert torch.equal(recorder.values[0], solution.unguided) and len(recorder.values) == 4
+    assert torch.equal(recorder.values[0], solution.start) and len(recorder.values) == 4
 
 
 def test_progress_bar_shows_the_loss_and_ends_cleanly() -> None:

@@ -112,3 +112,40 @@ def test_a_candidate_without_a_loss_is_never_chosen(lost_value: float) -> None:
 def test_what_is_no_number_of_candidates_is_refused(given: Any) -> None:
     with pytest.raises(InvalidArgument, match="candidates"):
         gf.solve(**task(), max_iterations=0, candidates=given)
+
+
+def test_a_solver_says_how_many_it_wants_and_the_user_has_the_last_word() -> None:
+    parts = task()
+    steps = parts["sampler"].num_steps
+
+    def rollouts(**options: Any) -> int:
+        return gf.solve(**parts, max_iterations=0, **options).stats["network_evaluations"] // steps - 1
+
+    assert rollouts() == rollouts(solver="auto") == gf.Auto.candidates > 1
+    assert rollouts(solver="anchored") == rollouts(solver=gf.Annealed()) == rollouts(candidates=1) == 0
+    assert rollouts(solver="anchored", candidates=3) == rollouts(candidates=3) == 3
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+@pytest.mark.parametrize("num_steps", [1, 4])
+@pytest.mark.parametrize("kind", ["distance", "brightness", "sum"])
+def test_the_default_does_not_depend_on_the_unit_of_the_loss(kind: str, num_steps: int, factor: float) -> None:
+    sampler = mixture(num_steps=num_steps)
+    distance = gf.as_loss(Distance(target(sampler)))
+    brightness = gf.as_loss(lambda image: (image.flatten(1).mean(1) - 0.9).square())
+    loss = {"distance": distance, "brightness": brightness, "sum": distance + 0.1 * brightness}[kind]
+    plain = gf.solve(sampler, loss, seed=[0, 1, 2])
+    other = gf.solve(sampler, factor * loss, seed=[0, 1, 2])
+    assert torch.equal(plain.chosen, other.chosen)
+    assert bool((plain.loss < plain.history["loss"][0]).all())
+    torch.testing.assert_close(other.images, plain.images, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(other.loss, factor * plain.loss, rtol=1e-6, atol=0)
+
+
+def test_small_losses_settle() -> None:
+    sampler = mixture()
+    loss = gf.as_loss(lambda image: (image.flatten(1).mean(1) - 0.6).square())
+    solution = gf.solve(sampler, loss, seed=[0, 1, 2], candidates=1, max_iterations=60)
+    assert bool((solution.loss < 5e-3 * solution.history["loss"][0]).all())
+    change = solution.history["loss"].diff(dim=0).abs()
+    assert bool((change[-10:].amax(0) < 0.02 * change.amax(0)).all())  # steps that are long and never shrink go on

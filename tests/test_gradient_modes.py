@@ -121,6 +121,7 @@ def test_auto_takes_the_fastest_mode_within_the_limit() -> None:
             judged.loss,
             seed=[0, 1],
             max_iterations=2,
+            candidates=1,
             gradient_mode="auto",
             memory_limit=float(limit),
         )

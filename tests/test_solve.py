@@ -150,7 +150,7 @@ def test_history_logs_every_term_under_a_unique_name() -> None:
 
 def test_stats_count_the_work() -> None:
     solution = gf.solve(linear(num_steps=3), Distance(target(linear())), max_iterations=7)
-    assert solution.stats["network_evaluations"] == 3 * 8 and solution.stats["iterations"] == 7
+    assert solution.stats["network_evaluations"] == 3 * (gf.Auto.candidates + 8) and solution.stats["iterations"] == 7
     assert solution.stats["seconds"] > 0 and solution.stats["peak_memory"] > 1e6
 
 
@@ -186,9 +186,12 @@ def test_unknown_solver_and_bad_loss() -> None:
         gf.solve(linear(), lambda image: image.square().mean())
 
 
-def test_float32_sampler_stays_float32_and_zero_iterations_are_the_unguided_images() -> None:
+def test_float32_sampler_stays_float32_and_zero_iterations_are_the_images_to_start_from() -> None:
     sampler = mixture(dtype="float32")
     solution = gf.solve(sampler, Distance(target(sampler).float()), max_iterations=0)
-    assert solution.images.dtype == torch.float32 and torch.equal(solution.images, solution.unguided)
+    assert solution.images.dtype == torch.float32 and torch.equal(solution.images, solution.start)
+    assert int(solution.chosen) > 0 and not torch.equal(solution.start, solution.unguided)
+    plain = gf.solve(sampler, Distance(target(sampler).float()), max_iterations=0, candidates=1)
+    assert torch.equal(plain.images, solution.unguided)
     with pytest.raises(CannotResume, match="total"):
         gf.resume(gf.solve(sampler, smoothness, max_iterations=2), max_iterations=1)

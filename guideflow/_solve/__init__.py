@@ -12,7 +12,7 @@ import torch
 from guideflow import registry, storage
 from guideflow._solve.advance import Advance
 from guideflow._solve.run import Run, begin
-from guideflow.callbacks import Callback, as_callbacks
+from guideflow.callbacks import Callback, as_callbacks, started
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.problem import Noise, Problem, broadcast, draw_noise
 from guideflow.sampler import Sampler
@@ -41,8 +41,8 @@ def solve(
     negative_prompt: str | Sequence[str] | None = None,
     seed: int | Sequence[int] = 0,
     solver: str | Solver = "auto",
-    max_iterations: int = 20,
-    candidates: int = 1,
+    max_iterations: int = 12,
+    candidates: int | None = None,
     callback: Callback | Sequence[Callback] | None = None,
     keep: Literal["best", "last"] = "best",
     target_loss: float | None = None,
@@ -65,9 +65,10 @@ def solve(
         negative_prompt: one, or one per image; what the image should not show, for samplers that know it.
         seed: one, or one per image. Prompts and seeds are broadcast against each other.
         solver: a name or an object; "anchored" is the paper's own rule, which asks for more iterations.
-        max_iterations: number of updates; 0 gives the unguided images.
+        max_iterations: number of updates; 0 gives the images that guidance would start from.
         candidates: noises to choose each image's start from: the seed's own and others that depend on the seed alone.
-            Each is rolled out once, without gradients, and that of lowest loss is guided. 1 keeps the seed's own.
+            Each is rolled out once, without gradients, and that of lowest loss is guided. 1 keeps the seed's own; None
+            is what the solver asks for, 16 for "auto" and 1 for the others.
         callback: called with a `Progress` after every iteration, iteration 0 included; one or several.
         keep: the iterate to keep of each image, that of lowest loss or the last.
         target_loss: stop an image as soon as its loss is this low.
@@ -96,7 +97,7 @@ def solve(
         seeds=seeds,
         max_iterations=max_iterations,
         horizon=max_iterations,
-        candidates=candidates,
+        candidates=solver.candidates if candidates is None else candidates,
         keep=keep,
         target_loss=target_loss,
         patience=patience,
@@ -111,7 +112,8 @@ def solve(
         "loss": storage.loss_config(loss),
         "solver": registry.config(solver),
     }
-    return begin(problem, solver, settings, configs).finish(callbacks, deadline, throw)
+    with started(callbacks, problem, max_iterations) as tell:
+        return begin(problem, solver, settings, configs).finish(tell, deadline, throw)
 
 
 def resume(
@@ -158,7 +160,8 @@ def resume(
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if old is None or old.sampler is not sampler or old.loss is not loss:
         old = _problem(sampler, loss, saved.noise, saved.settings)
-    return Run(Advance(old, solver), saved).finish(callbacks, deadline, throw)
+    with started(callbacks, old, max_iterations) as tell:
+        return Run(Advance(old, solver), saved).finish(tell, deadline, throw)
 
 
 def _problem(sampler: Sampler, loss: LossLike, noise: Noise, settings: Settings) -> Problem:

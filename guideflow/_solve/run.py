@@ -1,7 +1,7 @@
 """The loop: step, stop each image in time, keep the best."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guideflow._solve.advance import Advance
 from guideflow._solve.candidates import choose_start
-from guideflow.callbacks import Callback, Progress, started
+from guideflow.callbacks import Callback, Progress
 from guideflow.errors import NonFinite
 from guideflow.losses.base import as_sum
 from guideflow.memory import peak_bytes
@@ -61,20 +61,19 @@ class Run:
         self.rebuilt = int(saved.stats["rebuilt_evaluations"])
         self.began = time.perf_counter() - saved.stats["seconds"]  # had it gone in one piece
 
-    def finish(self, callbacks: Sequence[Callback], deadline: float, throw: bool) -> Solution:
+    def finish(self, tell: Callback, deadline: float, throw: bool) -> Solution:
         """Iterate to the end, or to a point of `time.perf_counter`, and return the solution."""
         outcome = Result.MAX_ITERATIONS
         try:
             self._review()
-            with started(callbacks, self.advance.problem, self.settings.max_iterations) as tell:
+            tell(self._progress())
+            while self.state.iteration < self.settings.max_iterations and None in self.result:
+                if time.perf_counter() >= deadline:
+                    outcome = Result.TIME_LIMIT
+                    break
+                self._iterate()
+                self._review()
                 tell(self._progress())
-                while self.state.iteration < self.settings.max_iterations and None in self.result:
-                    if time.perf_counter() >= deadline:
-                        outcome = Result.TIME_LIMIT
-                        break
-                    self._iterate()
-                    self._review()
-                    tell(self._progress())
         except KeyboardInterrupt:
             outcome = Result.INTERRUPTED
         solution = self._solution(tuple(result or outcome for result in self.result))

@@ -14,7 +14,6 @@ from guideflow._require import require
 
 PROMPT = "a smiling person with a yellow t-shirt, purple background"
 SEEDS = (0, 1, 2, 3)
-ITERATIONS = 20
 PEOPLE = ("ada", "ben", "gus")
 
 _INK, _BLUE = "#30343b", "#2f6db5"
@@ -33,7 +32,7 @@ def demo(out: Path) -> None:
     solutions, scores = dict[str, gf.Solution](), dict[str, dict[str, tuple[float, float]]]()
     for name in PEOPLE:
         loss, bar = gf.load_loss("avatars-identity", reference=avatars.portrait(name)), gf.callbacks.ProgressBar()
-        solution = gf.solve(sampler, loss, prompt=PROMPT, seed=SEEDS, max_iterations=ITERATIONS, callback=bar)
+        solution = gf.solve(sampler, loss, prompt=PROMPT, seed=SEEDS, callback=bar)
         solutions[name], scores[name] = solution, _scores(judges, loss, solution)
     console.print()
     console.print(_table(scores))

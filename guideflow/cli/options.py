@@ -28,10 +28,11 @@ SeedOption = Annotated[
     typer.Option(help="Repeat for several images.", metavar="INTEGER", show_default="0", min=0, max=2**63 - 1),
 ]
 IterationsOption = Annotated[
-    int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="20", min=0)
+    int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="12", min=0)
 ]
 CandidatesOption = Annotated[
-    int | None, typer.Option(help="Noises to choose each image's start from, by the loss.", show_default="1", min=1)
+    int | None,
+    typer.Option(help="Noises to choose each image's start from, by the loss.", show_default="the solver's", min=1),
 ]
 GradientModeOption = Annotated[
     str | None,

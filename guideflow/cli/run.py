@@ -10,7 +10,7 @@ from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.solution import Result, Solution
 
 INTERRUPTED = 130
-MORE = 20  # iterations to go on by, as suggested
+MORE = 12  # iterations to go on by, as suggested
 
 
 def solve_new(sampler: str | None, losses: list[str], solver: str | None, out: Path, **options: Any) -> int:

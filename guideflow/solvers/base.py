@@ -46,9 +46,11 @@ class Solver(ABC):
 
     Attributes:
         name: name of the solver in the registry.
+        candidates: noises to choose each image's start from, where `solve` is not told.
     """
 
     name: ClassVar[str] = ""
+    candidates: ClassVar[int] = 1
 
     @abstractmethod
     def init(self, problem: Problem) -> State:
