@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from guideflow.errors import InvalidArgument, MissingExtra, MissingWeights
 
@@ -97,6 +98,20 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all; a link in its place, or in the way, is not followed."""
+    partial = path.with_name(f".{path.name}-{uuid4().hex}.part")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
 def without_progress_bars(extra: str) -> Iterator[None]:
     """Switch the bars that transformers draws for every small file off, and back to what they were."""
@@ -124,29 +139,11 @@ def missing_weights(given: str | Path, option: str, why: object, files: Sequence
     reason = reason if len(reason) <= 160 else f"{reason[:157]}..."
     folder = repo.rpartition("/")[2]
     where = f"{folder}/{file}" if file else folder
+    include = "--include " if any("*" in name for name in files) else ""
+    command = " ".join(["hf download", repo, *(include + shlex.quote(name) for name in files), "--local-dir", folder])
     return MissingWeights(
         f"The weights of {given!r} are not on this machine and cannot be downloaded ({reason}). Where there is "
-        f"network, type: {_command(repo, files, folder)} "
+        f"network, type: {command} "
         f"Then bring that folder here and give {option}={where!r}, the path you put it at. Without --local-dir they "
         f"go to the cache and {option}={str(given)!r} finds them."
     )
-
-
-def _command(repo: str, files: Sequence[str], folder: str) -> str:
-    names = [shlex.quote(name) for name in files]
-    if not any("*" in name for name in files):
-        chosen = names
-    elif _client() == "hf":
-        chosen = [f"--include {name}" for name in names]
-    else:
-        chosen = ["--include", *names]
-    return " ".join([_client(), "download", repo, *chosen, "--local-dir", folder])
-
-
-def _client() -> str:
-    """Name the command line that the installed huggingface_hub has: `hf`, or `huggingface-cli` before 0.34."""
-    try:
-        scripts = {point.name for point in distribution("huggingface_hub").entry_points}
-    except PackageNotFoundError:
-        return "hf"
-    return "hf" if "hf" in scripts or not scripts else "huggingface-cli"

@@ -151,7 +151,6 @@ class ImageSnapshots:
             return
         from guideflow import images
 
-        self.directory.mkdir(parents=True, exist_ok=True)
         row = progress.state.rollout.images
         losses = ", ".join(f"{value:.6g}" for value in torch.nan_to_num(progress.loss).tolist())
         metadata = {"guideflow:iteration": str(progress.iteration), "guideflow:loss": losses}

@@ -5,8 +5,8 @@ Everywhere an image is a float tensor (1, 3, height, width) or (3, height, width
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from guideflow._require import count
+from guideflow._require import count, write_whole
 from guideflow.errors import InvalidArgument, InvalidImage
 
 if TYPE_CHECKING:
@@ -80,11 +80,10 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
 
     path = Path(path)
     _check_file(path)
-    Image.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns from its own limit on; ours is lower
         try:
-            with Image.open(path, formats=sorted(_FORMATS & Image.OPEN.keys())) as picture:
+            with open_picture(path) as picture:
                 if (pixels := picture.width * picture.height) > MAX_PIXELS:
                     sizes = f"{pixels / 1e6:.0f} million pixels; at most {MAX_PIXELS / 1e6:.0f} million are read"
                     raise InvalidImage(f"{path} has {sizes}. Give a smaller image.")
@@ -103,6 +102,14 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         count("size", min(height, width))
         rgb = ImageOps.fit(rgb, (width, height), method=Image.Resampling.LANCZOS)
     return from_pil(rgb)
+
+
+def open_picture(path: Path) -> PILImage.Image:
+    """Open a file with Pillow, by no reader that starts another program whatever the file holds."""
+    from PIL import Image
+
+    Image.init()
+    return Image.open(path, formats=sorted(_FORMATS & Image.OPEN.keys()))
 
 
 def _check_file(path: Path) -> None:
@@ -182,15 +189,8 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
     for key, value in (metadata or {}).items():
         information.add_text(key, value)  # falls back to iTXt beyond Latin-1
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, format="PNG", pnginfo=information)
-        os.chmod(name, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    picture.save(content := io.BytesIO(), format="PNG", pnginfo=information)
+    write_whole(path, content.getvalue())
     return path
 
 

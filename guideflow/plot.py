@@ -1,6 +1,6 @@
 """The figure of a solution."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,22 +12,15 @@ _INK = "#30343b"
 _PALETTE = ("#2f6db5", "#d9822b", "#3c9a5f", "#b5485d", "#7a5fb0", "#8a6d3b", "#c668a8", "#5f6b7a")
 
 
-def figure(
-    unguided: Tensor,
-    guided: Tensor,
-    references: Sequence[Tensor],
-    history: Mapping[str, Tensor],
-    kept: Tensor,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-) -> Any:
+def figure(solution: Any) -> Any:
     """Draw the first reference, unguided and guided images in columns, and the curves of the history below.
 
-    What is no image is not drawn; `kept` is the iteration that was kept of each image.
+    What is no image is not drawn.
     """
     figures = require("matplotlib.figure", extra="plot")
+    guided, history, kept, seeds = solution.images, solution.history, solution.kept.iteration, solution.seeds
     pictures = guided.dim() == 4 and guided.shape[1] == 3
-    shown_references = list(references)[:1] if pictures else []
+    shown_references = list(solution.references)[:1] if pictures else []
     shown = range(min(len(seeds), _COLUMNS)) if pictures else range(0)
     columns = len(shown) + len(shown_references)
     curves = [name for name in history if name not in ("gradient_norm", "control_norm")]
@@ -44,7 +37,7 @@ def figure(
         first = len(shown_references)
         for i in shown:
             loss = history["loss"][int(kept[i]), i]
-            _show(axes[0][first + i], unguided[i], _title(prompts[i], seeds[i]), _PALETTE[i])
+            _show(axes[0][first + i], solution.unguided[i], _title(solution.prompts[i], seeds[i]), _PALETTE[i])
             _show(axes[1][first + i], guided[i], f"loss {loss:.3g}", _PALETTE[i])
         for row, label in enumerate(("unguided", "guided")):
             axes[row][first].set_ylabel(label, color=_INK, fontsize=10, fontweight="bold")

@@ -1,5 +1,6 @@
 """What `solve` returns, and how it goes to a folder and back."""
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from guideflow import plot, storage
 from guideflow._require import count, one_of
-from guideflow.errors import CannotResume
+from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.problem import Noise, Problem, Rollout
 from guideflow.solvers import Solver, State
 from guideflow.types import BY_STEP
@@ -64,6 +65,8 @@ class Settings:
     run: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
 
     def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{32}", self.run):  # files are named after it
+            raise InvalidArgument(f"Got run={self.run!r}. Expected 32 hexadecimal digits; leave it out.")
         count("max_iterations", self.max_iterations, low=0)
         count("candidates", self.candidates)
         one_of("keep", self.keep, ("best", "last"))
@@ -223,8 +226,8 @@ class Solution:
                 settings=Settings(**settings),
                 state=State(**{**state, "iteration": about["iteration"], "rollout": rollout}),
                 noise=Noise(noise["initial"], tuple(noise["steps"].get(str(k)) for k in range(len(state["controls"])))),
-                references=tuple(parts["references"].values()),
-                configs=about["configs"],
+                references=tuple(parts["references"][str(i)] for i in range(len(parts["references"]))),
+                configs=dict.fromkeys(("sampler", "loss", "solver")) | about["configs"],
             )
         except CannotResume:
             raise
@@ -233,9 +236,7 @@ class Solution:
 
     def plot(self) -> Any:
         """Draw reference, unguided and guided images and the curves; return the matplotlib figure."""
-        return plot.figure(
-            self.unguided, self.images, self.references, self.history, self.kept.iteration, self.prompts, self.seeds
-        )
+        return plot.figure(self)
 
     def __repr__(self) -> str:
         losses = ", ".join(f"{value:.4g}" for value in self.loss.tolist())

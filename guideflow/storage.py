@@ -7,11 +7,11 @@ previous one whole.
 import csv
 import io
 import json
-import os
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -20,15 +20,17 @@ import torch
 from torch import Tensor
 
 from guideflow import images, registry
-from guideflow.errors import CannotResume, FolderInUse, GuideflowError
+from guideflow._require import write_whole
+from guideflow.errors import CannotResume, FolderInUse
 from guideflow.losses.balancing import Balanced
-from guideflow.losses.base import Term, WeightedSum
-from guideflow.losses.schedules import Ramp
+from guideflow.losses.base import Loss, WeightedSum
 from guideflow.types import LossLike
 
 MANIFEST = "manifest.json"
 FORMAT = 2
 """Of the files; a run that was saved in another one is refused."""
+_OURS = re.compile(r"state-[0-9a-f]{8}-\d{6,}\.safetensors|(un)?guided-\d{2,}\.png|history\.csv")
+"""What a save writes beside the manifest; on the word of a manifest nothing else is read or removed."""
 
 
 def write(
@@ -57,15 +59,15 @@ def write(
     named = _pictures(pictures, about)
     files = [tensor_file, "history.csv", *named]
     # Two names may share memory, which safetensors refuses.
-    _replace(folder / tensor_file, serialise({name: value.clone() for name, value in tensors.items()}))
+    write_whole(folder / tensor_file, serialise({name: value.clone() for name, value in tensors.items()}))
     for name, (picture, metadata) in named.items():
         images.save_image(folder / name, picture, metadata)
-    _replace(folder / "history.csv", _table(history).encode())
+    write_whole(folder / "history.csv", _table(history).encode())
     manifest = {"format": FORMAT, "tensors": tensor_file, "files": files, **about}
-    _replace(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-    for name in set(old.get("files", ())) - set(files):
-        # A manifest is an ordinary file that anybody may edit: remove nothing outside the folder on its word.
-        if Path(name).name == name:
+    write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    listed = old.get("files")
+    for name in set(map(str, listed)) - set(files) if isinstance(listed, list) else ():
+        if _OURS.fullmatch(name):
             (folder / name).unlink(missing_ok=True)
 
 
@@ -81,10 +83,11 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{folder} was saved in format {manifest['format']}; this guideflow reads {FORMAT}. Install the "
             f"version that saved it: guideflow {manifest.get('versions', {}).get('guideflow')}."
         )
-    name = manifest["tensors"]
-    if Path(name).name != name:
+    name = str(manifest["tensors"])
+    file = (folder / name).resolve()
+    if not _OURS.fullmatch(name) or file.parent != folder.resolve() or not file.is_file():
         raise CannotResume(f"The manifest in {folder} names {name!r}, which is no file of that folder.")
-    return manifest, load_file(folder / name)
+    return manifest, load_file(file)
 
 
 # Records, which are frozen dataclasses of tensors, ints, mappings and records, as named tensors and back
@@ -128,7 +131,8 @@ def loss_config(loss: LossLike) -> dict[str, Any] | None:
         inner = loss_config(loss.sum)
         return None if inner is None else {"balanced": inner, "limit": loss.limit, "name": loss.name}
     if not isinstance(loss, WeightedSum):
-        return registry.config(loss)
+        config, pictures = registry.config(loss), loss.references() if isinstance(loss, Loss) else ()
+        return config and config | {"references": len(pictures)}
     terms = [
         {"weight": term.weight, "name": term.name, "loss": loss_config(term.loss), "ramps": [*map(asdict, term.ramps)]}
         for term in loss.terms
@@ -136,48 +140,13 @@ def loss_config(loss: LossLike) -> dict[str, Any] | None:
     return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
 
 
-def rebuild(kind: str, config: Any) -> Any:
-    """Load a "sampler", "loss" or "solver" again, or raise `CannotResume`."""
-    if config is None:
-        raise CannotResume(
-            f"The {kind} was made by hand, so the saved solution cannot load it again. "
-            f"Give the same one: `gf.resume(..., {kind}={kind})`."
-        )
-    try:
-        if "terms" in config:
-            return WeightedSum(tuple(map(_term, config["terms"])), config["name"])
-        if "balanced" in config:
-            return Balanced(rebuild(kind, config["balanced"]), config["limit"], config["name"])
-        if registry.is_file(config["name"]):
-            # A saved run may come from anybody: what it names as a file must not be run on its word.
-            raise CannotResume(
-                f"The {kind} was read from the file {config['name']}, which a saved run cannot make guideflow execute. "
-                f"Give it again: `gf.resume(..., loss=gf.load_loss({config['name']!r}))`, or --loss beside --resume."
-            )
-        load = {"sampler": registry.load_sampler, "loss": registry.load_loss, "solver": registry.load_solver}[kind]
-        options = config["options"]
-        if kind == "solver":  # one inside another is an option that is a config itself
-            options = {
-                key: rebuild(kind, value) if isinstance(value, dict) else value for key, value in options.items()
-            }
-        return load(config["name"], **options)
-    except CannotResume:
-        raise
-    except (GuideflowError, OSError) as error:
-        raise CannotResume(f"The saved {kind} {config} cannot be loaded again: {error}") from error
-
-
-def names_a_file(config: Any) -> bool:
-    """Tell whether a loss's config asks for a Python file."""
-    if not isinstance(config, dict):
-        return False
-    inner = [config.get("balanced"), *(term.get("loss") for term in config.get("terms", ()))]
-    return registry.is_file(str(config.get("name", ""))) or any(map(names_a_file, inner))
-
-
-def _term(term: Mapping[str, Any]) -> Term:
-    ramps = tuple(Ramp(**ramp) for ramp in term["ramps"])
-    return Term(term["weight"], rebuild("loss", term["loss"]), term["name"], ramps)
+def texts(value: Any) -> Iterator[str]:
+    """List every text in an option, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from texts(inner)
 
 
 def _old_manifest(folder: Path) -> dict[str, Any]:
@@ -192,11 +161,7 @@ def _old_manifest(folder: Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return what a solve was made with."""
-    try:
-        ours = version("guideflow")
-    except PackageNotFoundError:
-        ours = "not installed"
-    return {"guideflow": ours, "torch": torch.__version__, "python": platform.python_version()}
+    return {"guideflow": version("guideflow"), "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _pictures(batches: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, tuple[Tensor, dict[str, str]]]:
@@ -219,12 +184,3 @@ def _table(history: Mapping[str, Tensor]) -> str:
         for i, values in enumerate(zip(*rows, strict=True)):
             writer.writerow([iteration, i, *(f"{value:.9g}" for value in values)])
     return file.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -161,7 +161,7 @@ def test_resume_goes_on_bit_for_bit(home, capsys):
     flowgrad = [*RUN, "--solver", "flowgrad"]  # takes the same steps however many are planned
     assert main([*flowgrad, "--out", "whole", "--iterations", "6"]) == 0
     assert main([*flowgrad, "--out", "parts"]) == 0
-    assert main(["run", "--resume", "--out", "parts", "--iterations", "6"]) == 0
+    assert main(["run", "--resume", "--trust", "--out", "parts", "--iterations", "6"]) == 0
     assert torch.equal(gf.Solution.load("whole").images, gf.Solution.load("parts").images)
     capsys.readouterr()
     assert "6 iterations are done already. To go on, type --iterations 18" in refused(
@@ -288,7 +288,7 @@ def test_control_c_keeps_what_was_made_and_exits_130(home):
     assert "Traceback" not in error
     assert "interrupted" in out and "--resume --out here --iterations 100000" in out
     done = gf.Solution.load("here").state.iteration
-    assert main(["run", "--resume", "--out", "here", "--iterations", str(done + 1)]) == 0
+    assert main(["run", "--resume", "--trust", "--out", "here", "--iterations", str(done + 1)]) == 0
 
 
 def test_control_c_before_anything_is_made_exits_130(monkeypatch, capsys):

@@ -1,6 +1,8 @@
 """Saving, loading, resuming and drawing solutions."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,67 @@ def test_manifest_cannot_make_load_read_files_elsewhere(tmp_path: Path) -> None:
         (tmp_path / "out/manifest.json").write_text(json.dumps(manifest | {"tensors": name}))
         with pytest.raises(CannotResume, match="no file of that folder"):
             gf.Solution.load(tmp_path / "out")
+
+
+def test_a_link_does_not_make_load_read_files_elsewhere(tmp_path: Path) -> None:
+    solve(mixture(), 1).save(tmp_path / "out")
+    state = next((tmp_path / "out").glob("*.safetensors"))
+    state.rename(tmp_path / state.name)
+    state.symlink_to(tmp_path / state.name)
+    with pytest.raises(CannotResume, match="no file of that folder"):
+        gf.Solution.load(tmp_path / "out")
+    state.unlink()
+    os.mkfifo(state)  # would be waited for
+    with pytest.raises(CannotResume, match="no file of that folder"):
+        gf.Solution.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("files", [["mine.txt", "guided-mine.png", ".", "..", "folder", 3, None], None, 5])
+def test_a_manifest_cannot_make_save_remove_what_no_save_wrote(files: Any, tmp_path: Path) -> None:
+    solution = solve(mixture(), 1)
+    solution.save(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in ("mine.txt", "guided-mine.png", "folder/guided-00.png"):
+        (tmp_path / name).write_text("precious")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"files": files}))
+    gf.resume(solution, max_iterations=2).save(tmp_path)
+    for name in ("mine.txt", "guided-mine.png", "folder/guided-00.png"):
+        assert (tmp_path / name).read_text() == "precious"
+
+
+@pytest.mark.parametrize("run", ["/../../a", "../../../etc", "", None, 3, "A" * 32, "0" * 31])
+def test_a_manifest_cannot_name_the_files_that_are_written(run: Any, tmp_path: Path) -> None:
+    solve(mixture(), 1).save(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["settings"]["run"] = run
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CannotResume, match="is damaged"):
+        gf.Solution.load(tmp_path)
+
+
+def test_a_link_does_not_make_save_write_elsewhere(tmp_path: Path) -> None:
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    victim.write_text("precious")
+    solution = solve(mixture(), 1)
+    solution.save(out)
+    longer = gf.resume(solution, max_iterations=2)
+    names = [path.name for path in out.iterdir()] + [f"state-{solution.settings.run[:8]}-000002.safetensors"]
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+        (out / name).symlink_to(victim)
+        for partial in (f"{name}.part", f".{name}.part"):
+            (out / partial).symlink_to(victim)
+    (out / "manifest.json").unlink()
+    longer.save(out)
+    assert victim.read_text() == "precious"
+    assert_same(gf.Solution.load(out), longer)
+
+
+def test_twelve_references_come_back_in_their_order(tmp_path: Path) -> None:
+    solution = replace(solve(mixture(), 1), references=tuple(torch.full((3, 2, 2), i / 12) for i in range(12)))
+    solution.save(tmp_path)
+    assert [int(12 * one[0, 0, 0] + 0.5) for one in gf.Solution.load(tmp_path).references] == list(range(12))
 
 
 def test_another_format_is_refused_with_the_version_that_reads_it(tmp_path: Path) -> None:

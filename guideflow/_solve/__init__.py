@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
 from os import PathLike
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from guideflow import registry, storage
 from guideflow._solve.advance import Advance
+from guideflow._solve.rebuild import rebuild
 from guideflow._solve.run import Run, begin
 from guideflow.callbacks import Callback, as_callbacks, started
 from guideflow.errors import CannotResume, InvalidArgument
@@ -126,10 +128,17 @@ def resume(
     loss: LossLike | None = None,
     solver: Solver | None = None,
     throw: bool = False,
+    trust: bool = False,
 ) -> Solution:
     """Go on with a solution, exactly as if it had been solved in one piece.
 
     Images that had reached the target, run out of patience or met nan stay as they are.
+
+    A folder may come from anybody. What it says is made again by installed plugins alone; code is never run on its
+    word, so a loss from a file, or one made with `allow_pickle=True`, has to be given again. Reference images are those
+    in the folder. Other files outside of it are read with `trust` only. A name on the Hub is no file: it is fetched
+    again without trust, as what is fetched holds numbers and no code that is run. A solution that still holds its
+    parts goes on with them, and reads nothing.
 
     Arguments:
         solution: a solution or the folder it was saved to.
@@ -140,9 +149,11 @@ def resume(
         loss: see `sampler`.
         solver: see `sampler`.
         throw: as in `solve`.
+        trust: read the files outside the folder that the solution names; without it, they are listed in the error.
 
     Raises:
-        CannotResume: if a part is missing or does not fit, or more iterations than `max_iterations` are done.
+        CannotResume: if a part is missing, does not fit or asks for trust, or more iterations than `max_iterations`
+            are done.
     """
     callbacks, deadline = as_callbacks(callback), _deadline(time_limit)
     saved = solution if isinstance(solution, Solution) else Solution.load(solution)
@@ -152,10 +163,16 @@ def resume(
             "`max_iterations` is the total; give a larger one."
         )
     saved = replace(saved, settings=replace(saved.settings, max_iterations=max_iterations))
-    old, configs = saved.problem, saved.configs
-    sampler = sampler or (old.sampler if old else storage.rebuild("sampler", configs["sampler"]))
-    loss = loss if loss is not None else (old.loss if old else storage.rebuild("loss", configs["loss"]))
-    solver = solver or saved.solver or storage.rebuild("solver", configs["solver"])
+    old, folder = saved.problem, None if isinstance(solution, Solution) else Path(solution)
+    parts: dict[str, Any] = {
+        "sampler": sampler or (old and old.sampler),
+        "loss": old.loss if loss is None and old else loss,
+        "solver": solver or saved.solver,
+    }
+    lacking = {kind: saved.configs[kind] for kind, part in parts.items() if part is None}
+    parts |= rebuild(lacking, folder, saved.references, trust)
+    sampler, solver = sampler or parts["sampler"], solver or parts["solver"]
+    loss = parts["loss"] if loss is None else loss
     _check_fit(saved, sampler, solver)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if old is None or old.sampler is not sampler or old.loss is not loss:

@@ -1,9 +1,6 @@
 """The bodies of `guideflow list` and `guideflow info`."""
 
-import inspect
 import re
-from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +8,7 @@ from rich.table import Table
 
 from guideflow import registry
 from guideflow.errors import InvalidArgument
+from guideflow.registry.loading import arguments
 
 _PLURAL = {"samplers": "sampler", "losses": "loss", "solvers": "solver"}
 
@@ -85,23 +83,13 @@ def _show(console: Console, offer: registry.Offer) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 4))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold", max_width=30)
-    texts = _described(factory)
+    found = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", arguments(factory), re.MULTILINE)
+    texts = {name: " ".join(text.split()) for name, text in found}
     for option in options:
-        value = f"{_short(option.type)} = {'required' if option.default is None else option.default}".lstrip(" =")
+        type = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", option.type)
+        value = f"{type} = {'required' if option.default is None else option.default}".lstrip(" =")
         table.add_row(option.name, escape(value), escape(texts.get(option.name, "")))
     console.print(table)
     required = ",".join(f"{option.name}=..." for option in options if option.default is None)
     typed = f"{offer.name}:{required}" if required else offer.name
     console.print(f"  use: guideflow run --{offer.kind} {typed} ...\n", highlight=False)
-
-
-def _short(annotation: str) -> str:
-    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", annotation)
-
-
-def _described(factory: Callable[..., Any]) -> dict[str, str]:
-    """Read the text of each argument from a docstring's `Arguments:` section."""
-    documentation = inspect.getdoc(factory) or ""
-    section = re.search(r"^Arguments:\n((?:[ \t]+.*\n?|\n)+)", documentation, re.MULTILINE)
-    found = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", section[1], re.MULTILINE) if section else []
-    return {name: " ".join(text.split()) for name, text in found}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from guideflow.cli import options
-from guideflow.errors import GuideflowError
+from guideflow.errors import GuideflowError, InvalidArgument
 
 app = typer.Typer(name="guideflow", add_completion=False, pretty_exceptions_enable=False)
 
@@ -59,6 +59,7 @@ def run_command(
     gradient_mode: options.GradientModeOption = None,
     out: options.OutOption = Path("out"),
     resume: options.ResumeOption = False,
+    trust: options.TrustOption = False,
 ) -> int:
     """Guide a sampler with losses, and save images, history and everything needed to go on.
 
@@ -74,11 +75,13 @@ def run_command(
         "candidates": candidates,
         "gradient_mode": gradient_mode,
     }
+    if trust and not resume:
+        raise InvalidArgument("Got --trust without --resume, the only thing it is for. Leave it out.")
     if not resume:
         return solve_new(sampler, loss or [], solver, out, max_iterations=iterations, **settings)
     new = {"sampler": sampler, "loss": loss, "solver": solver, **settings}
     given = [f"--{name.replace('_', '-')}" for name, value in new.items() if value]
-    return resume_saved(out, iterations, given, loss or [])
+    return resume_saved(out, iterations, given, loss or [], trust)
 
 
 @app.command("list")

@@ -43,6 +43,9 @@ GradientModeOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder to save to.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --out.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="With --resume: read files outside --out that the run names.")
+]
 
 
 def load(kind: str, text: str) -> Any:

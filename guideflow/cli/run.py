@@ -31,13 +31,13 @@ def solve_new(sampler: str | None, losses: list[str], solver: str | None, out: P
     return _finish(gf.solve(load("sampler", sampler), loss, callback=gf.callbacks.ProgressBar(), **options), out)
 
 
-def resume_saved(out: Path, iterations: int | None, also_given: list[str], losses: list[str]) -> int:
-    """Go on with a saved run, save and show; the exit code is returned. A loss from a file has to be given again."""
+def resume_saved(out: Path, iterations: int | None, also_given: list[str], losses: list[str], trust: bool) -> int:
+    """Go on with a saved run, save and show; the exit code is returned. What cannot be loaded again is given again."""
     import guideflow as gf
-    from guideflow.storage import names_a_file
+    from guideflow._solve.rebuild import runs_code
 
     saved = Solution.load(out) if also_given in ([], ["--loss"]) else None
-    if saved is None or (losses and not names_a_file(saved.configs["loss"])):
+    if saved is None or (losses and saved.configs["loss"] is not None and not runs_code(saved.configs["loss"])):
         raise InvalidArgument(f"--resume takes {', '.join(also_given)} from the saved run. Leave them out.")
     total = saved.settings.max_iterations if iterations is None else iterations
     if saved.state.iteration >= total:
@@ -46,7 +46,8 @@ def resume_saved(out: Path, iterations: int | None, also_given: list[str], losse
             f"--iterations {saved.state.iteration + MORE} or any number above."
         )
     loss = load_losses(losses) if losses else None
-    return _finish(gf.resume(out, max_iterations=total, loss=loss, callback=gf.callbacks.ProgressBar()), out)
+    bar = gf.callbacks.ProgressBar()
+    return _finish(gf.resume(out, max_iterations=total, loss=loss, callback=bar, trust=trust), out)
 
 
 def _refuse_used(out: Path) -> None:

@@ -27,6 +27,8 @@ class Loss(ABC):
     name: str = ""
     """Name of the loss in logs; the class name if empty."""
 
+    _references: Sequence[Tensor] = ()
+
     @abstractmethod
     def __call__(self, image: Any) -> Any:
         """Return one number per image, lower is better."""
@@ -36,8 +38,8 @@ class Loss(ABC):
         return loss_name(self)
 
     def references(self) -> Sequence[Tensor]:
-        """Return the reference images to show, each (3, height, width) in [0, 1]; by default none."""
-        return ()
+        """Return the reference images, (3, height, width) in [0, 1]; saved, and given as `reference` on resuming."""
+        return self._references
 
     def evaluate(self, images: Tensor, iteration: int | None = None) -> Evaluation:
         """Return what judges and what guides the images at an iteration; None for the end.

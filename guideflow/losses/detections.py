@@ -168,10 +168,6 @@ class DetectionLoss(Loss):
         """Forget where subjects were last found, as if nothing had been looked at yet."""
         self._last.places.clear()
 
-    def references(self) -> tuple[Tensor, ...]:
-        """Return the reference images, (3, H, W) each."""
-        return self._references
-
     def describe(self) -> str:
         """Return one line that says what is minimised."""
         return f"{self.name} ({self._count} {self.nouns[1]})" if self._count > 1 else self.name

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import require, without_progress_bars
+from guideflow._require import missing_weights, require, without_progress_bars
 from guideflow.errors import InvalidArgument, MissingWeights
 
 
@@ -51,9 +54,42 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return dict(load_file(file))
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what it refuses next
+            return dict(torch.load(file, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, OSError, RuntimeError, TypeError, ValueError, EOFError) as error:
+        if "weights_only" in str(error):
+            raise unsafe(file, error, "Save its state dict by itself, where you trust it.") from error
         raise InvalidArgument(f"{file} cannot be read as weights: {one_line(error, 160)}") from error
+
+
+def unsafe(where: str | Path, error: Exception, cure: str) -> InvalidArgument:
+    """Make the error about weights that `torch.load` refuses because they may run code."""
+    kind = "a TorchScript archive" if "TorchScript" in str(error) else "a pickle of more than tensors, or damaged"
+    return InvalidArgument(
+        f"{where} cannot be read as weights without running code of whoever made it: it is {kind}. Expected "
+        f"safetensors, or a state dict that torch.save wrote. {cure}"
+    )
+
+
+def read_config(source: str, name: str, *, files: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Read a small JSON file of a folder or of a repository on the Hub, which has to have `files`; None if absent."""
+    file = Path(source) / name
+    if not Path(source).is_dir():
+        hub = require("huggingface_hub", extra="all")
+        try:
+            file = Path(hub.hf_hub_download(source, name))
+        except Exception as error:  # the client raises its own, the system's and its HTTP library's, by version
+            absent = isinstance(error, hub.errors.EntryNotFoundError)
+            if absent and not isinstance(error, hub.errors.LocalEntryNotFoundError):  # the latter: no network
+                return None
+            raise missing_weights(source, "network", error, files) from error
+    if not file.is_file():
+        return None
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise InvalidArgument(f"{file} is no JSON: {error}. Save or download it again.") from error
 
 
 def published_weights(url: str, megabytes: float) -> dict[str, Tensor]:
@@ -82,9 +118,9 @@ def from_transformers(kind: str, source: str | Path, *, extra: str, **options: A
         OSError: As transformers does.
         ValueError: As transformers does, or if some weights are missing: such a network would be partly random.
     """
-    transformers = require("transformers", extra=extra)
-    with without_progress_bars(extra):
-        network, report = getattr(transformers, kind).from_pretrained(source, output_loading_info=True, **options)
+    make = getattr(require("transformers", extra=extra), kind).from_pretrained
+    with without_progress_bars(extra):  # without a word on code of the source's own, transformers asks at the terminal
+        network, report = make(source, output_loading_info=True, trust_remote_code=False, **options)
     if lacking := sorted(report["missing_keys"]):
         raise ValueError(f"it has no weights for {lacking[0]}; such a network would be partly random")
     loaded: nn.Module = network

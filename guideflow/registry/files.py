@@ -38,7 +38,9 @@ def factory_from_file(name: str) -> Callable[..., Any]:
         return lambda: thing
     if isinstance(thing, FunctionType):
         return _maker(thing)
-    known = [name for name, thing in vars(module).items() if name[0] != "_" and _could_be_meant(thing, module)]
+    public = {name: thing for name, thing in vars(module).items() if name[0] != "_"}
+    own = module.__name__  # what it does not import
+    known = [key for key, one in public.items() if isinstance(one, Loss) or getattr(one, "__module__", "") == own]
     listing = f"It defines: {', '.join(known) or 'nothing that could be one'}."
     if wanted:
         raise UnknownPlugin(f"There is no loss {wanted} in {path}.{did_you_mean(wanted, known)} {listing}")
@@ -81,7 +83,3 @@ def _import(path: Path, state: tuple[int, int]) -> ModuleType:
     finally:
         sys.path.remove(str(path.parent))
     return module
-
-
-def _could_be_meant(thing: object, module: ModuleType) -> bool:
-    return isinstance(thing, Loss) or getattr(thing, "__module__", None) == module.__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,12 @@ def options(factory: Callable[..., Any]) -> tuple[Option, ...] | None:
             shown = "" if annotation is parameter.empty else inspect.formatannotation(annotation).strip("'")
             found.append(Option(parameter.name, shown, None if default is parameter.empty else repr(default)))
     return tuple(found)
+
+
+def arguments(factory: Callable[..., Any]) -> str:
+    """Cut the section on arguments out of a docstring."""
+    section = re.search(r"^Arguments:\n((?:    .*\n|\n(?=    ))*)", f"{inspect.getdoc(factory)}\n", re.MULTILINE)
+    return section[1].rstrip() + "\n" if section else ""
 
 
 def _check(kind: str, name: str, make: Callable[..., Any], given: dict[str, Any]) -> None:

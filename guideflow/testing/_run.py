@@ -3,12 +3,13 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
 from guideflow.errors import InvalidArgument
+from guideflow.sampler import Sampler
 
 Check: TypeAlias = Callable[[Any], None]
 """Takes what its family prepares (pictures, a problem, ...) and raises if something is wrong."""
@@ -147,3 +148,21 @@ def trainable(subject: object, depth: int = 3) -> list[str]:
     else:
         parts = getattr(subject, "__dict__", {})
     return [f"{name}.{found}" for name, part in parts.items() for found in trainable(part, depth - 1)]
+
+
+@final
+class Plain(Sampler):
+    """Any deterministic sampler, without what it has beyond `Sampler`."""
+
+    def __init__(self, inner: Sampler) -> None:
+        self.inner, self.device, self.dtype = inner, inner.device, inner.dtype
+        self.num_steps, self.latent_shape, self.image_size = inner.num_steps, inner.latent_shape, inner.image_size
+
+    def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Any:
+        return self.inner.condition(prompts, negative_prompts)
+
+    def step(self, k: int, z: Tensor, condition: Any, noise: Tensor | None = None) -> Tensor:
+        return self.inner.step(k, z, condition, noise)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.inner.decode(z)

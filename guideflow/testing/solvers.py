@@ -18,8 +18,7 @@ from guideflow.problem import Problem, draw_noise
 from guideflow.sampler import Sampler
 from guideflow.solvers import Solver, State
 from guideflow.storage import flatten
-from guideflow.testing._plain import Plain
-from guideflow.testing._run import Check, parametrize, require, require_close, run
+from guideflow.testing._run import Check, Plain, parametrize, require, require_close, run
 from guideflow.toy import ToyLinear
 
 SEEDS = (0, 1, 2)

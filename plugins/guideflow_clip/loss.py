@@ -34,9 +34,12 @@ class Clip(Loss):
         combine: "mean" or "best".
         network: A name of open_clip, a folder with `open_clip_config.json` and weights, "owner/name" on the Hub, or a
             module with `encode_image` (and `encode_text` for texts), which is frozen in place.
-        checkpoint: Tag of published weights, by default "openai", or a file of weights.
+        checkpoint: Tag of published weights, by default "openai", or a file of weights: safetensors, or a state dict
+            that torch.save wrote.
         quick_gelu: Whether weights from a file were trained with QuickGELU, where that cannot be told.
         random_weights: Take random weights, to try things out.
+        allow_pickle: Also read weights that run code of whoever made them while they load: any pickle, and TorchScript
+            archives, such as OpenAI's own. A saved run cannot ask for it: to go on, give the loss again.
         tokenizer: For a module and texts: callable from a list of texts to tokens (N, L).
         size: Side or (height, width) of the network's images in place of its own.
         mean: In place of the network's own normalisation, for images in [0, 1].
@@ -64,6 +67,7 @@ class Clip(Loss):
         checkpoint: str | Path | None = None,
         quick_gelu: bool | None = None,
         random_weights: bool = False,
+        allow_pickle: bool = False,
         tokenizer: Callable[[list[str]], Tensor] | None = None,
         size: int | Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
@@ -83,7 +87,9 @@ class Clip(Loss):
             _require_method(network, "encode_image")
             title, preparation = type(network).__name__, preparation_of(network)
         else:
-            loaded = load_clip(network, checkpoint, quick_gelu=quick_gelu, random_weights=random_weights)
+            loaded = load_clip(
+                network, checkpoint, quick_gelu=quick_gelu, random_weights=random_weights, allow_pickle=allow_pickle
+            )
             network, preparation, title = loaded.network, loaded.preparation, loaded.title
             tokenizer = tokenizer or loaded.tokenizer
         self.network = freeze(network, device)
@@ -106,10 +112,6 @@ class Clip(Loss):
         check_image(image)
         prepared = self._preparation(image, precision(self.network))
         return F.normalize(self.network.encode_image(prepared), dim=1)  # type: ignore[operator]
-
-    def references(self) -> tuple[Tensor, ...]:
-        """Return the reference images, (3, H, W) each."""
-        return self._references
 
     def describe(self) -> str:
         """Return one line that says what is minimised."""

@@ -15,7 +15,7 @@ from guideflow._require import require
 from guideflow.errors import InvalidArgument
 from guideflow.losses.networks import one_line
 from guideflow_identity.faces import FaceBackend, Faces
-from guideflow_identity.onnx_network import load_network, read_onnx
+from guideflow_identity.onnx_network import OnnxNetwork, read_onnx
 
 PACKS = Path("~/.insightface/models")
 """Where insightface keeps its packs."""
@@ -60,7 +60,7 @@ class ArcFaces(FaceBackend):
         self.detector = models["detection"]
         self.detector.prepare(0, input_size=(detector_size, detector_size))
         recogniser = models["recognition"]
-        self.recogniser = load_network(read_onnx(recogniser.model_file))
+        self.recogniser = OnnxNetwork(read_onnx(recogniser.model_file)).eval().requires_grad_(False)
         self._mean, self._std = float(recogniser.input_mean), float(recogniser.input_std)
         self.register_buffer("template", torch.tensor(TEMPLATE) + 0.5)
         if self.licence not in _told:

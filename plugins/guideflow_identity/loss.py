@@ -92,7 +92,14 @@ class Identity(DetectionLoss):
             raise InvalidArgument(f"Got floor={floor}, threshold={threshold}. Expected 0 < floor <= threshold <= 1.")
         people = read_subjects(reference, same_person, "same_person")
         self._regions = regions(region, len(people))
-        self._backend = _backend(backend, pack).to(device).eval().requires_grad_(False)
+        if pack is not None and backend != "arcface":
+            raise InvalidArgument(
+                f"Got pack={str(pack)!r}, which only backend='arcface' reads. Type backend='arcface'."
+            )
+        if not isinstance(backend, FaceBackend):
+            one_of("backend", backend, ("dlib", "arcface"))
+            backend = ArcFaces(pack) if backend == "arcface" else DlibFaces()
+        self._backend = backend.to(device).eval().requires_grad_(False)
         self._order, self._threshold, self._floor = order, threshold, floor
         penalty = self._backend.farthest if missing_penalty is None else missing_penalty
         super().__init__(
@@ -147,14 +154,3 @@ class Identity(DetectionLoss):
     def taken(self, place: Tensor, others: Sequence[Tensor]) -> bool:
         """Tell whether a face would be used twice."""
         return taken(place, others)
-
-
-def _backend(backend: str | FaceBackend, pack: str | Path | None) -> FaceBackend:
-    if pack is not None and backend != "arcface":
-        raise InvalidArgument(f"Got pack={str(pack)!r}, which only backend='arcface' reads. Type backend='arcface'.")
-    if isinstance(backend, FaceBackend):
-        return backend
-    one_of("backend", backend, ("dlib", "arcface"))
-    if backend == "arcface":
-        return ArcFaces(pack)
-    return DlibFaces()

@@ -1,11 +1,7 @@
-"""Run an ONNX file in torch, with gradient: a small interpreter of the operators that face recognisers are made of.
-
-Other graphs are converted by onnx2torch where that is installed.
-"""
+"""Run an ONNX file in torch, with gradient: a small interpreter of the operators that face recognisers are made of."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +50,7 @@ class OnnxNetwork(nn.Module):
             self._nodes.append((node.op_type, attributes, tuple(node.input), tuple(node.output)))
         if unknown := sorted({op for op, *_ in self._nodes} - OPERATORS.keys()):
             names = ", ".join(unknown)
-            raise InvalidArgument(f"ONNX operators that are not known here: {names}. Type: pip install onnx2torch")
+            raise InvalidArgument(f"ONNX operators that are not known here: {names}. Give another recogniser.")
         given = [entry.name for entry in graph.input if entry.name not in self._values]
         if len(given) != 1:
             raise InvalidArgument(f"The network has the inputs {given}. Expected one: images.")
@@ -76,34 +72,6 @@ class OnnxNetwork(nn.Module):
             for name, one in zip(outputs, result if isinstance(result, tuple) else (result,), strict=False):
                 values[name] = one
         return [values[name] for name in self._outputs]
-
-
-class _Converted(nn.Module):
-    """What onnx2torch made, with outputs as a list."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        found = self.network(image)
-        return list(found) if isinstance(found, list | tuple) else [found]
-
-
-def load_network(model: Any) -> nn.Module:
-    """Return a frozen torch module for an ONNX model, made here or, failing that, by onnx2torch.
-
-    Raises:
-        InvalidArgument: If the graph is not understood here and onnx2torch is not installed.
-    """
-    network: nn.Module
-    try:
-        network = OnnxNetwork(model)
-    except InvalidArgument:
-        if find_spec("onnx2torch") is None:
-            raise
-        network = _Converted(require("onnx2torch", extra="face").convert(model))
-    return network.eval().requires_grad_(False)
 
 
 def _constant(attributes: Attributes, numpy_helper: Any) -> Tensor:

@@ -56,14 +56,6 @@ def _pool(a: Attributes, x: Tensor, *, maximum: bool) -> Tensor:
     return total / F.avg_pool2d(F.pad(torch.ones_like(x), pads), size, stride, ceil_mode=ceil)
 
 
-def _batch_norm(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=a.get("epsilon", 1e-5))
-
-
-def _prelu(_: Attributes, x: Tensor, slope: Tensor) -> Tensor:
-    return torch.where(x >= 0, x, x * slope)
-
-
 def _gemm(a: Attributes, x: Tensor, y: Tensor, z: Tensor | None = None) -> Tensor:
     product = a.get("alpha", 1.0) * (x.T if a.get("transA") else x) @ (y.T if a.get("transB") else y)
     return product if z is None else product + a.get("beta", 1.0) * z
@@ -109,14 +101,6 @@ def _squeeze(a: Attributes, x: Tensor, *more: Tensor) -> Tensor:
     return x
 
 
-def _mean(a: Attributes, x: Tensor, *more: Tensor) -> Tensor:
-    return x.mean(_axes(a, more) or tuple(range(x.dim())), keepdim=bool(a.get("keepdims", 1)))
-
-
-def _clip(a: Attributes, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
-    return x.clamp(a.get("min", low), a.get("max", high))
-
-
 def _cast(a: Attributes, x: Tensor) -> Tensor:
     kinds = {1: x.dtype if x.is_floating_point() else torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool}
     if a["to"] not in kinds:
@@ -124,23 +108,15 @@ def _cast(a: Attributes, x: Tensor) -> Tensor:
     return x.to(kinds[a["to"]])
 
 
-def _divide(_: Attributes, x: Tensor, y: Tensor) -> Tensor:
-    return x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
-
-
-def _normalise(a: Attributes, x: Tensor) -> Tensor:
-    return x / x.norm(p=a.get("p", 2), dim=a.get("axis", -1), keepdim=True).clamp_min(1e-12)
-
-
 OPERATORS: dict[str, Operator] = {
     "Add": lambda _, x, y: x + y,
     "AveragePool": lambda a, x: _pool(a, x, maximum=False),
-    "BatchNormalization": _batch_norm,
+    "BatchNormalization": lambda a, x, w, b, mean, var: F.batch_norm(x, mean, var, w, b, eps=a.get("epsilon", 1e-5)),
     "Cast": _cast,
-    "Clip": _clip,
+    "Clip": lambda a, x, low=None, high=None: x.clamp(a.get("min", low), a.get("max", high)),
     "Concat": lambda a, *x: torch.cat(x, a["axis"]),
     "Conv": _conv,
-    "Div": _divide,
+    "Div": lambda _, x, y: x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc"),
     "Dropout": lambda _, x, *more: x,
     "Flatten": lambda a, x: x.reshape(math.prod(x.shape[: a.get("axis", 1)]), -1),
     "Gather": _gather,
@@ -148,13 +124,13 @@ OPERATORS: dict[str, Operator] = {
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdim=True),
     "Identity": lambda _, x: x,
     "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
-    "LpNormalization": _normalise,
+    "LpNormalization": lambda a, x: F.normalize(x, a.get("p", 2), a.get("axis", -1)),
     "MatMul": lambda _, x, y: x @ y,
     "MaxPool": lambda a, x: _pool(a, x, maximum=True),
     "Mul": lambda _, x, y: x * y,
-    "PRelu": _prelu,
+    "PRelu": lambda _, x, slope: torch.where(x >= 0, x, x * slope),
     "Pow": lambda _, x, y: x**y,
-    "ReduceMean": _mean,
+    "ReduceMean": lambda a, x, *more: x.mean(_axes(a, more) or list(range(x.dim())), bool(a.get("keepdims", 1))),
     "Relu": lambda _, x: F.relu(x),
     "Reshape": _reshape,
     "Shape": lambda _, x: torch.tensor(x.shape),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 
 from guideflow._require import missing_weights, require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import from_transformers, one_line
+from guideflow.losses.networks import from_transformers, one_line, read_config
 from guideflow.losses.vision import Preparation, given
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 
@@ -33,20 +32,22 @@ def from_folder_or_hub(given: str | Path, normalised: bool) -> Segmenter:
             "that `save_pretrained` wrote, or 'owner/name' on the Hub."
         )
     source = str(folder if folder.is_dir() else given)
-    config = _json(source, "config.json")
+    config = read_config(source, "config.json")
     if config is None:
         raise InvalidArgument(f"{source} has no config.json. Expected a folder that `save_pretrained` wrote.")
-    processor = _json(source, "preprocessor_config.json")
+    processor = read_config(source, "preprocessor_config.json")
     if processor is None and not normalised:
         raise InvalidArgument(
             f"{source} has no preprocessor_config.json that tells how images are normalised. Type what it was "
             "trained with; with ImageNet's that is mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]."
         )
-    labels = config.get("id2label") or _json(source, "id2label.json") or {}
+    labels = config.get("id2label") or read_config(source, "id2label.json") or {}
     names = tuple(str(labels[key]) for key in sorted(labels, key=int)) or None
-    load = _smp if "_model_class" in config else _transformers
     try:
-        network, multiple = load(source)
+        if "_model_class" in config:
+            network, multiple = _smp(source)
+        else:
+            network, multiple = from_transformers("AutoModelForSemanticSegmentation", source, extra=EXTRA), 1
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         why = one_line(error)
         if folder.is_dir():
@@ -62,10 +63,6 @@ def _smp(source: str) -> tuple[nn.Module, int]:
         network = smp.from_pretrained(source, encoder_weights=None)  # else it downloads weights, to replace them
     divisible = getattr(network, "requires_divisible_input_shape", True)
     return network, int(getattr(network.encoder, "output_stride", 1)) if divisible else 1
-
-
-def _transformers(source: str) -> tuple[nn.Module, int]:
-    return from_transformers("AutoModelForSemanticSegmentation", source, extra=EXTRA), 1
 
 
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
@@ -99,23 +96,3 @@ def preparation_from(processor: Mapping[str, Any]) -> Preparation:
         values = {"std": [1 / scale] * 3}
     bgr = bool(processor.get("do_flip_channel_order", False))
     return Preparation(**given(size, **values), interpolation=_INTERPOLATIONS.get(resample, "bilinear"), bgr=bgr)
-
-
-def _json(source: str, name: str) -> dict[str, Any] | None:
-    """Read a small file of a folder or of a repository on the Hub; None if it has none."""
-    file = Path(source) / name
-    if not Path(source).is_dir():
-        hub = require("huggingface_hub", extra=EXTRA)
-        try:
-            file = Path(hub.hf_hub_download(source, name))
-        except Exception as error:  # the client raises its own, the system's and its HTTP library's, by version
-            absent = isinstance(error, hub.errors.EntryNotFoundError)
-            if absent and not isinstance(error, hub.errors.LocalEntryNotFoundError):  # the latter: no network
-                return None
-            raise missing_weights(source, "network", error) from error
-    if not file.is_file():
-        return None
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise InvalidArgument(f"{file} is no JSON: {error}. Save or download it again.") from error

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.images import read_image
+from guideflow.images import open_picture, read_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,10 +61,8 @@ def read_layout(given: Layout, colours: Mapping[int, Colour] | None = None, igno
 
 
 def _from_file(path: Path, colours: Mapping[int, Colour] | None, ignore_index: int) -> Tensor:
-    from PIL import Image
-
     read_image(path)  # refuses what is missing, damaged or too large
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.format not in _LOSSLESS:
             raise InvalidImage(
                 f"{path} is a {picture.format}, which blurs the edges of classes. Save the layout as a PNG, or give "

@@ -68,18 +68,15 @@ class VggFeatures(nn.Module):
             given = f"layers={list(layers)!r}" if not layers else f"layer {unknown[0]!r}"
             raise InvalidArgument(f"Got {given}. Expected some of: {', '.join(names)}.")
         modules: list[nn.Module] = []
-        self.taken: list[int] = []
-        channels = 3
-        for name, width in zip(names, (width for widths in _VGG_BLOCKS for width in widths), strict=True):
-            if len(self.taken) == len(set(layers)):
-                break
-            if name.endswith("_1") and modules:
-                modules.append(nn.MaxPool2d(2))
-            modules += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
-            if name in layers:
-                self.taken.append(len(modules) - 1)
-        self.features = nn.Sequential(*modules)
+        places, channels = [], 3
+        for widths in _VGG_BLOCKS:
+            for width in widths:
+                modules += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                places.append(len(modules) - 1)
+                channels = width
+            modules.append(nn.MaxPool2d(2))
+        self.taken = [place for place, name in zip(places, names, strict=True) if name in layers]
+        self.features = nn.Sequential(*modules[: self.taken[-1] + 1])
         state = published_weights(VGG_URL, 548) if checkpoint is None else read_weights(checkpoint)
         wanted = self.state_dict()
         if lacking := [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]:

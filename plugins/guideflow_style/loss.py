@@ -48,6 +48,7 @@ class Style(Loss):
             cosine; to features (B, C, h, w) or (B, tokens, C), or a list of them, for Gram matrices.
         checkpoint: Tag or file of the weights of the backend's network.
         quick_gelu: Whether weights of CLIP from a file were trained with QuickGELU, where that cannot be told.
+        allow_pickle: For the backends of CLIP, as in the loss `clip`: also read weights that run code of their maker's.
         layers: Blocks for "clip-gram", by default [2]; names for "vgg-gram", by default relu1_1 to relu5_1.
         size: Side or (height, width) to which every image is brought; by default what the network was trained on,
             256 for VGG, and images as they are for a module.
@@ -76,6 +77,7 @@ class Style(Loss):
         network: str | Path | nn.Module | None = None,
         checkpoint: str | Path | None = None,
         quick_gelu: bool | None = None,
+        allow_pickle: bool = False,
         layers: Sequence[int] | Sequence[str] | None = None,
         size: int | Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
@@ -97,7 +99,7 @@ class Style(Loss):
             preparation = Preparation((256, 256), *_IMAGENET, "bicubic", crop=True)
         else:
             name = network or ("RN50" if backend == "clip" else "ViT-B-16")
-            loaded = load_clip(name, checkpoint, quick_gelu=quick_gelu, extra="style")
+            loaded = load_clip(name, checkpoint, quick_gelu=quick_gelu, allow_pickle=allow_pickle, extra="style")
             network, preparation = loaded.network.visual, loaded.preparation
             network = ClipTokens(network, _blocks(layers)) if backend == "clip-gram" else network
         self.network = freeze(network, device)
@@ -138,10 +140,6 @@ class Style(Loss):
                     f"{wanted}; type backend={'gram' if self._cosine else 'cosine'!r} for the other kind."
                 )
         return [F.normalize(features[0], dim=1)] if self._cosine else [gram(one) for one in features]
-
-    def references(self) -> tuple[Tensor, ...]:
-        """Return the reference images, (3, H, W) each."""
-        return self._references
 
     def describe(self) -> str:
         """Return one line that says what is minimised."""

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow_subject import DETECTOR
-from guideflow_subject.features import CLIP
-from guideflow_subject.loading import load, load_tokenizer
+from guideflow_subject.features import CLIP, load
 
 SAME = 0.5
 """Overlap (intersection over union) from which two boxes are of one thing."""
@@ -122,7 +121,7 @@ class OwlViT(Detector):
     def _text(self, text: str) -> Tensor:
         """Return the query of a text, (1, D)."""
         length = self.network.config.text_config.max_position_embeddings
-        tokens = load_tokenizer(self._where, "detector")(
+        tokens = load("AutoTokenizer", self._where, "detector")(
             [text], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).to(self.mean.device)
         found = self.network.owlvit.get_text_features(tokens.input_ids, tokens.attention_mask)

@@ -9,9 +9,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow._require import require
+from guideflow.errors import MissingWeights
+from guideflow.losses.networks import freeze, from_transformers, one_line
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+EXTRA = "subject"
+
+
+def load(kind: str, where: str, option: str) -> Any:
+    """Load a network of transformers in float32, frozen, or "AutoTokenizer"; `option` of the loss says where."""
+    try:
+        if kind == "AutoTokenizer":
+            return require("transformers", extra=EXTRA).AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        return freeze(from_transformers(kind, where, extra=EXTRA, dtype=torch.float32))
+    except (OSError, ValueError) as error:  # ValueError: a folder that holds something else
+        raise MissingWeights(
+            f"{kind} cannot be loaded from {where!r}: {one_line(error)} Fetch it once with network by `hf download "
+            f"{where}`, or give a folder that holds it: {option}='path/to/folder'."
+        ) from error
 
 
 class Features(nn.Module):
@@ -33,7 +49,7 @@ class Features(nn.Module):
         """Cut boxes (M, 4) out of the images `index` (M,), bilinearly and with gradient, (M, 3, size, size)."""
         if self.rectifid:
             return torch.cat([_cut(image[i], box, self.size) for i, box in zip(index.tolist(), boxes, strict=True)])
-        ops = require("torchvision.ops", extra="subject")
+        ops = require("torchvision.ops", extra=EXTRA)
         regions = torch.cat([index[:, None].to(boxes), boxes], dim=1)
         return ops.roi_align(image, regions, (self.size, self.size), aligned=True)
 

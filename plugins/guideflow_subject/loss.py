@@ -17,8 +17,7 @@ from guideflow.losses.matching import Detections
 from guideflow.losses.vision import References, read_subjects
 from guideflow_subject import DETECTOR, NETWORK
 from guideflow_subject.detector import SAME, Detector, OwlViT, candidates, overlap
-from guideflow_subject.features import Features
-from guideflow_subject.loading import EXTRA, load
+from guideflow_subject.features import EXTRA, Features, load
 
 
 class NoSubjectFound(InvalidImage):

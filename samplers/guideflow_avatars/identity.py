@@ -59,10 +59,6 @@ class AvatarsIdentity(Loss):
         output = self._network(_PREPARATION(image, precision(self._network)))
         return F.normalize(output if isinstance(output, Tensor) else output.logits, dim=1)
 
-    def references(self) -> tuple[Tensor, ...]:
-        """Return the reference images, (3, H, W) each."""
-        return self._references
-
 
 def load_recogniser(folder: Path) -> nn.Module:
     """Load an image classifier of transformers, in float32, from a local folder."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guideflow.images import read_image
+from guideflow.images import open_picture, read_image
 from guideflow_avatars.identity import WEIGHTS
 from guideflow_segmentation import Segmentation
 from guideflow_segmentation.layout import Colour
@@ -105,10 +105,8 @@ def _drawn_in_palette(path: Path) -> bool:
     Image editors store a drawing of few colours as a palette and numbers in an order of their own. So an image with
     a palette is a drawing if nearly all of it is in colours of classes, transparent, or the grey of free pixels.
     """
-    from PIL import Image
-
     read_image(path)  # refuses what is missing, damaged or too large
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.mode != "P":
             return picture.mode not in ("1", "L", "I", "I;16")
         shares = torch.tensor([(count, *rgba) for count, rgba in picture.convert("RGBA").getcolors(256) or []]).float()

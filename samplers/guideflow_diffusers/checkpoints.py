@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import torch
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import one_line
+from guideflow.losses.networks import one_line, read_config
 from guideflow_diffusers.hub import locate
 from guideflow_diffusers.weights import Weights, check_fit
 
 DENOISERS = ("unet", "transformer")
 _STABILITY = "model.diffusion_model."
+_PARTS = re.compile(
+    r"(diffusers|transformers)\.(CLIP|UNet2D|AutoencoderKL)\w*|diffusers\.\w+Scheduler|stable_diffusion\.\w+|None.None"
+)
 
 
 def denoiser_folder(folder: Path) -> Path | None:
@@ -77,8 +81,8 @@ def _denoiser_class(folder: Path) -> Any:
     diffusers = require("diffusers", extra="diffusers")
     name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", "UNet2DConditionModel")
     kind = getattr(diffusers, name, None)
-    if kind is None:
-        raise InvalidArgument(f"{folder / 'config.json'} names the class {name!r}, which diffusers does not have.")
+    if not isinstance(kind, type) or not issubclass(kind, diffusers.ModelMixin):  # a pipeline may bring code along
+        raise InvalidArgument(f"{folder / 'config.json'} names the class {name!r}, which is no network of diffusers.")
     return kind
 
 
@@ -100,8 +104,7 @@ def load_rest(folder: Path, *, variant: str | None, dtype: torch.dtype) -> dict[
             found[name] = kind.from_pretrained(folder / name, **options(name)).to(dtype)
             found[f"tokenizer{end}"] = transformers.CLIPTokenizer.from_pretrained(folder / f"tokenizer{end}")
     if "text_encoder_2" in found:
-        path = folder / "model_index.json"
-        index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        index = read_config(str(folder), "model_index.json") or {}
         # SDXL's pipeline takes this for granted where a checkpoint does not say.
         found["force_zeros_for_empty_prompt"] = bool(index.get("force_zeros_for_empty_prompt", True))
     return found
@@ -129,6 +132,7 @@ def load_single_file(file: Path, config: Path | None, *, dtype: torch.dtype) -> 
         repo = utilities.fetch_diffusers_config(state)["pretrained_model_name_or_path"]
         del state
         config = locate(repo, option="base", components=())
+    _check_index(config)
     kind = "XL" if (config / "text_encoder_2").is_dir() else ""
     pipeline = getattr(diffusers, f"StableDiffusion{kind}Pipeline")
     optional = {"image_encoder": None, "feature_extractor": None} | ({} if kind else {"safety_checker": None})
@@ -146,3 +150,10 @@ def load_single_file(file: Path, config: Path | None, *, dtype: torch.dtype) -> 
     found["vae"] = found["vae"].to(vae_dtype(dtype))
     found["force_zeros_for_empty_prompt"] = bool(made.config.get("force_zeros_for_empty_prompt", False))
     return found
+
+
+def _check_index(config: Path) -> None:
+    """Refuse an index that makes diffusers import other modules, or classes that bring code along."""
+    for name, value in (read_config(str(config), "model_index.json") or {}).items():
+        if isinstance(value, list) and not _PARTS.fullmatch(".".join(map(str, value))):
+            raise InvalidArgument(f"{config / 'model_index.json'} names {value} as {name}, which is not read.")

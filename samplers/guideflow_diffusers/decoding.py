@@ -81,12 +81,8 @@ class TiledGradient(DecoderGradient):
         factor = gradient.shape[-1] // z.shape[-1]
         for top, height, rows in self.tiles(z.shape[-2], factor):
             for left, width, columns in self.tiles(z.shape[-1], factor):
-                tile = (..., slice(top, top + height), slice(left, left + width))
-                pixels = (
-                    ...,
-                    slice(top * factor, (top + height) * factor),
-                    slice(left * factor, (left + width) * factor),
-                )
+                spans = slice(top, top + height), slice(left, left + width)
+                tile, pixels = (..., *spans), (..., *(slice(s.start * factor, s.stop * factor) for s in spans))
                 weight = (rows[:, None] * columns).to(gradient)
                 found[tile] += _vector_jacobian(partial(unscale_and_decode, vae), z[tile], weight * gradient[pixels])
         return found
@@ -142,7 +138,7 @@ def load_decoder_gradient(how: str | Path | DecoderGradient | None, vae: Any) ->
         )
     kind = require("diffusers", extra="diffusers").AutoencoderTiny
     try:
-        tiny = kind.from_pretrained(folder, torch_dtype=vae.dtype)
+        tiny = kind.from_pretrained(folder, torch_dtype=vae.dtype, use_safetensors=True)
     except OSError as error:
         raise missing_weights(how, "decoder_gradient", error, ("*.json", "*.safetensors")) from error
     takes, given = tiny.config.latent_channels, vae.config.latent_channels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument
+from guideflow.registry.loading import arguments
 
 if TYPE_CHECKING:
     from guideflow_diffusers.latent import LatentSampler
@@ -139,7 +139,7 @@ class Family:
         options += [p.replace(default=defaults.get(p.name, p.default)) for p in loading.values()]
         offered = [p.replace(kind=p.KEYWORD_ONLY) for p in options if p.name not in self.fixed]
         object.__setattr__(self, "__signature__", inspect.Signature(offered))
-        texts = "".join(_arguments(made) for made in (getattr(self.schedule, "func", self.schedule), load))
+        texts = "".join(arguments(made) for made in (getattr(self.schedule, "func", self.schedule), load))
         object.__setattr__(self, "__doc__", f"{self.summary}\n\nArguments:\n{texts}")
 
     def __call__(self, **options: Any) -> LatentSampler:
@@ -193,9 +193,3 @@ class Family:
             steps=self.steps,
             **more,
         )
-
-
-def _arguments(made: Callable[..., Any]) -> str:
-    """Cut the section on arguments out of a docstring."""
-    section = re.search(r"^Arguments:\n((?:    .*\n|\n(?=    ))*)", f"{inspect.getdoc(made)}\n", re.MULTILINE)
-    return section[1].rstrip() + "\n" if section else ""

@@ -41,19 +41,11 @@ _SIZES: Final = {
 
 def footprint(base: str, *, steps: int, evaluations: int = 1) -> Footprint:
     """Estimate the memory of a guided solve of one image; classifier-free guidance takes 2 evaluations a step."""
-    size = _SIZES[base]
-    return Footprint(
-        weights=(size.denoiser + size.text_encoders) * _MILLION,
-        step=size.step * _MILLION,
-        steps=steps,
-        evaluations=evaluations,
-        fixed=size.autoencoder * _MILLION,
-        decode=size.decode * _MILLION,
-        image=size.image,
-        windowed_decode=size.windowed_decode * _MILLION,
-        checkpointed_step=size.checkpointed_step * _MILLION,
-        checkpointed_decode=size.checkpointed_decode * _MILLION,
-    )
+    denoiser, text_encoders, autoencoder, *_ = size = _SIZES[base]
+    numbers = {"weights": denoiser + text_encoders, "fixed": autoencoder}
+    numbers |= {name: value for name, value in size._asdict().items() if name.endswith(("step", "decode"))}
+    numbers = {name: value * _MILLION for name, value in numbers.items()}
+    return Footprint(**numbers, steps=steps, evaluations=evaluations, image=size.image)
 
 
 def checkpoint_download(repository: str, base: str, *, variant: str = "", half: bool = False) -> Download:

@@ -1,10 +1,16 @@
 """Loading CLIP networks: every kind of checkpoint, what is missing, and QuickGELU."""
 
+import json
+import warnings
+
+import open_clip
 import pytest
 import torch
 from torch import nn
 
+import guideflow as gf
 import tiny_clip
+import traps
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow_clip import Clip, load_clip
 
@@ -101,7 +107,8 @@ def test_openai_archives_are_read_and_known_to_have_quick_gelu(monkeypatch, tmp_
             place = getattr(place, part)
         place.register_buffer(last, value)
     torch.jit.script(archive).save(str(tmp_path / "RN50.pt"))
-    loaded = load_clip("tiny", tmp_path / "RN50.pt")
+    with pytest.warns(UserWarning, match=r"allow_pickle=True: .*RN50\.pt may run code"):
+        loaded = load_clip("tiny", tmp_path / "RN50.pt", allow_pickle=True)
     assert activation(loaded) == {"QuickGELU"}
     torch.testing.assert_close(loaded.network.state_dict()["visual.proj"], made.state_dict()["visual.proj"])
     with pytest.raises(InvalidArgument, match="trained with QuickGELU"):
@@ -114,5 +121,72 @@ def test_a_checkpoint_of_another_network_is_refused(monkeypatch, tmp_path):
     with pytest.raises(InvalidArgument, match=r"resnet\.safetensors do not fit"):
         load_clip("tiny", file, quick_gelu=False)
     (tmp_path / "text.pt").write_text("not weights")
-    with pytest.raises(InvalidArgument, match="cannot be loaded"):
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(InvalidArgument, match="cannot be read as weights"):
         load_clip("tiny", tmp_path / "text.pt", quick_gelu=False)
+    with pytest.raises(InvalidArgument, match="cannot be loaded"):
+        load_clip("tiny", tmp_path / "empty.pt", quick_gelu=False)
+
+
+@pytest.mark.parametrize("trap", traps.TRAPS)
+@pytest.mark.parametrize("loss", ["clip", "style"])
+def test_weights_that_run_code_are_not_loaded(loss, trap, monkeypatch, tmp_path):
+    tiny_clip.register(monkeypatch)
+    file, marker = trap(tmp_path / "weights.pt", tmp_path / "marker"), tmp_path / "marker"
+    options = {"reference": NOISE, "network": "tiny", "checkpoint": file, "quick_gelu": True}
+    found = "TorchScript archive" if trap is traps.torchscript else "pickle of more than tensors"
+    with pytest.raises(InvalidArgument, match=rf"{found}.*Expected safetensors.*type allow_pickle=True"):
+        gf.load_loss(loss, **options)
+    assert not marker.exists()
+    # The file is a trap indeed: with the word of the user it goes off, and holds no weights.
+    with pytest.warns(UserWarning, match="may run code"), pytest.raises(InvalidArgument):
+        gf.load_loss(loss, **options, allow_pickle=True)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("trap", traps.TRAPS)
+def test_a_folder_whose_weights_run_code_is_not_loaded(trap, tiny, tmp_path):
+    (tmp_path / "open_clip_config.json").write_text((tiny[0] / "open_clip_config.json").read_text())
+    trap(tmp_path / "open_clip_pytorch_model.bin", tmp_path / "marker")
+    with pytest.raises(InvalidArgument, match=r"without running code.*type allow_pickle=True"):
+        Clip("boat", network=tmp_path)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_state_dict_needs_no_word(monkeypatch, tmp_path):
+    tiny_clip.register(monkeypatch)
+    made = tiny_clip.network()
+    torch.save(made.state_dict(), tmp_path / "weights.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = load_clip("tiny", tmp_path / "weights.pt", quick_gelu=False)
+    torch.testing.assert_close(loaded.network.state_dict()["visual.proj"], made.state_dict()["visual.proj"])
+
+
+@pytest.mark.parametrize("asked", [True, None])
+def test_a_configuration_cannot_make_its_tokenizer_run_code(asked, monkeypatch, tmp_path):
+    config = {**tiny_clip.VIT, "text_cfg": {**tiny_clip.VIT["text_cfg"], "hf_tokenizer_name": "any"}}
+    tiny_clip.folder(tmp_path / "clip")
+    traps.remote_code(tmp_path / "clip", tmp_path / "marker", "AutoModel", "PreTrainedTokenizerFast")
+    if asked:
+        config["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
+    (tmp_path / "clip" / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    monkeypatch.setattr("builtins.input", lambda prompt: "y")
+    with pytest.raises(InvalidArgument, match="cannot be loaded"):
+        load_clip(tmp_path / "clip")
+    assert not (tmp_path / "marker").exists()
+    if asked:  # open_clip by itself runs it
+        with pytest.raises(Exception):  # noqa: B017
+            open_clip.get_tokenizer(f"local-dir:{tmp_path / 'clip'}")
+        assert (tmp_path / "marker").exists()
+
+
+def test_a_configuration_cannot_make_its_text_encoder_run_code(monkeypatch, tmp_path):
+    remote = traps.remote_code(tmp_path / "text", tmp_path / "marker", "AutoModel", "PretrainedConfig")
+    tiny_clip.folder(tmp_path / "clip")
+    config = {**tiny_clip.VIT, "text_cfg": {"hf_model_name": str(remote)}}
+    (tmp_path / "clip" / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    monkeypatch.setattr("builtins.input", lambda prompt: "y")
+    with pytest.raises(InvalidArgument, match="cannot be loaded"):
+        load_clip(tmp_path / "clip")
+    assert not (tmp_path / "marker").exists()

@@ -19,7 +19,6 @@ from onnx_graphs import BOX, POINTS, Graph, detector, recogniser
 pytestmark = pytest.mark.filterwarnings("ignore::guideflow_identity.arcface.WeightsLicence")
 
 
-
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     """A pack in a folder within a folder of the same name, beside a file of another kind."""

@@ -9,6 +9,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+import traps
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow.losses.vision import Preparation
 from guideflow.testing import check_loss
@@ -210,6 +211,23 @@ def test_folders_that_hold_something_else_are_refused(segformer, tmp_path):
     (tmp_path / "a.pth").write_text("not weights")
     with pytest.raises(InvalidArgument, match="cannot be read as weights"):
         load_segmenter("lraspp", tmp_path / "a.pth")
+
+
+def test_a_folder_cannot_bring_code_along(monkeypatch, tmp_path):
+    kind = "AutoModelForSemanticSegmentation"
+    folder = traps.remote_code(tmp_path / "custom", tmp_path / "marker", kind, "PretrainedConfig")
+    monkeypatch.setattr("builtins.input", lambda prompt: "y")  # transformers would ask at the terminal
+    with pytest.raises(InvalidArgument, match="cannot be loaded as a segmentation network"):
+        load_segmenter(folder, **IMAGENET)
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("trap", traps.TRAPS)
+def test_weights_that_run_code_are_not_loaded(trap, tmp_path):
+    file = trap(tmp_path / "weights.pth", tmp_path / "marker")
+    with pytest.raises(InvalidArgument, match=r"without running code.*Save its state dict by itself"):
+        load_segmenter("lraspp", file)
+    assert not (tmp_path / "marker").exists()
 
 
 @pytest.mark.weights

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import guideflow as gf
 import tiny
+import traps
 from guideflow.errors import MissingWeights
 from guideflow_subject import OwlViT, Subject
 
@@ -118,3 +119,11 @@ def test_a_network_without_one_of_its_weights_is_refused(checkpoints, tmp_path):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(MissingWeights, match=r"no weights for layernorm\.weight"):
         Subject(picture(0), network=str(folder), detector=None)
+
+
+def test_a_folder_cannot_bring_code_along(monkeypatch, tmp_path):
+    folder = traps.remote_code(tmp_path / "custom", tmp_path / "marker", "AutoModel", "PretrainedConfig")
+    monkeypatch.setattr("builtins.input", lambda prompt: "y")  # transformers would ask at the terminal
+    with pytest.raises(MissingWeights, match="network='path/to/folder'"):
+        Subject(picture(0), network=folder, detector=None, size=56)
+    assert not (tmp_path / "marker").exists()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from guideflow._require import as_dtype
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow_diffusers.hub import find_weights, locate
+from guideflow_diffusers.hub import find_weights
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.lora import stability_name
 from guideflow_diffusers.parts import load_parts
@@ -225,7 +225,7 @@ def test_what_is_missing_is_named(checkpoint, tmp_path):
     config = folder / "unet" / "config.json"
     config.write_text(config.read_text().replace("UNet2DConditionModel", "NoSuchModel"))
     shutil.copytree(checkpoint / "vae", folder / "vae")
-    with pytest.raises(InvalidArgument, match="'NoSuchModel', which diffusers does not have"):
+    with pytest.raises(InvalidArgument, match="'NoSuchModel', which is no network of diffusers"):
         load_parts(folder)
 
 
@@ -277,13 +277,42 @@ def test_an_incomplete_cache_is_noticed(checkpoint, hub, tmp_path):
         load_parts(HUB)
 
 
-def test_the_older_client_is_named_where_it_is_installed(hub, monkeypatch):
-    from types import SimpleNamespace
+def test_a_denoiser_cannot_pass_for_a_pipeline_that_brings_code_along(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "model")
+    (tmp_path / "model/unet/custom.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')\n")
+    (tmp_path / "model/unet/model_index.json").write_text(json.dumps({"_class_name": ["custom", "Custom"]}))
+    for name in ("DiffusionPipeline", "loaders", "ConfigMixin", "no_such_class"):
+        (tmp_path / "model/unet/config.json").write_text(json.dumps({"_class_name": name}))
+        with pytest.raises(InvalidArgument, match=f"the class '{name}', which is no network"):
+            load_parts(tmp_path / "model")
+    assert not (tmp_path / "marker").exists()
 
-    old = SimpleNamespace(entry_points=[SimpleNamespace(name="huggingface-cli")])
-    monkeypatch.setattr("guideflow._require.distribution", lambda name: old)
-    with pytest.raises(MissingWeights, match=r"huggingface-cli download a/b --include '\*.json' '\*.txt' unet/"):
-        locate("a/b")
+
+@pytest.mark.parametrize(
+    "entry",
+    [["evil", "Evil"], ["diffusers", "DiffusionPipeline"], ["transformers", "AutoTokenizer"], ["os", "UNet2DModel"]],
+    ids=str,
+)
+def test_an_index_cannot_make_a_single_file_import_anything(entry, checkpoint, tmp_path, monkeypatch):
+    shutil.copytree(checkpoint, tmp_path / "base")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    index = json.loads((tmp_path / "base/model_index.json").read_text())
+    (tmp_path / "base/model_index.json").write_text(json.dumps(index | {"tokenizer": entry}))
+    save_file({"model.diffusion_model.out.2.bias": torch.zeros(4)}, tmp_path / "whole.safetensors")
+    with pytest.raises(InvalidArgument, match="as tokenizer, which is not read"):
+        load_parts(tmp_path / "whole.safetensors", base=tmp_path / "base")
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_small_decoder_of_pickles_is_not_read(checkpoint, tmp_path):
+    from diffusers import AutoencoderTiny
+
+    taesd = AutoencoderTiny.from_pretrained(tiny.tiny_decoder(tmp_path))
+    (tmp_path / "diffusion_pytorch_model.safetensors").unlink()
+    taesd.save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(MissingWeights, match="decoder_gradient"):
+        LatentSampler(load_parts(checkpoint), perflow_schedule(), decoder_gradient=tmp_path)
 
 
 def test_which_weights_of_a_folder(tmp_path):

@@ -1,0 +1,116 @@
+"""Load the parts of a saved solve again, on the word of a manifest that may come from anybody."""
+
+import copy
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guideflow import registry
+from guideflow.errors import CannotResume
+from guideflow.losses.balancing import Balanced
+from guideflow.losses.base import Term, WeightedSum, as_sum
+from guideflow.losses.schedules import Ramp
+from guideflow.storage import texts
+
+_PICTURES = re.compile("Tensor|ImageSource|References")
+"""In the annotation of a loss's `reference` that may be a tensor."""
+
+
+def rebuild(configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[Tensor], trust: bool) -> dict[str, Any]:
+    """Load parts again, "sampler", "loss" or "solver", as their configs say, or raise `CannotResume`.
+
+    Only what installed plugins offer is made, from plain options. Reference pictures are the saved ones. Whatever else
+    the configs name outside the folder is read with `trust` only; a name on the Hub is, as nothing fetched is run.
+    """
+    for kind, config in configs.items():
+        if why := "made by hand" if config is None else runs_code(config):
+            beside = ", or --loss beside --resume" if kind == "loss" else ""
+            raise CannotResume(
+                f"The {kind} was {why}, so the saved solution cannot load it again. Give it again: "
+                f"`gf.resume(..., {kind}={kind})`{beside}."
+            )
+    try:
+        configs, saved = copy.deepcopy(configs), iter(pictures)
+        for part in _plugins(configs.get("loss")):
+            own, reference = list(islice(saved, part.get("references", 0))), part["options"].get("reference")
+            if own and len(own) == len(list(texts(reference))) and _takes_pictures(part["name"]):
+                part["options"]["reference"] = _put(iter(own), reference)
+        named = [(text, part["name"]) for part in _plugins(configs) for text in texts(part["options"])]
+        outside = dict.fromkeys(f"{text!r} ({name})" for text, name in named if _is_outside(text, folder))
+        if outside and not trust:
+            raise CannotResume(
+                f"The solution names files outside of {folder or 'a saved folder'}: {', '.join(outside)}. If they are "
+                "what you want to be read, type `gf.resume(..., trust=True)`, or --trust beside --resume."
+            )
+        made = {kind: _load(kind, config) for kind, config in configs.items()}
+        seen = [one.cpu() for one in as_sum(made["loss"]).references()] if "loss" in made else pictures
+        if len(seen) != len(pictures) or not all(map(torch.equal, seen, pictures)):
+            raise CannotResume(
+                "The loss that the saved solution names has other reference images than those saved with it. Give it "
+                "again: `gf.resume(..., loss=loss)`."
+            )
+        return made
+    except CannotResume:
+        raise
+    except Exception as error:  # what a damaged manifest makes a plugin raise is not ours to know
+        raise CannotResume(f"The saved {' and '.join(configs)} cannot be loaded again: {error}") from error
+
+
+def runs_code(config: Any) -> str:
+    """Say how a part was made that runs the code of a file while it loads; empty if it does not."""
+    for part in _plugins(config):
+        if registry.is_file(str(part.get("name"))):
+            return f"read from the file {part['name']}"
+        if found := [name for name in ("allow_pickle", "trust_remote_code") if part["options"].get(name)]:
+            return f"made with {found[0]}=True"
+    return ""
+
+
+def _takes_pictures(loss: str) -> bool:
+    options = registry.options(registry.factory("loss", loss)) or ()
+    return any(option.name == "reference" and _PICTURES.search(option.type) for option in options)
+
+
+def _load(kind: str, config: Any) -> Any:
+    if "terms" in config:
+        terms = [(term, tuple(Ramp(**ramp) for ramp in term["ramps"])) for term in config["terms"]]
+        made = tuple(Term(one["weight"], _load("loss", one["loss"]), one["name"], ramps) for one, ramps in terms)
+        return WeightedSum(made, config["name"])
+    if "balanced" in config:
+        return Balanced(_load(kind, config["balanced"]), config["limit"], config["name"])
+    load = {"sampler": registry.load_sampler, "loss": registry.load_loss, "solver": registry.load_solver}[kind]
+    options = config["options"]
+    if kind == "solver":  # one inside another is an option that is a config itself
+        options = {key: _load(kind, value) if isinstance(value, dict) else value for key, value in options.items()}
+    return load(config["name"], **options)
+
+
+def _plugins(config: Any) -> Iterator[dict[str, Any]]:
+    """Find the configs of what is loaded by name, however deep in another one."""
+    if isinstance(config, dict):
+        yield from [config] if isinstance(config.get("options"), dict) else []
+        config = list(config.values())
+    for inner in config if isinstance(config, list) else ():
+        yield from _plugins(inner)
+
+
+def _is_outside(text: str, folder: Path | None) -> bool:
+    """Tell whether a text is an address, or names something on this machine that is not in a folder."""
+    for name in filter(None, (text, text.partition(":")[2])):  # https://..., local-dir:...
+        path = Path(os.path.expanduser(name))
+        if path.is_absolute() or ".." in path.parts or os.path.exists(path):
+            inner = chain([path], path.rglob("*"))  # a link may lead out
+            if folder is None or not all(one.resolve().is_relative_to(folder.resolve()) for one in inner):
+                return True
+    return False
+
+
+def _put(pictures: Iterator[Tensor], value: Any) -> Any:
+    """Put pictures in the place of the texts in an option."""
+    return [_put(pictures, inner) for inner in value] if isinstance(value, list) else next(pictures)
