@@ -24,9 +24,9 @@ sys.path.insert(0, str(HERE.parent / "tools" / "avatars"))
 FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
 ITERATIONS = {"auto": 12}  # of a solver; others take 50
 BATCH = 32
-PROMPTS: dict[str, int] = {}  # of each person; 4 where nothing is said
-PEOPLE = {"run": 32, "search": 4, "families": 6}
-FIRST = {"run": 0, "search": 32, "families": 0}  # nobody is searched on and judged on
+PROMPTS = {"shown": 1}  # of each person; 4 where nothing is said
+PEOPLE = {"run": 32, "shown": 8, "search": 4, "families": 6}
+FIRST = {"run": 0, "shown": 0, "search": 32, "families": 0}  # nobody is searched on and judged on
 
 
 class PairedIdentity(gf.Loss):

@@ -91,18 +91,20 @@ def taken_for_real(images: torch.Tensor) -> float:
     return (naturalness(images) > 0).float().mean().item()
 
 
-def run() -> None:
-    """The comparison, at the settings found."""
+def run(solvers: list[str]) -> None:
+    """The comparison, at the settings found; of some solvers only, if they are named, beside the rows there are."""
     path = RESULTS / "search.json"
     if not path.exists():
         raise SystemExit("No settings yet: type `python benchmarks/identity.py search` first.")
-    best = settings()
+    best = {name: options for name, options in settings().items() if not solvers or name in solvers}
     results = {name: cached(SAMPLER, name, options, "run") for name, options in best.items()}
     renders, decoded = real_pictures()
     real = features(renders)
     _, _, _, identity = cases("run")
-    pictures = {"unguided": results["anchored"]["unguided"], **{name: r["images"] for name, r in results.items()}}
-    rows = {}
+    plain = next(iter(results.values()))["unguided"]
+    pictures = {"unguided": plain, **{name: r["images"] for name, r in results.items()}}
+    old = json.loads((RESULTS / "identity.json").read_text()) if solvers else {}
+    rows = {name: old.get(name, {}) for name in ("unguided", *settings())}
     for name, images in pictures.items():
         rows[name] = {
             "options": best.get(name, {}),
@@ -112,6 +114,8 @@ def run() -> None:
         }
         print(name, json.dumps(rows[name]), flush=True)
     rows["two real pictures"] = real_pairs(identity) | {"taken_for_real": taken_for_real(decoded)}
+    if old.get("cases", len(identity)) != len(identity):
+        raise SystemExit(f"The rows there are stand for {old['cases']} cases, not {len(identity)}.")
     rows |= {"cases": len(identity), "date": str(datetime.date.today())}
     (RESULTS / "identity.json").write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -157,15 +161,13 @@ def table() -> None:
     print(text)
     caption = CAPTION.format(people=rows["cases"] // 4, date=rows["date"])
     write_between(README, "results", f"{caption}\n\n{text}")
-    results = [cached(SAMPLER, name, options, "run") for name, options in settings().items()]
-    references, *_ = cases("run")
-    columns = {"reference": references, "unguided": results[0]["unguided"]}
-    columns |= {name: result["images"] for name, result in zip(settings(), results, strict=True)}
-    draw(columns, range(0, len(references), max(1, len(references) // 8)))
+    results = {name: cached(SAMPLER, name, options, "shown") for name, options in settings().items()}
+    columns = {"reference": cases("shown")[0], "unguided": results["auto"]["unguided"]}
+    draw(columns | {name: result["images"] for name, result in results.items()})
 
 
-def draw(columns: dict[str, torch.Tensor], rows: range) -> None:
-    """Eight people, evenly spread over the cases, in two columns of labelled pictures."""
+def draw(columns: dict[str, torch.Tensor]) -> None:
+    """The first eight people of the comparison, in two columns of labelled pictures."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -175,7 +177,7 @@ def draw(columns: dict[str, torch.Tensor], rows: range) -> None:
     figure, axes = plt.subplots(4, 2 * width, figsize=(0.72 * 2 * width, 3.2), layout="constrained")
     for i, axis in enumerate(axes.flat):
         name = list(columns)[i % width]
-        axis.imshow(columns[name][rows[i // width]].clamp(0, 1).permute(1, 2, 0))
+        axis.imshow(columns[name][i // width].clamp(0, 1).permute(1, 2, 0))
         axis.set_axis_off()
         if i < 2 * width:
             axis.set_title(name.replace("-", "\n"), fontsize=7)
@@ -187,10 +189,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("search", "run", "time", "table"))
     parser.add_argument("--people", type=int, help="fewer people than 32 (run) or 4 (search), for a quick look")
+    parser.add_argument("--solvers", default="", help="names with commas between them: solve these only (run)")
     options = parser.parse_args()
     if options.people:
         PEOPLE["search" if options.what == "search" else "run"] = options.people
-    {"search": search, "run": run, "time": time, "table": table}[options.what]()
+    if options.what == "run":
+        run(options.solvers.split(",") if options.solvers else [])
+    else:
+        {"search": search, "time": time, "table": table}[options.what]()
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def demo(out: Path) -> None:
         style="dim",
     )
     path = out / "demo.png"
-    _figure(solutions).savefig(path, dpi=110)
+    _figure(solutions).savefig(path, dpi=85)
     console.print(f"Open [bold]{path}[/bold]", soft_wrap=True)
 
 

@@ -52,7 +52,8 @@ class Counter:
         self.with_gradient += found.requires_grad
 
 
-def test_a_solve_evaluates_each_network_as_often_as_the_cost_model_says(sampler, loss):
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_a_solve_evaluates_each_network_as_often_as_the_cost_model_says(sampler, loss, candidates):
     parts, iterations, steps = sampler.parts, 3, sampler.num_steps
     networks = {
         "denoiser": parts.unet,
@@ -62,25 +63,26 @@ def test_a_solve_evaluates_each_network_as_often_as_the_cost_model_says(sampler,
         "loss": loss._network,
     }
     counters = {name: Counter(network) for name, network in networks.items()}
-    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1], max_iterations=iterations)
+    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1], max_iterations=iterations, candidates=candidates)
     for counter in counters.values():
         counter.handle.remove()
     rollouts = iterations + 1
+    tried = rollouts + (candidates if candidates > 1 else 0)
     assert {name: counter.calls for name, counter in counters.items()} == {
-        "denoiser": steps * rollouts,
-        "decoder": rollouts,
+        "denoiser": steps * tried,
+        "decoder": tried,
         "encoder": 0,
         "text": 1,  # the prompt is encoded once, for all images and iterations
-        "loss": rollouts,  # the reference was embedded before
+        "loss": tried,  # the reference was embedded before
     }
     assert {name: counter.with_gradient for name, counter in counters.items()} == {
-        "denoiser": steps * rollouts,
+        "denoiser": steps * rollouts,  # candidates are rolled out without
         "decoder": rollouts,
         "encoder": 0,
         "text": 0,
         "loss": rollouts,
     }
-    assert solution.stats["network_evaluations"] == steps * rollouts
+    assert solution.stats["network_evaluations"] == steps * tried
     for network in networks.values():
         for weight in network.parameters():
             assert not weight.requires_grad and weight.grad is None, "weights cost no gradient"
