@@ -129,7 +129,7 @@ def test_a_solve_takes_the_style_over_better_than_no_guidance():
     loss = Style(sampler.decode(sampler.means[[2, 8]]), backend="gram", network=Layers())
     solution = gf.solve(sampler, loss, prompt="disc", max_iterations=12, seed=[0, 1])
     assert (solution.loss < 0.5 * loss(solution.unguided)).all()
-    assert (solution.loss < solution.history["style"][0]).all()
+    assert solution.loss.mean() < 0.8 * solution.history["style"][0].mean()
 
 
 @pytest.mark.weights
