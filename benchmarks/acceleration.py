@@ -397,7 +397,7 @@ def draw_front(rows: list[dict]) -> None:
     unguided = next(row for row in rows if row["iterations"] == 0)
     panels[0].axvline(unguided["denoise"], color="0.6", lw=0.8, ls=":")
     panels[0].annotate("unguided", (unguided["denoise"], 0.0), fontsize=7, color="0.4", rotation=90, ha="right")
-    panels[0].set(ylabel="likeness, held-out judge", xlim=(0.25, None))
+    panels[0].set(ylabel="likeness, held-out judge", xlim=(0.12, None))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=7)
     figure.savefig(IMAGES / "fewer-iterations.png", dpi=110)
 
