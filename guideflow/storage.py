@@ -11,7 +11,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -161,7 +161,11 @@ def _old_manifest(folder: Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return what a solve was made with."""
-    return {"guideflow": version("guideflow"), "torch": torch.__version__, "python": platform.python_version()}
+    try:
+        ours = version("guideflow")
+    except PackageNotFoundError:  # a checkout on the path; what was solved is saved all the same
+        ours = "not installed"
+    return {"guideflow": ours, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _pictures(batches: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, tuple[Tensor, dict[str, str]]]:

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,13 @@ def test_plot_shows_pictures_and_curves(sampler: Any, tmp_path: Path) -> None:
     figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "2 images" in repr(solution)
+
+
+def test_a_checkout_that_is_not_installed_saves_what_it_solved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("guideflow.storage.version", absent)
+    solution = gf.solve(linear(), Distance(target(linear())), max_iterations=1)
+    solution.save(tmp_path / "run")
+    assert '"guideflow": "not installed"' in (tmp_path / "run" / "manifest.json").read_text()

@@ -1,5 +1,6 @@
 """The driver: stopping image by image, keeping the best, surviving nan and Ctrl-C."""
 
+from inspect import unwrap
 from typing import Any
 
 import pytest
@@ -177,6 +178,12 @@ def test_prompts_and_seeds_broadcast() -> None:
 def test_arguments_out_of_range_are_named(options: Any, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         gf.solve(linear(), Distance(target(linear())), **options)
+
+
+def test_what_is_no_solver_is_refused_before_the_work() -> None:
+    unchecked: Any = unwrap(gf.solve)  # tests check annotations, which users do not
+    with pytest.raises(InvalidArgument, match=r"as solver. Expected a name or an object: `gf.Anchored\(\)`"):
+        unchecked(linear(), Distance(target(linear())), solver=gf.Anchored)
 
 
 def test_unknown_solver_and_bad_loss() -> None:

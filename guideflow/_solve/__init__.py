@@ -93,6 +93,8 @@ def solve(
     """
     prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed)
     solver = registry.load_solver(solver) if isinstance(solver, str) else solver
+    if not isinstance(solver, Solver):
+        raise InvalidArgument(f"Got {solver!r} as solver. Expected a name or an object: `gf.Anchored()`.")
     settings = Settings(
         prompts=prompts,
         negative_prompts=negatives,
