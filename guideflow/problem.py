@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guideflow._process import own_state
 from guideflow._require import in_range, one_of
 from guideflow.errors import InvalidArgument, InvalidLoss
 from guideflow.gradients import MODES, Maps, choose, differentiate, forward
@@ -30,6 +31,7 @@ class Noise:
     steps: tuple[Tensor | None, ...]
 
 
+@own_state()
 def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
     """Draw the noise of each image from its own seed, so that image i depends on seed i only.
 
@@ -40,8 +42,12 @@ def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
     stochastic = sampler.stochastic
     draws: list[list[Tensor]] = []
     for seed in seeds:
-        generator = torch.Generator().manual_seed(int(seed))
-        draws.append([torch.randn(sampler.latent_shape, generator=generator) for _ in range(1 + sum(stochastic))])
+        on_cpu: Any = {
+            "generator": torch.Generator("cpu").manual_seed(int(seed)),
+            "dtype": torch.float32,
+            "device": "cpu",
+        }
+        draws.append([torch.randn(sampler.latent_shape, **on_cpu) for _ in range(1 + sum(stochastic))])
     tensors = iter([torch.stack(column).to(sampler.device, sampler.state_dtype) for column in zip(*draws, strict=True)])
     return Noise(initial=next(tensors), steps=tuple(next(tensors) if noisy else None for noisy in stochastic))
 
@@ -152,7 +158,7 @@ class Problem(Maps):
     @cached_property
     def z0(self) -> Tensor:
         """The first state, before any guidance."""
-        with torch.no_grad():
+        with own_state(), torch.no_grad():
             return self.sampler.prepare(self.noise.initial)
 
     def rollout(
@@ -173,7 +179,7 @@ class Problem(Maps):
             OutOfMemory: if the memory does not suffice for the gradient mode.
         """
         control = controls if callable(controls) else lambda k, end_point: controls[k]
-        with torch.inference_mode(False):
+        with own_state():
             if not gradients:
                 trajectory = forward(self, z0, control)
             else:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from guideflow._process import in_own_state
 from guideflow.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class Sampler(ABC):
     image_size: tuple[int, int]
     device: torch.device
     dtype: torch.dtype
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        in_own_state(cls, "__init__", "condition")  # rollouts are in it already
 
     @property
     def stochastic(self) -> tuple[bool, ...]:

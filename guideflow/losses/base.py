@@ -11,6 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from guideflow._process import in_own_state
 from guideflow.errors import InvalidArgument, InvalidLoss
 from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, plain, unique
 from guideflow.losses.schedules import Ramp
@@ -28,6 +29,10 @@ class Loss(ABC):
     """Name of the loss in logs; the class name if empty."""
 
     _references: Sequence[Tensor] = ()
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        in_own_state(cls, "__init__")  # where references are embedded, which gradients go through
 
     @abstractmethod
     def __call__(self, image: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from guideflow._process import own_state
 from guideflow._require import in_range, one_of
 from guideflow.errors import InvalidImage
 from guideflow.images import check_image
@@ -116,6 +117,7 @@ class DetectionLoss(Loss):
         value: Tensor = each.mean(1) + 0 * x.flatten(1).sum(1)
         return value
 
+    @own_state()
     @torch.no_grad()
     def _match(self, x: Tensor) -> list[Match]:
         """Return a match for every image and every subject, images first."""

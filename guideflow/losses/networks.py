@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guideflow._process import adopt
 from guideflow._require import missing_weights, require, without_progress_bars
 from guideflow.errors import InvalidArgument, MissingWeights
 
@@ -26,7 +27,7 @@ def freeze(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
     Returns:
         The network.
     """
-    network = network.to(device).eval().requires_grad_(False)
+    network = adopt(network.to(device))
     return network if precision(network) == torch.float64 else network.float()
 
 

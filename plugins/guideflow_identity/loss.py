@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from guideflow._process import adopt
 from guideflow._require import one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
@@ -99,7 +100,7 @@ class Identity(DetectionLoss):
         if not isinstance(backend, FaceBackend):
             one_of("backend", backend, ("dlib", "arcface"))
             backend = ArcFaces(pack) if backend == "arcface" else DlibFaces()
-        self._backend = backend.to(device).eval().requires_grad_(False)
+        self._backend: FaceBackend = adopt(backend.to(device))  # type: ignore[assignment]
         self._order, self._threshold, self._floor = order, threshold, floor
         penalty = self._backend.farthest if missing_penalty is None else missing_penalty
         super().__init__(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from guideflow._process import own_state
 from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
@@ -136,7 +137,7 @@ class Segmentation(Loss):
                 self._wanted[size] = resize_layout(self._layout, size)
             else:
                 picture = self._references[0][None].to(self._device)
-                with torch.no_grad():
+                with own_state(), torch.no_grad():
                     self._wanted[size] = self._segmenter.logits(resize(picture, size), size)[0].argmax(0)
         return self._wanted[size]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._process import adopt
 from guideflow._require import require
 from guideflow.errors import MissingWeights
 from guideflow.losses.networks import freeze, from_transformers, one_line
@@ -42,7 +43,7 @@ class Features(nn.Module):
 
     def __init__(self, network: nn.Module, size: int, rectifid: bool = False) -> None:
         super().__init__()
-        self.network: Any = network.eval().requires_grad_(False)
+        self.network: Any = adopt(network)
         self.size, self.rectifid = size, rectifid
 
     def crop(self, image: Tensor, index: Tensor, boxes: Tensor) -> Tensor:

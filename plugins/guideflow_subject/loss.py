@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._process import adopt
 from guideflow._require import in_range, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
@@ -116,7 +117,7 @@ class Subject(DetectionLoss):
         self._features = Features(network, size, compat == "rectifid").to(device)
         if detector is not None and not isinstance(detector, Detector):
             detector = OwlViT(str(detector))
-        self._detector = None if detector is None else detector.to(device).eval().requires_grad_(False)
+        self._detector: Detector | None = None if detector is None else adopt(detector.to(device))  # type: ignore[assignment]
         self._combine, self._l1, self._floor = combine, float(l1), floor
         self._subjects = [self._embed_references(*pair) for pair in zip(subjects, named, strict=True)]
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from guideflow._process import own_state
 from guideflow._require import require, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow.images import read_image, to_pil
@@ -22,6 +23,7 @@ Source = str | Path | Tensor
 Adapted = TypeVar("Adapted", LatentSampler, Parts)
 
 
+@own_state()
 def with_ip_adapter(
     sampler_or_parts: Adapted,
     adapter: str | Path,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guideflow._process import adopt, own_state
 from guideflow._require import as_dtype, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers import checkpoints
@@ -52,7 +53,7 @@ class Parts:
         """Freeze the networks: guidance differentiates with respect to states, never to weights."""
         for network in (self.unet, self.vae, self.text_encoder, self.text_encoder_2):
             if network is not None:
-                network.eval().requires_grad_(False)
+                adopt(network)
 
     @property
     def base(self) -> str | None:
@@ -60,6 +61,7 @@ class Parts:
         return "SDXL" if self.text_encoder_2 is not None else _WIDTHS.get(self.unet.config.get("cross_attention_dim"))
 
 
+@own_state()
 def load_parts(
     checkpoint: str | Path,
     *,
