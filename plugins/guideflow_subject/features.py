@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +25,12 @@ def load(kind: str, where: str, option: str) -> Any:
         if kind == "AutoTokenizer":
             return require("transformers", extra=EXTRA).AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         return freeze(from_transformers(kind, where, extra=EXTRA, dtype=torch.float32))
-    except (OSError, ValueError) as error:  # ValueError: a folder that holds something else
+    except (OSError, ValueError, RuntimeError) as error:  # a folder that holds something else
+        there = Path(where).expanduser().is_dir()
+        fetch = "" if there else f"fetch it once with network by `hf download {where}`, or "
         raise MissingWeights(
-            f"{kind} cannot be loaded from {where!r}: {one_line(error)} Fetch it once with network by `hf download "
-            f"{where}`, or give a folder that holds it: {option}='path/to/folder'."
+            f"{kind} cannot be loaded from {where!r} ({one_line(error, 400).rstrip('.')}): {fetch}give a folder that "
+            f"holds all of it: {option}='path/to/folder'."
         ) from error
 
 

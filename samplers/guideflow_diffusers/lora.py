@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from guideflow.errors import InvalidArgument
-from guideflow_diffusers.weights import Weights, add, several, sum_dtype
+from guideflow.losses.networks import several
+from guideflow_diffusers.weights import Weights, add, sum_dtype
 
 _MATRIX = re.compile(r"(?P<name>.+?)[._]lora(?:_linear_layer)?[._](?P<side>down|up|A|B)(?:\.default)?\.weight")
 _ALPHA = re.compile(r"(?P<name>.+?)\.alpha")
@@ -49,7 +50,7 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 4.1.
     """
-    where = ", ".join(str(file) for file in weights.files)
+    where = weights.where
     layers = _layers(networks)
     found: dict[str, dict[str, str]] = defaultdict(dict)
     unmatched = []

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from guideflow._process import adopt, own_state
 from guideflow._require import as_dtype, without_progress_bars
 from guideflow.errors import InvalidArgument
-from guideflow_diffusers import checkpoints
+from guideflow_diffusers import checkpoints, single_file
 from guideflow_diffusers.hub import COMPONENTS, find_weights, locate
 from guideflow_diffusers.lora import is_lora, merge_lora
 from guideflow_diffusers.weights import Weights, add_weights
@@ -76,9 +76,9 @@ def load_parts(
     """Load the parts of a checkpoint, change its weights if asked, and freeze them.
 
     Arguments:
-        checkpoint: A Hub id, a local diffusers folder, a folder with a denoiser only, or a safetensors file: a whole
-            model in Stability's layout, a denoiser in diffusers' names, or a LoRA. `owner/name:file` is a file on the
-            Hub.
+        checkpoint: A Hub id, a local diffusers folder, a folder with a denoiser only, or a safetensors file: a model in
+            Stability's layout, whole or with a denoiser, a denoiser in diffusers' names, or a LoRA. `owner/name:file`
+            is a file on the Hub.
         base: A second checkpoint that provides autoencoder, text encoders and tokenizers, also where the first has its
             own, and the denoiser where the first has none.
         variant: Of the weights: "fp16", "v0-fix"; for delta weights too. The denoiser must have it, unless they do.
@@ -101,7 +101,7 @@ def load_parts(
     needed = COMPONENTS if base is None else checkpoints.DENOISERS
     source = rest = locate(checkpoint, variant=variant, components=needed)
     weights = Weights(find_weights(source, option="checkpoint")) if source.is_file() else None
-    single = weights is not None and checkpoints.is_single_file(weights)
+    single = weights is not None and single_file.is_single_file(weights)
     loras = [weights] if weights is not None and is_lora(weights) else []
     if base is not None:
         own = not loras if weights is not None else checkpoints.denoiser_folder(source) is not None
@@ -113,17 +113,19 @@ def load_parts(
     if lora is not None:
         loras.append(Weights(find_weights(lora, option="lora")))
     with without_progress_bars("diffusers"):
-        if single:
-            found = checkpoints.load_single_file(source, None if base is None else rest, dtype=dtype)
+        if weights is not None and single and base is None:
+            found = single_file.load_single_file(weights, dtype=dtype)
         else:
             folder = source if weights is None and checkpoints.denoiser_folder(source) is not None else rest
             checkpoints.require_complete(folder, rest)
-            if weights is not None and not is_lora(weights):
-                found = {"unet": checkpoints.load_denoiser_file(weights, folder, dtype=dtype)}
+            if weights is not None and single:
+                found = {"unet": single_file.load_single_denoiser(weights, folder, dtype=dtype)}
+            elif weights is not None and not is_lora(weights):
+                config = checkpoints.denoiser_folder(folder) or folder
+                found = {"unet": checkpoints.load_weights(weights, weights.where, config, dtype=dtype)}
             else:
                 strict = delta is None
                 found = {"unet": checkpoints.load_denoiser(folder, variant=variant, strict=strict, dtype=dtype)}
-        if not single or base is not None:
             found |= checkpoints.load_rest(rest, variant=variant, dtype=dtype)
     if delta is not None:
         _add_delta(found["unet"], delta, variant)

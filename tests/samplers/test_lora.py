@@ -176,7 +176,7 @@ def test_the_difference_of_two_denoisers_is_added(checkpoint, tmp_path):
 
 
 def test_delta_weights_of_another_base_are_refused(checkpoint, sdxl, tmp_path):
-    with pytest.raises(InvalidArgument, match="not weights of the denoiser"):
+    with pytest.raises(InvalidArgument, match="not weights of the network"):
         load_parts(checkpoint, delta=tiny.delta(sdxl, tmp_path / "a.safetensors"))
     path = tiny.delta(checkpoint, tmp_path / "b.safetensors")
     save_file(load_file(path) | {"conv_in.weight": torch.ones(8, 9, 3, 3)}, path)
