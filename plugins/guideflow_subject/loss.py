@@ -18,7 +18,7 @@ from guideflow.losses.matching import Detections
 from guideflow.losses.vision import References, read_subjects
 from guideflow_subject import DETECTOR, NETWORK
 from guideflow_subject.detector import SAME, Detector, OwlViT, candidates, overlap
-from guideflow_subject.features import EXTRA, Features, load
+from guideflow_subject.features import EXTRA, IMAGENET, Features, load, read_normalisation
 
 
 class NoSubjectFound(InvalidImage):
@@ -112,9 +112,11 @@ class Subject(DetectionLoss):
         like = torch.zeros((), device=device)
         images = [[image[0].to(like) for _, image in subject] for subject in subjects]
         super().__init__(images, on_missing, 2.0 + l1 if missing_penalty is None else missing_penalty, like)
+        normalisation = IMAGENET
         if not isinstance(network, nn.Module):
-            network = load("AutoModel", str(network), "network")
-        self._features = Features(network, size, compat == "rectifid").to(device)
+            where = str(network)
+            network, normalisation = load("AutoModel", where, "network"), read_normalisation(where)
+        self._features = Features(network, size, normalisation, compat == "rectifid").to(device)
         if detector is not None and not isinstance(detector, Detector):
             detector = OwlViT(str(detector))
         self._detector: Detector | None = None if detector is None else adopt(detector.to(device))  # type: ignore[assignment]
