@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from guideflow.errors import InvalidArgument
 from guideflow.losses.processors import preparation_from, read_processor
+from guideflow.losses.texts import warn_of_cut
 from guideflow.losses.vision import Preparation
 from guideflow_subject import DETECTOR
 from guideflow_subject.features import CLIP, EXTRA, load
@@ -125,10 +126,11 @@ class OwlViT(Detector):
 
     def _text(self, text: str) -> Tensor:
         """Return the query of a text, (1, D)."""
+        tokenizer = load("AutoTokenizer", self._where, "detector")
         length = self.network.config.text_config.max_position_embeddings
-        tokens = load("AutoTokenizer", self._where, "detector")(
-            [text], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).to(self.network.device)
+        options = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
+        warn_of_cut([text], lambda one: tokenizer([one], **options).input_ids, "the detector")
+        tokens = tokenizer([text], **options).to(self.network.device)
         found = self.network.owlvit.get_text_features(tokens.input_ids, tokens.attention_mask)
         return found if isinstance(found, Tensor) else found.pooler_output
 

@@ -146,3 +146,9 @@ def test_a_folders_processor_says_how_its_network_is_normalised(checkpoints, tmp
     transformers.OwlViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "owl")
     with pytest.raises(InvalidArgument, match="no whole images of 64 x 64"):
         OwlViT(str(tmp_path / "owl"))
+
+
+def test_a_text_that_the_detector_does_not_read_to_its_end_is_told(checkpoints):
+    owl = OwlViT(str(checkpoints / "owl"))
+    with pytest.warns(UserWarning, match="the detector reads: '.*' is not seen"):
+        owl.query(picture(0), "abcdefghijklmnopqrstuvwxyz" * 2)
