@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,11 +29,13 @@ def own_state() -> Iterator[None]:
         yield
 
 
-def in_own_state(kind: type, *names: str) -> None:
-    """Let methods that a class defines itself run in `own_state`."""
-    for name in names:
-        if name in vars(kind):
-            setattr(kind, name, own_state()(vars(kind)[name]))
+class InOwnState:
+    """A class whose subclasses load, embed references and encode prompts in `own_state`; rollouts are in it already."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for name in {"__init__", "condition"} & vars(cls).keys():
+            setattr(cls, name, own_state()(vars(cls)[name]))
 
 
 def adopt(network: nn.Module) -> nn.Module:

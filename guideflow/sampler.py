@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from guideflow._process import in_own_state
+from guideflow._process import InOwnState
 from guideflow.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from guideflow.types import Latent
 
 
-class Sampler(ABC):
+class Sampler(InOwnState, ABC):
     """A frozen few-step generator.
 
     z_0 = prepare(noise),   z_k = step(k - 1, z_{k-1}, condition, n_{k-1}) for k = 1..num_steps,   image = decode(z_K)
@@ -42,10 +42,6 @@ class Sampler(ABC):
     image_size: tuple[int, int]
     device: torch.device
     dtype: torch.dtype
-
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        in_own_state(cls, "__init__", "condition")  # rollouts are in it already
 
     @property
     def stochastic(self) -> tuple[bool, ...]:

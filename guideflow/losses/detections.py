@@ -68,6 +68,9 @@ class DetectionLoss(Loss):
         self._last = LastPlaces()
         self._seen: weakref.ref[Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_seen": None}  # which image was seen last is nobody else's business
+
     @abstractmethod
     def detect(self, image: Tensor) -> Detections:
         """Find candidates in images (B, 3, H, W), the best of each image first; called without gradient."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from guideflow._process import adopt
-from guideflow._require import missing_weights, require, without_progress_bars
+from guideflow._require import as_device, missing_weights, require, without_progress_bars
 from guideflow.errors import InvalidArgument, MissingWeights
 
 _MADE = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
@@ -31,7 +31,7 @@ def freeze(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
     Returns:
         The network.
     """
-    network = adopt(network.to(device))
+    network = adopt(network.to(as_device(device)))
     return network if precision(network) == torch.float64 else network.float()
 
 

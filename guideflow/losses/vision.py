@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.images import check_image, read_image
+from guideflow.images import check_image, from_pil, read_image
 
-ImageSource = str | Path | Tensor
-"""Path of an image, or a tensor (3, H, W) or (1, 3, H, W) in [0, 1]."""
+ImageSource = str | Path | Tensor | np.ndarray | Any
+"""Path of an image; a tensor (3, H, W) or (1, 3, H, W) in [0, 1]; an array (H, W, 3) of bytes, or of numbers in [0, 1];
+or a Pillow image."""
 
 ImageSources = ImageSource | Sequence[ImageSource]
 """One image or several; a tensor (N, 3, H, W) is N of them."""
@@ -24,8 +26,8 @@ References = ImageSource | Sequence[ImageSource | Sequence[ImageSource]]
 """One image; or a sequence with one entry for each subject: an image, or a sequence of images of that subject."""
 
 
-def read_images(given: ImageSources, *, what: str = "reference") -> tuple[Tensor, ...]:
-    """Read images from files or tensors.
+def read_images(given: Any, *, what: str = "reference") -> tuple[Tensor, ...]:
+    """Read images from files, tensors, arrays or Pillow images.
 
     Arguments:
         given: One or several.
@@ -37,36 +39,73 @@ def read_images(given: ImageSources, *, what: str = "reference") -> tuple[Tensor
     Raises:
         InvalidImage: If there is none, or one cannot be read or is no RGB image in [0, 1].
     """
-    several = [given] if isinstance(given, str | Path | Tensor) else list(given)
     images: list[Tensor] = []
-    for one in several:
+    for one in [given] if _is_single(given, what) else list(given):
+        one = _as_tensor(one)
         if isinstance(one, Tensor):
             batch = one[None] if one.dim() == 3 else one
             check_image(batch, what=what)
             batch = batch.detach()
             images += (batch if batch.dtype == torch.float64 else batch.float()).unbind()
-        else:
+        elif isinstance(one, str | Path):
             images += read_image(one).unbind()
+        else:
+            raise _no_image(one, what)
     if not images:
         raise InvalidImage(f"Got no image as {what}. Expected at least one: type {what}='image.png'.")
     return tuple(images)
 
 
-def read_subjects(reference: References, same: bool, option: str) -> list[list[tuple[str, Tensor]]]:
+def _is_single(given: Any, what: str = "reference") -> bool:
+    """Tell one image from a sequence of them; refuse what is neither."""
+    if isinstance(given, str | Path | Tensor | np.ndarray) or _is_pil(given):
+        return True
+    if not isinstance(given, list | tuple):
+        raise _no_image(given, what)
+    return False
+
+
+def _as_tensor(given: Any) -> Any:
+    """Turn an array or a Pillow image into a tensor (N, 3, H, W); anything else stays."""
+    if _is_pil(given):
+        from PIL import ImageOps
+
+        return from_pil(ImageOps.exif_transpose(given))
+    if not isinstance(given, np.ndarray):
+        return given
+    if given.ndim != 3 or given.shape[2] != 3 or not (given.dtype == np.uint8 or given.dtype.kind == "f"):
+        kind = f"an array {given.shape} of {given.dtype}"
+        raise InvalidImage(f"Got {kind}. Expected (H, W, 3), of bytes or of numbers in [0, 1].")
+    found = torch.from_numpy(np.array(given)).permute(2, 0, 1)[None]
+    return found / 255 if found.dtype == torch.uint8 else found
+
+
+def _is_pil(given: Any) -> bool:
+    return any(kind.__module__ == "PIL.Image" for kind in type(given).__mro__)
+
+
+def _no_image(given: Any, what: str) -> InvalidImage:
+    return InvalidImage(
+        f"Got a {type(given).__name__} as {what}. Expected a path, a tensor, an array, a Pillow image, or a list of "
+        f"them: {what}='image.png'."
+    )
+
+
+def read_subjects(reference: Any, same: bool, option: str) -> list[list[tuple[str, Tensor]]]:
     """Read the images of each subject: a name for messages, and (1, 3, H, W) in [0, 1].
 
     `"ann.png"` is one subject, `["ann.png", "bob.png"]` are two, `[["ann1.png", "ann2.png"], "bob.png"]` are two of
     which the first has two images, and `["ann1.png", "ann2.png"]` with `same` is one with two; `option` is what users
     call that.
     """
-    given = [reference] if isinstance(reference, str | Path | Tensor) else list(reference)
-    each = [[entry] if isinstance(entry, str | Path | Tensor) else list(entry) for entry in given]
+    given: list[Any] = [reference] if _is_single(reference) else list(reference)
+    each = [[entry] if _is_single(entry) else list(entry) for entry in given]
     if not each or not all(each):
         raise InvalidArgument(
             f"Got {'a subject without images' if each else 'no reference'}. Expected an image, or a list with one "
             "entry for each subject: reference=['ann.png', ['bob1.png', 'bob2.png']]."
         )
-    if same and not all(isinstance(entry, str | Path | Tensor) for entry in given):
+    if same and not all(map(_is_single, given)):
         raise InvalidArgument(
             f"Got lists within the list of references, and {option}=True. Expected one or the other: "
             f"[['ann1.png', 'ann2.png']], or ['ann1.png', 'ann2.png'] with {option}=True."
@@ -83,7 +122,7 @@ def _read_one(source: ImageSource, number: int) -> tuple[str, Tensor]:
             f"Got a reference of {len(images)} images. Expected one image for each entry: `list(reference)` for as "
             "many subjects, `[list(reference)]` for as many images of one."
         )
-    return f"reference {number}" if isinstance(source, Tensor) else str(source), images[0][None]
+    return str(source) if isinstance(source, str | Path) else f"reference {number}", images[0][None]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guideflow._process import adopt
-from guideflow._require import one_of
+from guideflow._require import as_device, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections
@@ -101,7 +101,7 @@ class Identity(DetectionLoss):
         if not isinstance(backend, FaceBackend):
             one_of("backend", backend, ("dlib", "arcface"))
             backend = ArcFaces(pack) if backend == "arcface" else DlibFaces()
-        self._backend: FaceBackend = adopt(backend.to(device))  # type: ignore[assignment]
+        self._backend: FaceBackend = adopt(backend.to(as_device(device)))  # type: ignore[assignment]
         self._order, self._threshold, self._floor = order, threshold, floor
         penalty = self._backend.farthest if missing_penalty is None else missing_penalty
         super().__init__(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow._process import adopt
-from guideflow._require import in_range, one_of
+from guideflow._require import as_device, in_range, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections
@@ -109,7 +109,7 @@ class Subject(DetectionLoss):
         if detector is None and (len(subjects) > 1 or text is not None):
             what = f"{len(subjects)} subjects" if len(subjects) > 1 else f"text={text!r}"
             raise InvalidArgument(f"Got {what} and detector=None. Whole images are compared without; leave it out.")
-        like = torch.zeros((), device=device)
+        like = torch.zeros((), device=as_device(device))
         images = [[image[0].to(like) for _, image in subject] for subject in subjects]
         super().__init__(images, on_missing, 2.0 + l1 if missing_penalty is None else missing_penalty, like)
         normalisation = IMAGENET

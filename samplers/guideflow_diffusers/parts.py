@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from guideflow._process import adopt, own_state
-from guideflow._require import as_dtype, without_progress_bars
+from guideflow._require import as_device, as_dtype, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers import checkpoints, single_file
 from guideflow_diffusers.hub import COMPONENTS, find_weights, locate
@@ -97,7 +97,7 @@ def load_parts(
         MissingWeights: If something is on the Hub and cannot be fetched.
         MissingExtra: If diffusers is not installed.
     """
-    dtype = as_dtype(dtype)
+    dtype, device = as_dtype(dtype), as_device(device)
     needed = COMPONENTS if base is None else checkpoints.DENOISERS
     source = rest = locate(checkpoint, variant=variant, components=needed)
     weights = Weights(find_weights(source, option="checkpoint")) if source.is_file() else None
