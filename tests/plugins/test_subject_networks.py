@@ -152,3 +152,10 @@ def test_a_text_that_the_detector_does_not_read_to_its_end_is_told(checkpoints):
     owl = OwlViT(str(checkpoints / "owl"))
     with pytest.warns(UserWarning, match="the detector reads: '.*' is not seen"):
         owl.query(picture(0), "abcdefghijklmnopqrstuvwxyz" * 2)
+
+
+def test_a_detector_that_does_not_say_is_normalised_as_clip(checkpoints):
+    bytes_ = (picture(0) * 255).to(torch.uint8)
+    theirs = transformers.OwlViTImageProcessor(size={"height": 64, "width": 64})
+    found = OwlViT(str(checkpoints / "owl"))._preparation(bytes_.float() / 255)
+    torch.testing.assert_close(found, theirs(bytes_, return_tensors="pt")["pixel_values"], rtol=0, atol=4.2 / 255)
