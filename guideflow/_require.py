@@ -92,6 +92,21 @@ def as_dtype(
     return getattr(torch, given) if isinstance(given, str) else given
 
 
+def as_device(given: torch.device | str) -> torch.device:
+    """Read a device, and refuse one that this machine does not have."""
+    import torch  # only here: listings do without
+
+    try:
+        device = torch.device(given)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        gpus = [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]
+        why = " ".join(str(error).split())[:100]
+        here = ", ".join(["'cpu'", *gpus])
+        raise InvalidArgument(f"Got device={given!r}, which is not here ({why}). Expected one of: {here}.") from error
+    return device
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a question with the near matches of what was typed, to end a message with; empty if there are none."""
     near = difflib.get_close_matches(given, list(known), n=3)

@@ -17,20 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from guideflow._pictures import KEPT_PIXELS as KEPT_PIXELS
+from guideflow._pictures import as_rgb, check_file, check_pixels, halvings, small_enough
+from guideflow._pictures import open_picture as open_picture
 from guideflow._require import count, write_whole
 from guideflow.errors import InvalidArgument, InvalidImage
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-MAX_PIXELS: Final = 50_000_000
-"""Larger images are refused before they are decoded."""
-
-MAX_BYTES: Final = 200 * 2**20
-"""Larger files are refused before they are opened."""
-
-# No format whose reader starts another program (EPS) or that is not an image of its own.
-_FORMATS: Final = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
 _RANGE_TOLERANCE: Final = 1e-3
 
 
@@ -63,12 +58,13 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     """Read an image from a file that need not be trusted.
 
     The orientation tag is applied, transparency is laid over white, and grey, palette, 16-bit and CMYK images become
-    RGB. Of an animation the first frame is read.
+    RGB. Of an animation the first frame is read. Of floating-point values, which are meant to end at 1, at 255 or at
+    65535, what lies beyond is clipped and nan is black; a TIFF whose 16 bits hold fewer is read as of so many.
 
     Arguments:
         path: An image in any format that Pillow reads.
         size: Side of a square, or (height, width). The image is cropped to its centre in that proportion, then
-            resized. `None` keeps it as it is.
+            resized. `None` keeps it as it is, up to `KEPT_PIXELS`.
 
     Returns:
         A float32 tensor (1, 3, height, width) in [0, 1].
@@ -79,15 +75,14 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns from its own limit on; ours is lower
         try:
             with open_picture(path) as picture:
-                if (pixels := picture.width * picture.height) > MAX_PIXELS:
-                    sizes = f"{pixels / 1e6:.0f} million pixels; at most {MAX_PIXELS / 1e6:.0f} million are read"
-                    raise InvalidImage(f"{path} has {sizes}. Give a smaller image.")
-                rgb = _over_white(ImageOps.exif_transpose(picture))
+                check_pixels(picture, path)
+                rgb = ImageOps.exif_transpose(small_enough(picture))
+                may_hold_fewer = picture.format == "TIFF"
         except InvalidImage:
             raise
         except UnidentifiedImageError as error:
@@ -97,6 +92,8 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         except Exception as error:  # decoders raise many kinds on damaged files: SyntaxError, struct.error, ...
             why = " ".join(str(error).split()) or type(error).__name__
             raise InvalidImage(f"{path} is damaged or cut short ({why}). Save or download it again.") from error
+    rgb = as_rgb(rgb, may_hold_fewer)
+    rgb = rgb.reduce(halvings(rgb))
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
         count("size", min(height, width))
@@ -104,49 +101,12 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     return from_pil(rgb)
 
 
-def open_picture(path: Path) -> PILImage.Image:
-    """Open a file with Pillow, by no reader that starts another program whatever the file holds."""
-    from PIL import Image
-
-    Image.init()
-    return Image.open(path, formats=sorted(_FORMATS & Image.OPEN.keys()))
-
-
-def _check_file(path: Path) -> None:
-    try:
-        if not path.is_file():
-            there = ", but a folder" if path.is_dir() else ""
-            raise InvalidImage(f"There is no file {path}{there}. Give the path of an image.")
-        size = path.stat().st_size
-        path.open("rb").close()
-    except OSError as error:
-        raise InvalidImage(f"{path} cannot be opened: {error.strerror}.") from error
-    if size == 0:
-        raise InvalidImage(f"{path} is empty. Save or download it again.")
-    if size > MAX_BYTES:
-        raise InvalidImage(f"{path} has {size >> 20} MB; at most {MAX_BYTES >> 20} are read. Give a smaller image.")
-
-
-def _over_white(picture: PILImage.Image) -> PILImage.Image:
-    """Convert any mode to RGB: wider values by their upper 8 bits, transparency over white."""
-    from PIL import Image
-
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture).astype(np.float32)
-        top = 65535 if picture.mode.startswith("I;16") or values.max() > 255 else 1 if values.max() <= 1 else 255
-        picture = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
-
-
 def from_pil(picture: PILImage.Image) -> Tensor:
     """Turn a Pillow image of any mode into a float32 tensor (1, 3, height, width) in [0, 1].
 
     Transparency is laid over white.
     """
-    return torch.from_numpy(np.array(_over_white(picture))).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(as_rgb(picture))).permute(2, 0, 1)[None].float().div_(255)
 
 
 def to_pil(image: Tensor) -> PILImage.Image:
@@ -187,7 +147,8 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
         raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .png.")
     picture, information = to_pil(image), PngInfo()
     for key, value in (metadata or {}).items():
-        information.add_text(key, value)  # falls back to iTXt beyond Latin-1
+        # Beyond Latin-1 it falls back to iTXt, which has no half characters, as a command line may bring along.
+        information.add_text(key, value.encode("utf-8", "replace").decode())
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(content := io.BytesIO(), format="PNG", pnginfo=information)
     write_whole(path, content.getvalue())
@@ -196,14 +157,14 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read the text that `save_image` kept in a PNG, by keyword; empty for an image without any."""
-    from PIL import Image, UnidentifiedImageError
-
-    _check_file(Path(path))
+    check_file(Path(path))
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
-    except UnidentifiedImageError as error:
-        raise InvalidImage(f"{path} is not a PNG. Give one that `save_image` wrote.") from error
+        with open_picture(Path(path)) as picture:
+            if picture.format == "PNG":
+                return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
+    except Exception as error:  # decoders raise many kinds on damaged files
+        raise InvalidImage(f"{path} is not a PNG that can be read. Give one that `save_image` wrote.") from error
+    raise InvalidImage(f"{path} is not a PNG. Give one that `save_image` wrote.")
 
 
 def grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:

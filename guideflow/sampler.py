@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from guideflow._process import InOwnState
 from guideflow.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from guideflow.types import Latent
 
 
-class Sampler(ABC):
+class Sampler(InOwnState, ABC):
     """A frozen few-step generator.
 
     z_0 = prepare(noise),   z_k = step(k - 1, z_{k-1}, condition, n_{k-1}) for k = 1..num_steps,   image = decode(z_K)

@@ -11,13 +11,14 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from guideflow._process import InOwnState
 from guideflow.errors import InvalidArgument, InvalidLoss
 from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, plain, unique
 from guideflow.losses.schedules import Ramp
 from guideflow.types import LossLike
 
 
-class Loss(ABC):
+class Loss(InOwnState, ABC):
     """A loss that can be weighted, added and named: `2 * identity + style.named("waves")`.
 
     Deriving from this class is optional: any callable from an image batch to one number per image is a loss. Images
@@ -114,9 +115,8 @@ class Loss(ABC):
         return as_sum(self).scaled(-1.0)
 
     def __add__(self, other: LossLike | int) -> Loss:
-        if isinstance(other, int) and other == 0:  # what `sum` begins with
-            return self
-        return WeightedSum((*as_sum(self).terms, *as_sum(other).terms))
+        begins_sum = isinstance(other, int) and other == 0  # as `sum` does
+        return self if begins_sum else WeightedSum((*as_sum(self).terms, *as_sum(other).terms))
 
     def __radd__(self, other: LossLike | int) -> Loss:
         return self if isinstance(other, int) and other == 0 else as_sum(other) + self

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from guideflow._process import own_state
 from guideflow._require import in_range, one_of
 from guideflow.errors import InvalidImage
 from guideflow.images import check_image
@@ -67,6 +68,9 @@ class DetectionLoss(Loss):
         self._last = LastPlaces()
         self._seen: weakref.ref[Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_seen": None}  # which image was seen last is nobody else's business
+
     @abstractmethod
     def detect(self, image: Tensor) -> Detections:
         """Find candidates in images (B, 3, H, W), the best of each image first; called without gradient."""
@@ -116,6 +120,7 @@ class DetectionLoss(Loss):
         value: Tensor = each.mean(1) + 0 * x.flatten(1).sum(1)
         return value
 
+    @own_state()
     @torch.no_grad()
     def _match(self, x: Tensor) -> list[Match]:
         """Return a match for every image and every subject, images first."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import missing_weights, require, without_progress_bars
+from guideflow._process import adopt
+from guideflow._require import as_device, missing_weights, require, without_progress_bars
 from guideflow.errors import InvalidArgument, MissingWeights
+
+_MADE = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
+"""Buffers that older checkpoints hold, and newer networks make themselves."""
 
 
 def freeze(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
@@ -26,7 +31,7 @@ def freeze(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
     Returns:
         The network.
     """
-    network = network.to(device).eval().requires_grad_(False)
+    network = adopt(network.to(as_device(device)))
     return network if precision(network) == torch.float64 else network.float()
 
 
@@ -47,8 +52,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
         InvalidArgument: If there is no such file, or it is none.
     """
     file = Path(file).expanduser()
-    if not file.is_file():
-        raise InvalidArgument(f"There is no file {file}, given as checkpoint. Expected a file of weights.")
+    require_whole(file)
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -61,6 +65,26 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
         if "weights_only" in str(error):
             raise unsafe(file, error, "Save its state dict by itself, where you trust it.") from error
         raise InvalidArgument(f"{file} cannot be read as weights: {one_line(error, 160)}") from error
+
+
+def require_whole(file: Path) -> None:
+    """Refuse a file of weights that is missing, empty, cut short, or the pointer that git leaves in its place."""
+    if not file.is_file():  # nor a pipe, which would hang
+        raise InvalidArgument(f"There is no file {file}. Expected a file of weights.")
+    with file.open("rb") as opened:
+        start = opened.read(24)
+    if not start:
+        raise InvalidArgument(f"{file} is empty. Download it again.")
+    if start.startswith(b"version https://git-lfs"):
+        raise InvalidArgument(f"{file} is a git-lfs pointer, not the weights. Type `git lfs pull` in its repository.")
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise InvalidArgument(f"{file} cannot be read ({one_line(error, 80)}). Download it again.") from error
 
 
 def unsafe(where: str | Path, error: Exception, cure: str) -> InvalidArgument:
@@ -87,9 +111,12 @@ def read_config(source: str, name: str, *, files: Sequence[str] = ()) -> dict[st
     if not file.is_file():
         return None
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidArgument(f"{file} is no JSON: {error}. Save or download it again.") from error
+    if not isinstance(found, dict):
+        raise InvalidArgument(f"{file} holds a {type(found).__name__}. Expected an object, {{...}}.")
+    return found
 
 
 def published_weights(url: str, megabytes: float) -> dict[str, Tensor]:
@@ -106,7 +133,7 @@ def published_weights(url: str, megabytes: float) -> dict[str, Tensor]:
 
 
 def from_transformers(kind: str, source: str | Path, *, extra: str, **options: Any) -> nn.Module:
-    """Load a network of transformers, with all of its weights.
+    """Load a network of transformers, with its own weights and no others.
 
     Arguments:
         kind: Its class.
@@ -116,12 +143,42 @@ def from_transformers(kind: str, source: str | Path, *, extra: str, **options: A
 
     Raises:
         OSError: As transformers does.
-        ValueError: As transformers does, or if some weights are missing: such a network would be partly random.
+        ValueError: As transformers does, or if weights are missing, left over, damaged or of other shapes.
     """
     make = getattr(require("transformers", extra=extra), kind).from_pretrained
     with without_progress_bars(extra):  # without a word on code of the source's own, transformers asks at the terminal
-        network, report = make(source, output_loading_info=True, trust_remote_code=False, **options)
+        network: nn.Module = load_exactly(
+            make, source, ignore_mismatched_sizes=True, trust_remote_code=False, **options
+        )
+    return network
+
+
+def load_exactly(make: Callable[..., Any], source: str | Path, **options: Any) -> Any:
+    """Load a network by a `from_pretrained` of transformers or diffusers, with its own weights and no others.
+
+    Raises:
+        ValueError: If weights are missing, which would be random instead, or left over, or of other shapes.
+    """
+    for file in Path(source).glob("*.safetensors"):
+        require_whole(file)
+    network, report = make(source, output_loading_info=True, **options)
     if lacking := sorted(report["missing_keys"]):
-        raise ValueError(f"it has no weights for {lacking[0]}; such a network would be partly random")
-    loaded: nn.Module = network
-    return loaded
+        raise ValueError(f"it has no weights for {listed(lacking)}; such a network would be partly random")
+    if other := sorted(report["mismatched_keys"]):
+        name, given, wanted = other[0]
+        raise ValueError(f"its {name} has shape {tuple(given)} where its configuration asks for {tuple(wanted)}")
+    saved_as = getattr(network.config, "architectures", None) or [type(network).__name__]
+    if type(network).__name__ in saved_as:  # else the rest is the head of what it was saved as
+        if rest := sorted(name for name in report["unexpected_keys"] if not _MADE.search(name)):
+            raise ValueError(f"{listed(rest)} in it are no weights of a {type(network).__name__}")
+    return network
+
+
+def several(names: Sequence[str]) -> str:
+    """Count tensors, and name the first few of many."""
+    return f"{len(names)} tensors ({listed(names)})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Name the first few of many."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -15,6 +15,7 @@ from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
 from guideflow.losses.networks import freeze, precision
+from guideflow.losses.texts import warn_of_cut
 from guideflow.losses.vision import ImageSources, given, read_images
 from guideflow.types import PerImage
 from guideflow_clip.models import load_clip, preparation_of
@@ -124,6 +125,7 @@ class Clip(Loss):
                 "Got a module and a text, and no tokenizer. Expected a callable from texts to tokens: type "
                 "tokenizer=open_clip.get_tokenizer('ViT-B-32'), or whichever belongs to the network."
             )
+        warn_of_cut(texts, lambda one: tokenizer([one]), "CLIP")
         return F.normalize(self.network.encode_text(tokenizer(texts).to(device)), dim=1)  # type: ignore[operator]
 
 

@@ -106,6 +106,10 @@ def preparation_of(network: nn.Module) -> Preparation:
     """Read how a CLIP network wants its images; a module that does not say gets them as they are."""
     visual = getattr(network, "visual", network)
     config: dict[str, Any] = getattr(visual, "preprocess_cfg", {})
+    ways = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "squash")}
+    for key, known in ways.items():  # the first of which is open_clip's own
+        if config.get(key, known[0]) not in known:
+            raise InvalidArgument(f"The network wants {key}={config[key]!r}. Expected one of: {', '.join(known)}.")
     return Preparation(
         **given(config.get("size", getattr(visual, "image_size", None)), config.get("mean"), config.get("std")),
         interpolation="bilinear" if config.get("interpolation") == "bilinear" else "bicubic",

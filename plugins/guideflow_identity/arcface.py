@@ -62,6 +62,7 @@ class ArcFaces(FaceBackend):
         recogniser = models["recognition"]
         self.recogniser = OnnxNetwork(read_onnx(recogniser.model_file)).eval().requires_grad_(False)
         self._mean, self._std = float(recogniser.input_mean), float(recogniser.input_std)
+        _check_recogniser(self.recogniser, self.size)
         self.register_buffer("template", torch.tensor(TEMPLATE) + 0.5)
         if self.licence not in _told:
             _told.add(self.licence)
@@ -96,6 +97,27 @@ class ArcFaces(FaceBackend):
         return 1 - F.normalize(one, dim=-1) @ F.normalize(other, dim=-1).T
 
 
+def _check_recogniser(network: OnnxNetwork, size: int) -> None:
+    """Refuse a graph that does not turn a face into numbers before it is needed."""
+    with torch.no_grad():
+        found = network(torch.zeros(1, 3, size, size))
+    if not found or not isinstance(found[0], Tensor) or not found[0].is_floating_point() or len(found[0]) != 1:
+        raise InvalidArgument("The recogniser of the pack returns no embedding of a face. Give another pack.")
+
+
+def _loadable(place: Path) -> dict[str, Any]:
+    """Load what can be loaded of a pack of which some file is damaged."""
+    models: dict[str, Any] = {}
+    for file in sorted(place.glob("*.onnx")):
+        try:
+            model = require("insightface.model_zoo", extra="face").get_model(str(file))
+        except Exception:  # onnxruntime raises its own
+            continue
+        if model is not None:
+            models.setdefault(model.taskname, model)
+    return models
+
+
 def load_pack(pack: str | Path | None = None) -> dict[str, Any]:
     """Load the models "detection" and "recognition" of a pack with insightface; nothing is downloaded.
 
@@ -107,6 +129,8 @@ def load_pack(pack: str | Path | None = None) -> dict[str, Any]:
     files = sorted(folder.rglob("*.onnx"))
     if not files:
         raise InvalidArgument(f"There is no insightface pack in {folder}: no .onnx file in it. {_CURE}")
+    if odd := [file for file in files if not file.is_file()]:  # a pipe would hang
+        raise InvalidArgument(f"{odd[0]} is no file. Expected ONNX files only.")
     app = require("insightface.app", extra="face")
     for place in sorted({parent for file in files for parent in file.parents if parent.is_relative_to(folder)}):
         try:
@@ -114,7 +138,9 @@ def load_pack(pack: str | Path | None = None) -> dict[str, Any]:
         except AssertionError:  # how insightface says that there is no detector
             continue
         except Exception as error:  # onnxruntime raises its own
-            raise InvalidArgument(f"insightface cannot load {place}: {one_line(error)}") from error
+            models = _loadable(place)
+            if not {"detection", "recognition"} <= models.keys():
+                raise InvalidArgument(f"insightface cannot load {place}: {one_line(error)}") from error
         if "recognition" in models and models["detection"].use_kps:
             return models
     listing = ", ".join(str(file.relative_to(folder)) for file in files)

@@ -9,7 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from guideflow._require import one_of
+from guideflow._process import adopt
+from guideflow._require import as_device, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections
@@ -18,6 +19,7 @@ from guideflow_identity.arcface import ArcFaces
 from guideflow_identity.dlib import DlibFaces
 from guideflow_identity.faces import FaceBackend
 from guideflow_identity.matching import Region, assign_in_order, candidates, central, inside, regions, taken
+from guideflow_identity.reference import find_reference
 
 
 class NoFaceFound(InvalidImage):
@@ -36,8 +38,8 @@ class Identity(DetectionLoss):
 
     Arguments:
         reference: An image of the person: a path, or a tensor (1, 3, H, W) or (3, H, W) in [0, 1]. For several people
-            a list with one entry for each: an image, or a list of images of that person. Of several faces in a
-            image the largest counts.
+            a list with one entry for each: an image, or a list of images of that person. Of several faces in an
+            image the largest counts; one that lies on its side is turned upright, with a warning.
         same_person: A flat list of images shows one person.
         combine: With several images of a person: "mean", distance to the mean of their embeddings, or "best", to
             the nearest of them.
@@ -99,7 +101,7 @@ class Identity(DetectionLoss):
         if not isinstance(backend, FaceBackend):
             one_of("backend", backend, ("dlib", "arcface"))
             backend = ArcFaces(pack) if backend == "arcface" else DlibFaces()
-        self._backend = backend.to(device).eval().requires_grad_(False)
+        self._backend: FaceBackend = adopt(backend.to(as_device(device)))  # type: ignore[assignment]
         self._order, self._threshold, self._floor = order, threshold, floor
         penalty = self._backend.farthest if missing_penalty is None else missing_penalty
         super().__init__(
@@ -112,16 +114,13 @@ class Identity(DetectionLoss):
     def _embed_reference(self, name: str, image: Tensor) -> Tensor:
         """Find and embed the largest face of a reference."""
         image = image.to(self._like)
-        faces = self._backend.find(image, self._floor)
-        if not len(faces):
+        found = find_reference(self._backend, image, self._floor, self._threshold, name)
+        if found is None:
             raise NoFaceFound(
                 f"No face was found in {name}, {image.shape[3]} x {image.shape[2]} pixels, with a score of at least "
                 f"{self._floor}. Give an image that shows the face from the front and upright, or type a lower floor=."
             )
-        sure = faces[faces.score >= min(self._threshold, float(faces.score.max()))]
-        area = (sure.box[:, 2:] - sure.box[:, :2]).prod(1)
-        face = sure[area.argmax()[None]]
-        return self._backend.embed(self._backend.align(image, face.image, face.points))
+        return self._backend.embed(self._backend.align(found.image, found.face.image, found.face.points))
 
     def detect(self, image: Tensor) -> Detections:
         """Find the faces that may be somebody's."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from guideflow.losses.networks import read_weights
 
 WEIGHTS = Path(__file__).parent / "weights"
 CELL = 32
@@ -33,7 +34,7 @@ def load(network: Network, name: str) -> Network:
 
     weight = byte * range[0] + range[1] where a tensor is stored as bytes.
     """
-    stored = load_file(WEIGHTS / f"{name}.safetensors")
+    stored = read_weights(WEIGHTS / f"{name}.safetensors")
     weights = {}
     for key, values in stored.items():
         if key.endswith(".range"):

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
+from guideflow.losses.networks import one_line
+from guideflow.memory import ran_out
 from guideflow_identity.onnx_operators import OPERATORS, Attributes
 
 
@@ -38,7 +40,7 @@ class OnnxNetwork(nn.Module):
         graph = model.graph
         self._values: dict[str, str | Tensor] = {}
         for i, entry in enumerate(graph.initializer):
-            self._keep(entry.name, torch.from_numpy(numpy_helper.to_array(entry).copy()), f"weight{i}")
+            self._keep(entry.name, _array(entry, numpy_helper), f"weight{i}")
         helper = require("onnx.helper", extra="face")
         self._nodes: list[tuple[str, Attributes, tuple[str, ...], tuple[str, ...]]] = []
         for i, node in enumerate(graph.node):
@@ -57,7 +59,8 @@ class OnnxNetwork(nn.Module):
         self._input, self._outputs = given[0], [entry.name for entry in graph.output]
 
     def _keep(self, name: str, value: Tensor, buffer: str) -> None:
-        """Floats move with the module; whole numbers are shapes and indices and stay."""
+        """Floats move with the module, in float32 at least; whole numbers are shapes and indices and stay."""
+        value = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
         if value.is_floating_point():
             self.register_buffer(buffer, value)
         self._values[name] = buffer if value.is_floating_point() else value
@@ -67,14 +70,35 @@ class OnnxNetwork(nn.Module):
         values: dict[str, Any] = {self._input: image, "": None}
         for name, value in self._values.items():
             values[name] = getattr(self, value) if isinstance(value, str) else value
-        for op, attributes, inputs, outputs in self._nodes:
-            result = OPERATORS[op](attributes, *(values[name] for name in inputs))
-            for name, one in zip(outputs, result if isinstance(result, tuple) else (result,), strict=False):
-                values[name] = one
-        return [values[name] for name in self._outputs]
+        op, outputs = "its outputs", tuple(self._outputs)
+        try:
+            for op, attributes, inputs, outputs in self._nodes:
+                result = OPERATORS[op](attributes, *(values[name] for name in inputs))
+                for name, one in zip(outputs, result if isinstance(result, tuple) else (result,), strict=False):
+                    values[name] = one
+            return [values[name] for name in self._outputs]
+        except InvalidArgument:
+            raise
+        except Exception as error:  # a malformed graph makes torch raise many kinds
+            if ran_out(error):
+                raise
+            where = f"{op} ({', '.join(outputs)})"
+            raise InvalidArgument(f"The ONNX network cannot be evaluated at {where}: {one_line(error)}") from error
 
 
 def _constant(attributes: Attributes, numpy_helper: Any) -> Tensor:
     if "value" in attributes:
-        return torch.from_numpy(numpy_helper.to_array(attributes["value"]).copy())
-    return torch.as_tensor(next(iter(attributes.values())))
+        return _array(attributes["value"], numpy_helper)
+    found = next(iter(attributes.values()), None)
+    if not isinstance(found, float | int | list):
+        raise InvalidArgument(f"The ONNX network has a constant that is not known here: {sorted(attributes)}.")
+    return torch.as_tensor(found)
+
+
+def _array(entry: Any, numpy_helper: Any) -> Tensor:
+    try:
+        return torch.from_numpy(numpy_helper.to_array(entry).copy())
+    except Exception as error:  # fewer bytes than its shape takes, a type that torch does not have, ...
+        raise InvalidArgument(
+            f"The ONNX network's {entry.name or 'constant'} cannot be read: {one_line(error)}"
+        ) from error

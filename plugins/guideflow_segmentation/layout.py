@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.images import open_picture, read_image
+from guideflow.images import KEPT_PIXELS, open_picture, read_image
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from PIL import Image as PILImage
 
 Layout = str | Path | Tensor | np.ndarray
@@ -24,6 +23,7 @@ Colour = str | Sequence[int]
 """Such as "#ff8000", "orange" or (255, 128, 0)."""
 
 _LOSSLESS = ("PNG", "BMP", "GIF", "PPM", "TIFF")
+_ROWS = 64
 _NEAR = 60.0  # of 442 between black and white: soft edges stay without a class, shades of one colour are one
 
 
@@ -63,6 +63,8 @@ def read_layout(given: Layout, colours: Mapping[int, Colour] | None = None, igno
 def _from_file(path: Path, colours: Mapping[int, Colour] | None, ignore_index: int) -> Tensor:
     read_image(path)  # refuses what is missing, damaged or too large
     with open_picture(path) as picture:
+        if picture.width * picture.height > KEPT_PIXELS:
+            raise InvalidImage(f"{path} has more than {KEPT_PIXELS / 1e6:.0f} million pixels. Give a smaller layout.")
         if picture.format not in _LOSSLESS:
             raise InvalidImage(
                 f"{path} is a {picture.format}, which blurs the edges of classes. Save the layout as a PNG, or give "
@@ -81,12 +83,15 @@ def _from_file(path: Path, colours: Mapping[int, Colour] | None, ignore_index: i
 def _from_colours(picture: PILImage.Image, colours: Mapping[int, Colour], ignore_index: int) -> Tensor:
     if not colours:
         raise InvalidArgument("Got no colours. Expected colours={'sky': '#80c0ff', ...}, one for each class.")
-    pixels: NDArray[np.float32] = np.asarray(picture.convert("RGBA")).astype(np.float32)
-    known = np.array([_rgb(colour) for colour in colours.values()], dtype=np.float32)
-    distance = np.stack([np.linalg.norm(pixels[..., :3] - colour, axis=-1) for colour in known])
-    classes = np.array(list(colours), dtype=np.int64)[distance.argmin(0)]
-    off = (distance.min(0) > _NEAR) | (pixels[..., 3] < 128)
-    return torch.from_numpy(np.where(off, ignore_index, classes))
+    pixels = np.asarray(picture.convert("RGBA"))
+    known = np.array([_rgb(colour) for colour in colours.values()], dtype=np.int32)
+    numbers, classes = np.array(list(colours), dtype=np.int64), np.empty(pixels.shape[:2], dtype=np.int64)
+    for top in range(0, len(pixels), _ROWS):  # a few rows at a time: of a large layout all would take gigabytes
+        rows = pixels[top : top + _ROWS].astype(np.int32)
+        distance = np.stack([np.square(rows[..., :3] - colour).sum(-1) for colour in known])
+        off = (distance.min(0) > _NEAR**2) | (rows[..., 3] < 128)
+        classes[top : top + _ROWS] = np.where(off, ignore_index, numbers[distance.argmin(0)])
+    return torch.from_numpy(classes)
 
 
 def _rgb(colour: Colour) -> tuple[int, ...]:

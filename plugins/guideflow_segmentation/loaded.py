@@ -36,14 +36,14 @@ class Segmenter:
     title: str
 
     def size(self, image: Tensor) -> tuple[int, int]:
-        """Return (height, width) at which images like this one are segmented."""
+        """Return (height, width) to which images like this one are resized; all of it is segmented, or its middle."""
         if self.preparation.size is not None:
-            return self.preparation.size
+            return self.preparation.resized(image.shape[-2], image.shape[-1])
         height, width = (max(1, round(side / self.multiple)) * self.multiple for side in image.shape[-2:])
         return height, width
 
     def logits(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the logits (B, C, height, width) of images (B, 3, H, W) in [0, 1], brought to a size.
+        """Return the logits (B, C, height, width) of images (B, 3, H, W) in [0, 1], brought to a size, or its middle.
 
         Raises:
             InvalidArgument: If the network returns no logits.
@@ -55,6 +55,7 @@ class Segmenter:
         if not isinstance(logits, Tensor) or logits.dim() != 4 or len(logits) != len(image):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InvalidArgument(f"The network returned {shape}. Expected logits ({len(image)}, classes, h, w).")
+        size = self.preparation.middle or size
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         return logits

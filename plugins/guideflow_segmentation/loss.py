@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from guideflow._process import own_state
 from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
-from guideflow.losses.vision import read_images, resize
+from guideflow.losses.vision import cut_middle, read_images, resize
 from guideflow.types import PerImage
 from guideflow_segmentation.classes import Classes
 from guideflow_segmentation.layout import Colour, draw_layout, read_layout, resize_layout
@@ -45,7 +46,8 @@ class Segmentation(Loss):
         class_weights: Weight of each class by name or number, 1 for those left out; or one number for every class.
         colours: For a layout drawn in colours: the colour of each class by name or number, such as "#ff8000".
         size: Side or (height, width) at which images are segmented; by default what the checkpoint says (520 for
-            torchvision), or the size of the images.
+            torchvision), or the size of the images. A network that was trained on the middle of images sees the middle
+            only, unless a size is given.
         mean: Normalisation in place of the checkpoint's, for images in [0, 1]; by default none for a module.
         std: The same.
         device: Where the network runs.
@@ -111,8 +113,7 @@ class Segmentation(Loss):
 
     def __call__(self, image: Tensor) -> PerImage:
         """Return the mean cross-entropy of each image, at least 0."""
-        logits = self.logits(image)
-        return self._target.cross_entropy(logits, self.wanted((logits.shape[-2], logits.shape[-1])))
+        return self._target.cross_entropy(self.logits(image), self.wanted(self._segmenter.size(image)))
 
     def logits(self, image: Tensor) -> Tensor:
         """Return what the network sees in images (B, 3, H, W) in [0, 1]: logits (B, classes, h, w)."""
@@ -126,17 +127,20 @@ class Segmentation(Loss):
 
     def iou(self, image: Tensor) -> PerImage:
         """Return how well images obey the layout: intersection over union, mean over its classes that count, (B,)."""
-        seen = self.segment(image)
-        return self._target.iou(seen, self.wanted((seen.shape[-2], seen.shape[-1])))
+        return self._target.iou(self.segment(image), self.wanted(self._segmenter.size(image)))
 
     def wanted(self, size: tuple[int, int]) -> Tensor:
-        """Return the wanted classes (height, width): resized, or seen in the reference, once for each size."""
+        """Return the wanted classes (height, width): resized, or seen in the reference, once for each size.
+
+        Of a network that crops they are those of the middle, whose size it is then.
+        """
         if size not in self._wanted:
             if self._layout is not None:
-                self._wanted[size] = resize_layout(self._layout, size)
+                whole, middle = resize_layout(self._layout, size), self._segmenter.preparation.middle
+                self._wanted[size] = whole if middle is None else cut_middle(whole, middle, self._ignore)
             else:
                 picture = self._references[0][None].to(self._device)
-                with torch.no_grad():
+                with own_state(), torch.no_grad():
                     self._wanted[size] = self._segmenter.logits(resize(picture, size), size)[0].argmax(0)
         return self._wanted[size]
 
@@ -161,7 +165,7 @@ class Segmentation(Loss):
         if names is not None and not given:
             return len(names)
         side = 2 * self._segmenter.multiple
-        size = self._segmenter.preparation.size or (max(side, 64), max(side, 64))
+        size = self._segmenter.size(torch.empty(1, 3, max(side, 64), max(side, 64)))
         with torch.no_grad():
             count = self._segmenter.logits(torch.full((1, 3, *size), 0.5, device=self._device), size).shape[1]
         if names is not None and len(names) != count:

@@ -53,7 +53,7 @@ def load_segmenter(
     elif _is_torchvision(str(network)):
         found = _from_torchvision(str(network), checkpoint, names)
     else:
-        found = from_folder_or_hub(network, normalised=mean is not None and std is not None)
+        found = from_folder_or_hub(network, size is not None, mean is not None and std is not None)
     return replace(
         found,
         network=freeze(found.network, device),

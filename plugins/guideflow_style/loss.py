@@ -52,6 +52,8 @@ class Style(Loss):
         layers: Blocks for "clip-gram", by default [2]; names for "vgg-gram", by default relu1_1 to relu5_1.
         size: Side or (height, width) to which every image is brought; by default what the network was trained on,
             256 for VGG, and images as they are for a module.
+        crop: Whether images of other proportions are cropped to their middle (True) or stretched (False); by default
+            as the network was trained, cropped for the published ones.
         mean: Normalisation in place of the network's own, for images in [0, 1]; by default none for a module.
         std: The same.
         device: Where the network runs.
@@ -62,8 +64,8 @@ class Style(Loss):
         MissingWeights: If the weights are not here and cannot be downloaded.
 
     Source: Bansal et al. 2023 (Universal Guidance), Yu et al. 2023 (FreeDoM), Gatys et al. 2016. The first multiplies
-    by 100 and normalises as for ImageNet; the second takes the norm over the whole batch, so that images disturb each
-    other. Not for content: "clip" takes over what is shown as well as how.
+    by 100, normalises as for ImageNet and stretches images (`crop=False`); the second takes the norm over the whole
+    batch, so that images disturb each other. Not for content: "clip" takes over what is shown as well as how.
     """
 
     name = "style"
@@ -80,6 +82,7 @@ class Style(Loss):
         allow_pickle: bool = False,
         layers: Sequence[int] | Sequence[str] | None = None,
         size: int | Sequence[int] | None = None,
+        crop: bool | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         device: str = "cpu",
@@ -103,7 +106,8 @@ class Style(Loss):
             network, preparation = loaded.network.visual, loaded.preparation
             network = ClipTokens(network, _blocks(layers)) if backend == "clip-gram" else network
         self.network = freeze(network, device)
-        self._preparation = replace(preparation, **given(size, mean, std))
+        fit = {} if crop is None else {"crop": crop}
+        self._preparation = replace(preparation, **given(size, mean, std), **fit)
         self._backend, self._cosine, self._nearest = backend, backend in ("clip", "cosine"), combine == "best"
         with torch.no_grad():
             each = [self.embed_style(one[None].to(device)) for one in self._references]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from guideflow.errors import InvalidArgument
+from guideflow.losses.processors import preparation_from, read_processor
+from guideflow.losses.texts import warn_of_cut
+from guideflow.losses.vision import Preparation
 from guideflow_subject import DETECTOR
-from guideflow_subject.features import CLIP, load
+from guideflow_subject.features import CLIP, EXTRA, load
 
 SAME = 0.5
 """Overlap (intersection over union) from which two boxes are of one thing."""
@@ -76,9 +80,13 @@ class OwlViT(Detector):
     def __init__(self, where: str = DETECTOR) -> None:
         super().__init__()
         self.network: Any = load("OwlViTForObjectDetection", where, "detector")
-        self._where = where
-        self.register_buffer("mean", torch.tensor(CLIP[0]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(CLIP[1]).view(3, 1, 1), persistent=False)
+        side = self.network.config.vision_config.image_size
+        self._where, self._preparation = where, Preparation((side, side), *CLIP, "bicubic")
+        if Path(where).is_dir() and (processor := read_processor(where, extra=EXTRA)) is not None:
+            found = preparation_from(processor)
+            if found.size != (side, side) or found.middle not in (None, (side, side)):
+                raise InvalidArgument(f"{where} has no whole images of {side} x {side}. Expected a detector that does.")
+            self._preparation = replace(found, middle=None)
 
     @torch.no_grad()
     def query(self, image: Tensor, text: str | None) -> Query | None:
@@ -106,9 +114,7 @@ class OwlViT(Detector):
 
     def _tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vision tower's answer, (B, N, D) and (B, h, w, D)."""
-        side = self.network.config.vision_config.image_size
-        small = F.interpolate(image, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
-        grid = self.network.image_embedder(pixel_values=(small - self.mean) / self.std)[0]
+        grid = self.network.image_embedder(pixel_values=self._preparation(image))[0]
         return grid.flatten(1, 2), grid
 
     def _boxes(self, tokens: Tensor, grid: Tensor, image: Tensor) -> Tensor:
@@ -120,10 +126,11 @@ class OwlViT(Detector):
 
     def _text(self, text: str) -> Tensor:
         """Return the query of a text, (1, D)."""
+        tokenizer = load("AutoTokenizer", self._where, "detector")
         length = self.network.config.text_config.max_position_embeddings
-        tokens = load("AutoTokenizer", self._where, "detector")(
-            [text], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).to(self.mean.device)
+        options = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
+        warn_of_cut([text], lambda one: tokenizer([one], **options).input_ids, "the detector")
+        tokens = tokenizer([text], **options).to(self.network.device)
         found = self.network.owlvit.get_text_features(tokens.input_ids, tokens.attention_mask)
         return found if isinstance(found, Tensor) else found.pooler_output
 

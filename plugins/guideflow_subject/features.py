@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._process import adopt
 from guideflow._require import require
-from guideflow.errors import MissingWeights
+from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow.losses.networks import freeze, from_transformers, one_line
+from guideflow.losses.processors import preparation_from, read_processor
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 EXTRA = "subject"
 
@@ -23,11 +28,25 @@ def load(kind: str, where: str, option: str) -> Any:
         if kind == "AutoTokenizer":
             return require("transformers", extra=EXTRA).AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         return freeze(from_transformers(kind, where, extra=EXTRA, dtype=torch.float32))
-    except (OSError, ValueError) as error:  # ValueError: a folder that holds something else
+    except (OSError, ValueError, RuntimeError) as error:  # a folder that holds something else
+        there = Path(where).expanduser().is_dir()
+        fetch = "" if there else f"fetch it once with network by `hf download {where}`, or "
         raise MissingWeights(
-            f"{kind} cannot be loaded from {where!r}: {one_line(error)} Fetch it once with network by `hf download "
-            f"{where}`, or give a folder that holds it: {option}='path/to/folder'."
+            f"{kind} cannot be loaded from {where!r} ({one_line(error, 400).rstrip('.')}): {fetch}give a folder that "
+            f"holds all of it: {option}='path/to/folder'."
         ) from error
+
+
+def read_normalisation(where: str) -> Normalisation:
+    """Read how the network of a folder or of a repository wants its crops normalised, ImageNet's where it is silent."""
+    try:
+        processor = read_processor(where, extra=EXTRA)
+    except MissingWeights:  # the network itself is in the cache
+        processor = None
+    found = None if processor is None else preparation_from(processor, sized=True)
+    if found is not None and found.bgr:
+        raise InvalidArgument(f"{where} wants blue first (do_flip_channel_order), which is not done here.")
+    return IMAGENET if found is None else (found.mean, found.std)
 
 
 class Features(nn.Module):
@@ -37,13 +56,16 @@ class Features(nn.Module):
         network: Normalised images (M, 3, size, size) to features: a tensor (M, C), or what DINOv2 of transformers
             returns.
         size: Side of the crops.
+        normalisation: Mean and standard deviation that the network wants, for images in [0, 1].
         rectifid: Use the two preprocessings of RectifID's code, which differ between reference and generated image.
     """
 
-    def __init__(self, network: nn.Module, size: int, rectifid: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, size: int, normalisation: Normalisation = IMAGENET, rectifid: bool = False
+    ) -> None:
         super().__init__()
-        self.network: Any = network.eval().requires_grad_(False)
-        self.size, self.rectifid = size, rectifid
+        self.network: Any = adopt(network)
+        self.size, self.normalisation, self.rectifid = size, normalisation, rectifid
 
     def crop(self, image: Tensor, index: Tensor, boxes: Tensor) -> Tensor:
         """Cut boxes (M, 4) out of the images `index` (M,), bilinearly and with gradient, (M, 3, size, size)."""
@@ -68,9 +90,8 @@ class Features(nn.Module):
 
     def embed(self, crops: Tensor, reference: bool = False) -> Tensor:
         """Return unit-norm embeddings (M, C) of crops."""
-        mean, std = (
-            crops.new_tensor(v).view(3, 1, 1) for v in (CLIP if self.rectifid and not reference else _IMAGENET)
-        )
+        values = CLIP if self.rectifid and not reference else self.normalisation
+        mean, std = (crops.new_tensor(v).view(3, 1, 1) for v in values)
         found = self.network((crops - mean) / std)
         if not isinstance(found, Tensor):
             pooled = getattr(found, "pooler_output", None)

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guideflow._require import in_range, one_of
+from guideflow._process import adopt
+from guideflow._require import as_device, in_range, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections
 from guideflow.losses.vision import References, read_subjects
 from guideflow_subject import DETECTOR, NETWORK
 from guideflow_subject.detector import SAME, Detector, OwlViT, candidates, overlap
-from guideflow_subject.features import EXTRA, Features, load
+from guideflow_subject.features import EXTRA, IMAGENET, Features, load, read_normalisation
 
 
 class NoSubjectFound(InvalidImage):
@@ -108,15 +109,17 @@ class Subject(DetectionLoss):
         if detector is None and (len(subjects) > 1 or text is not None):
             what = f"{len(subjects)} subjects" if len(subjects) > 1 else f"text={text!r}"
             raise InvalidArgument(f"Got {what} and detector=None. Whole images are compared without; leave it out.")
-        like = torch.zeros((), device=device)
+        like = torch.zeros((), device=as_device(device))
         images = [[image[0].to(like) for _, image in subject] for subject in subjects]
         super().__init__(images, on_missing, 2.0 + l1 if missing_penalty is None else missing_penalty, like)
+        normalisation = IMAGENET
         if not isinstance(network, nn.Module):
-            network = load("AutoModel", str(network), "network")
-        self._features = Features(network, size, compat == "rectifid").to(device)
+            where = str(network)
+            network, normalisation = load("AutoModel", where, "network"), read_normalisation(where)
+        self._features = Features(network, size, normalisation, compat == "rectifid").to(device)
         if detector is not None and not isinstance(detector, Detector):
             detector = OwlViT(str(detector))
-        self._detector = None if detector is None else detector.to(device).eval().requires_grad_(False)
+        self._detector: Detector | None = None if detector is None else adopt(detector.to(device))  # type: ignore[assignment]
         self._combine, self._l1, self._floor = combine, float(l1), floor
         self._subjects = [self._embed_references(*pair) for pair in zip(subjects, named, strict=True)]
 

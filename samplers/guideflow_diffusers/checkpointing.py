@@ -1,10 +1,12 @@
-"""Activation checkpointing of any diffusers network, frozen and in eval mode, switched on for a while."""
+"""Activation checkpointing of any diffusers network, frozen and in eval mode, without a change to the network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,6 +18,9 @@ from torch.utils import checkpoint
 _LISTS = frozenset(
     ("resnets", "attentions", "downsamplers", "upsamplers", "transformer_blocks", "single_transformer_blocks")
 )
+
+_TWINS: ContextVar[Mapping[int, nn.Module]] = ContextVar("twins", default=MappingProxyType({}))
+"""By the identity of a network, what stands for it in this thread."""
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
@@ -37,52 +42,60 @@ def blocks(network: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def checkpointed(network: nn.Module, *, keep_convolutions: bool = False) -> Iterator[None]:
-    """Let the blocks of a network keep only their inputs; the backward pass evaluates them again.
+    """Let `active(network)`, in this thread, be a twin whose blocks keep only their inputs.
 
-    Frozen convolutions keep nothing at all. diffusers' own switch needs training mode in some of its versions, and
-    covers fewer blocks; this one leaves the network as it found it. A second time inside itself it changes nothing.
+    The backward pass evaluates them again; frozen convolutions keep nothing at all. The twin has the network's own
+    weights, and the network itself stays as it is, for other threads and other pipelines. diffusers' own switch is one
+    for all threads, needs training mode in some of its versions, and covers fewer blocks.
 
     Arguments:
-        network: A U-Net, transformer or decoder of diffusers.
+        network: A U-Net, transformer or autoencoder of diffusers.
         keep_convolutions: Keep also what the first of a residual block's two convolutions returns. The second is not
             needed again, so that only the cheap operations between them are: more memory, for little time.
     """
-    forwards = {
-        block: _Again(block, keep_convolutions and hasattr(block, "conv2"))
-        for block in blocks(network)
-        if not isinstance(block.__dict__.get("forward"), _Again)
-    }
-    with frozen_convolutions(network), _replaced(forwards):
-        yield
-
-
-@contextmanager
-def frozen_convolutions(network: nn.Module) -> Iterator[None]:
-    """Let the convolutions of a network not keep their inputs, which only the gradient of their weights would need."""
-    found = [module for module in network.modules() if _is_frozen_convolution(module)]
-    with _replaced({module: partial(_InputGradient.apply, module.forward, module) for module in found}):
-        yield
-
-
-@contextmanager
-def _replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    own = {module: module.__dict__.get("forward") for module in forwards}
-    for module, forward in forwards.items():
-        module.forward = forward
+    token = _TWINS.set({**_TWINS.get(), id(network): twin(network, keep_convolutions)})
     try:
         yield
     finally:
-        for module, forward in own.items():
-            del module.forward
-            if forward is not None:
-                module.forward = forward
+        _TWINS.reset(token)
+
+
+def active(network: Any) -> Any:
+    """Return what to evaluate in place of a network in this thread: its checkpointed twin, or itself."""
+    return _TWINS.get().get(id(network), network)
+
+
+def uncompiled(network: Any) -> Any:
+    """Return the module that `torch.compile` was given, whose signature and children the compiled one hides."""
+    return getattr(network, "_orig_mod", network)
+
+
+def twin(network: nn.Module, keep_convolutions: bool = False) -> nn.Module:
+    """Copy the modules of a network, but not their weights, and checkpoint the copies' blocks."""
+    network = uncompiled(network)
+    chosen, copies = set(blocks(network)), dict[nn.Module, nn.Module]()
+
+    def copied(module: nn.Module) -> nn.Module:
+        if module not in copies:
+            copies[module] = copy = object.__new__(type(module))
+            copy.__dict__ = module.__dict__ | {"_modules": dict(module._modules)}
+            copy.__dict__.pop("_compiled_call_impl", None)  # which is the original's
+            inside = ((name, child) for name, child in module._modules.items() if child is not None)
+            copy._modules.update((name, copied(child)) for name, child in inside)
+            if _is_frozen_convolution(module):
+                copy.__dict__["forward"] = partial(_InputGradient.apply, module.forward, module)
+            elif module in chosen:
+                copy.__dict__["forward"] = _Again(copy, keep_convolutions and hasattr(module, "conv2"))
+        return copies[module]
+
+    return copied(network)
 
 
 class _Again:
-    """The forward of a block, evaluated again when its gradient is taken, perhaps after the context was left."""
+    """The forward of a block, evaluated again when its gradient is taken."""
 
     def __init__(self, block: nn.Module, keep_convolutions: bool) -> None:
-        self.block, self.forward = block, block.forward
+        self.forward = block.forward  # of the copy, before this one takes its place
         self.contexts = _keeping_first_convolution if keep_convolutions else checkpoint.noop_context_fn
 
     def __call__(self, *args: Any, **more: Any) -> Any:
@@ -90,12 +103,8 @@ class _Again:
             return self.forward(*args, **more)
         # Frozen networks draw nothing at random.
         return checkpoint.checkpoint(
-            self.evaluate, *args, use_reentrant=False, preserve_rng_state=False, context_fn=self.contexts, **more
+            self.forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=self.contexts, **more
         )
-
-    def evaluate(self, *args: Any, **more: Any) -> Any:
-        with frozen_convolutions(self.block):
-            return self.forward(*args, **more)
 
 
 def _keeping_first_convolution() -> Any:

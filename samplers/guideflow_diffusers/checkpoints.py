@@ -1,25 +1,25 @@
-"""Read the networks of a checkpoint: a diffusers folder, a denoiser by itself, or everything in one file."""
+"""Read the networks of a checkpoint: a diffusers folder, or a denoiser by itself."""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import one_line, read_config
-from guideflow_diffusers.hub import locate
-from guideflow_diffusers.weights import Weights, check_fit
+from guideflow.losses.networks import load_exactly, one_line, read_config
+from guideflow.memory import ran_out
+from guideflow_diffusers.weights import check_fit
 
 DENOISERS = ("unet", "transformer")
-_STABILITY = "model.diffusion_model."
-_PARTS = re.compile(
-    r"(diffusers|transformers)\.(CLIP|UNet2D|AutoencoderKL)\w*|diffusers\.\w+Scheduler|stable_diffusion\.\w+|None.None"
-)
+_PLAIN = re.compile(r"(?:diffusion_pytorch_)?model(?:-\d+-of-\d+)?")
+_VARIANT = re.compile(r"(?:diffusion_pytorch_)?model\.(.+?)(?:-\d+-of-\d+)?")
 
 
 def denoiser_folder(folder: Path) -> Path | None:
@@ -57,30 +57,54 @@ def load_denoiser(folder: Path, *, variant: str | None, strict: bool, dtype: tor
     """
     folder = denoiser_folder(folder) or folder
     if variant and strict and not has_variant(folder, variant):
-        names = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "none"
         raise InvalidArgument(
-            f"Got variant = {variant!r}, and {folder} has no such weights: found {names}. Expected "
+            f"Got variant = {variant!r}, and {folder} has no such weights: found {_names(folder)}. Expected "
             f"diffusion_pytorch_model.{variant}.safetensors; leave variant out for the plain ones."
         )
+    return load_network(network_class(folder), folder, variant=variant, torch_dtype=dtype)
+
+
+def load_network(kind: Any, folder: Path, *, variant: str | None = None, **options: Any) -> Any:
+    """Load a network of diffusers or transformers from its folder, with exactly its weights.
+
+    A variant is taken where it exists; whatever is wrong with the folder becomes an `InvalidArgument`.
+    """
     chosen = variant if has_variant(folder, variant) else None
-    return _denoiser_class(folder).from_pretrained(folder, variant=chosen, torch_dtype=dtype, use_safetensors=True)
+    stems = [path.stem for path in folder.glob("*.safetensors")]
+    if chosen is None and stems and not any(_PLAIN.fullmatch(stem) for stem in stems):
+        variants = sorted({found[1] for stem in stems if (found := _VARIANT.fullmatch(stem))})
+        cure = (
+            f"Type variant={variants[0]!r}." if variants else "Expected diffusion_pytorch_model or model.safetensors."
+        )
+        raise InvalidArgument(f"{folder} has no plain weights: found {_names(folder)}. {cure}")
+    try:
+        return load_exactly(kind.from_pretrained, folder, variant=chosen, use_safetensors=True, **options)
+    except Exception as error:  # what is damaged makes them raise many kinds
+        if ran_out(error) or type(error) is InvalidArgument:
+            raise
+        why = f"{folder} cannot be loaded as {kind.__name__}: {one_line(error, 400)}"
+        raise InvalidArgument(f"{why.rstrip('.')}. Save or download it again.") from error
 
 
-def load_denoiser_file(weights: Weights, config: Path, *, dtype: torch.dtype) -> Any:
-    """Load a denoiser from a file of its own weights, in diffusers' names, with the configuration of a folder."""
-    config = denoiser_folder(config) or config
-    kind = _denoiser_class(config)
+def _names(folder: Path) -> str:
+    return ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "none"
+
+
+def load_weights(weights: Mapping[str, Tensor], where: str, config: Path, *, dtype: torch.dtype) -> Any:
+    """Load a network from its own weights, in diffusers' names, with the configuration of its folder."""
+    kind = network_class(config)
     with torch.device("meta"):
         network = kind.from_config(kind.load_config(config))
-    check_fit(dict(network.named_parameters()), weights)
+    check_fit(network.state_dict(), weights, where)
     network.load_state_dict({name: weights[name].to(dtype) for name in weights}, assign=True)
     return network
 
 
-def _denoiser_class(folder: Path) -> Any:
+def network_class(folder: Path) -> Any:
+    """Return the class of diffusers that a network's folder names."""
     diffusers = require("diffusers", extra="diffusers")
-    name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", "UNet2DConditionModel")
-    kind = getattr(diffusers, name, None)
+    name = (read_config(str(folder), "config.json") or {}).get("_class_name", "UNet2DConditionModel")
+    kind = getattr(diffusers, str(name), None)
     if not isinstance(kind, type) or not issubclass(kind, diffusers.ModelMixin):  # a pipeline may bring code along
         raise InvalidArgument(f"{folder / 'config.json'} names the class {name!r}, which is no network of diffusers.")
     return kind
@@ -88,21 +112,21 @@ def _denoiser_class(folder: Path) -> Any:
 
 def load_rest(folder: Path, *, variant: str | None, dtype: torch.dtype) -> dict[str, Any]:
     """Load the arguments of `Parts` but `unet` from a diffusers folder; a variant is taken where it exists."""
-    diffusers = require("diffusers", extra="diffusers")
+    kind = require("diffusers", extra="diffusers").AutoencoderKL
+    vae = load_network(kind, folder / "vae", variant=variant, torch_dtype=vae_dtype(dtype))
+    load = partial(load_network, variant=variant, ignore_mismatched_sizes=True)
+    return {"vae": vae} | load_texts(folder, lambda kind, name: load(kind, folder / name).to(dtype))
+
+
+def load_texts(folder: Path, load: Callable[[Any, str], Any]) -> dict[str, Any]:
+    """Load what encodes texts: tokenizers of a diffusers folder, and networks by `load`, given class and part."""
     transformers = require("transformers", extra="diffusers")
-
-    def options(name: str) -> dict[str, Any]:
-        return {"variant": variant if has_variant(folder / name, variant) else None, "use_safetensors": True}
-
-    found: dict[str, Any] = {
-        "vae": diffusers.AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=vae_dtype(dtype), **options("vae"))
-    }
+    found: dict[str, Any] = {}
     kinds = {"": transformers.CLIPTextModel, "_2": transformers.CLIPTextModelWithProjection}
     for end, kind in kinds.items():
         if (folder / f"text_encoder{end}").is_dir():
-            name = f"text_encoder{end}"
-            found[name] = kind.from_pretrained(folder / name, **options(name)).to(dtype)
-            found[f"tokenizer{end}"] = transformers.CLIPTokenizer.from_pretrained(folder / f"tokenizer{end}")
+            found[f"text_encoder{end}"] = load(kind, f"text_encoder{end}")
+            found[f"tokenizer{end}"] = _tokenizer(folder / f"tokenizer{end}")
     if "text_encoder_2" in found:
         index = read_config(str(folder), "model_index.json") or {}
         # SDXL's pipeline takes this for granted where a checkpoint does not say.
@@ -110,50 +134,19 @@ def load_rest(folder: Path, *, variant: str | None, dtype: torch.dtype) -> dict[
     return found
 
 
+def _tokenizer(folder: Path) -> Any:
+    """Load a tokenizer, or refuse one that takes every prompt for the same."""
+    kind = require("transformers", extra="diffusers").CLIPTokenizer
+    try:
+        tokenizer = kind.from_pretrained(folder)
+        alike = tokenizer("a").input_ids == tokenizer("b").input_ids
+    except Exception as error:  # what is damaged makes it raise many kinds
+        raise InvalidArgument(f"{folder} cannot be loaded as a tokenizer: {one_line(error)}") from error
+    if alike:
+        raise InvalidArgument(f"{folder} has no vocabulary. Expected tokenizer.json, or vocab.json and merges.txt.")
+    return tokenizer
+
+
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:
     """Keep the autoencoder in float32 at least: half precision overflows in it and blurs its gradient."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def is_single_file(weights: Weights) -> bool:
-    """Tell whether a file holds a whole model in Stability's layout."""
-    return any(name.startswith(_STABILITY) for name in weights)
-
-
-def load_single_file(file: Path, config: Path | None, *, dtype: torch.dtype) -> dict[str, Any]:
-    """Load the arguments of `Parts` from a model in Stability's layout, as community checkpoints are shared.
-
-    Configurations and tokenizers come from `config`, a diffusers folder of the same base; they are fetched if None.
-    """
-    diffusers = require("diffusers", extra="diffusers")
-    if config is None:
-        utilities = require("diffusers.loaders.single_file_utils", extra="diffusers")
-        state = utilities.load_single_file_checkpoint(str(file))
-        repo = utilities.fetch_diffusers_config(state)["pretrained_model_name_or_path"]
-        del state
-        config = locate(repo, option="base", components=())
-    _check_index(config)
-    kind = "XL" if (config / "text_encoder_2").is_dir() else ""
-    pipeline = getattr(diffusers, f"StableDiffusion{kind}Pipeline")
-    optional = {"image_encoder": None, "feature_extractor": None} | ({} if kind else {"safety_checker": None})
-    try:
-        made = pipeline.from_single_file(
-            str(file), config=str(config), torch_dtype=dtype, local_files_only=True, **optional
-        )
-    except Exception as error:
-        raise InvalidArgument(
-            f"diffusers cannot convert {file} with the configuration of {config}: {one_line(error)}. Give base=, a "
-            "diffusers checkpoint of the same kind (SD 1.5, SD 2.1 or SDXL)."
-        ) from error
-    names = ("unet", "vae", "tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
-    found = {name: getattr(made, name, None) for name in names}
-    found["vae"] = found["vae"].to(vae_dtype(dtype))
-    found["force_zeros_for_empty_prompt"] = bool(made.config.get("force_zeros_for_empty_prompt", False))
-    return found
-
-
-def _check_index(config: Path) -> None:
-    """Refuse an index that makes diffusers import other modules, or classes that bring code along."""
-    for name, value in (read_config(str(config), "model_index.json") or {}).items():
-        if isinstance(value, list) and not _PARTS.fullmatch(".".join(map(str, value))):
-            raise InvalidArgument(f"{config / 'model_index.json'} names {value} as {name}, which is not read.")

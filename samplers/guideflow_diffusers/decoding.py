@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from guideflow._require import missing_weights, require
 from guideflow.errors import InvalidArgument
+from guideflow_diffusers.checkpoints import load_network
 from guideflow_diffusers.hub import locate
 
 
@@ -137,10 +138,10 @@ def load_decoder_gradient(how: str | Path | DecoderGradient | None, vae: Any) ->
             "folder or Hub id of an AutoencoderTiny, such as 'madebyollin/taesd'."
         )
     kind = require("diffusers", extra="diffusers").AutoencoderTiny
-    try:
-        tiny = kind.from_pretrained(folder, torch_dtype=vae.dtype, use_safetensors=True)
-    except OSError as error:
-        raise missing_weights(how, "decoder_gradient", error, ("*.json", "*.safetensors")) from error
+    if not any(folder.glob("*.safetensors")):
+        why = f"{folder} has no .safetensors"
+        raise missing_weights(how, "decoder_gradient", why, ("*.json", "*.safetensors"))
+    tiny = load_network(kind, folder, torch_dtype=vae.dtype)
     takes, given = tiny.config.latent_channels, vae.config.latent_channels
     if takes != given:
         raise InvalidArgument(f"The decoder {how} takes {takes} latent channels and the sampler's has {given}.")

@@ -42,6 +42,8 @@ def locate(
     patterns = [file] if file else _patterns(components, variant)
     try:
         if file:
+            if file.rpartition("/")[2] == "adapter_model.safetensors":  # of peft, whose strength lies beside it
+                hub.hf_hub_download(repo, file.replace("adapter_model.safetensors", "adapter_config.json"))
             return Path(hub.hf_hub_download(repo, file))
         folder = Path(hub.snapshot_download(repo, allow_patterns=patterns))
         if variant and (plain := [name for name in components if _lacks_weights(folder / name)]):

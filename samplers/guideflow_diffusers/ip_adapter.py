@@ -11,17 +11,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from guideflow._process import own_state
 from guideflow._require import require, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow.images import read_image, to_pil
+from guideflow_diffusers.checkpoints import load_network
 from guideflow_diffusers.hub import locate
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import Parts
+from guideflow_diffusers.weights import Weights
 
 Source = str | Path | Tensor
 Adapted = TypeVar("Adapted", LatentSampler, Parts)
 
 
+@own_state()
 def with_ip_adapter(
     sampler_or_parts: Adapted,
     adapter: str | Path,
@@ -101,9 +105,8 @@ def _encoder_folder(adapter: str | Path, file: Path, given: str | Path | None) -
 
 def _read_adapter(file: Path, parts: Parts) -> dict[str, dict[str, Tensor]]:
     """Read an adapter's two groups of tensors and compare them with the denoiser."""
-    read = require("safetensors.torch", extra="diffusers").load_file
     groups: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-    for key, tensor in (read(file) if file.suffix == ".safetensors" else {}).items():
+    for key, tensor in (Weights([file]) if file.suffix == ".safetensors" else {}).items():
         group, _, name = key.partition(".")
         groups.setdefault(group, {})[name] = tensor
     if groups.keys() != {"image_proj", "ip_adapter"} or not all(groups.values()):
@@ -128,7 +131,7 @@ def _read_adapter(file: Path, parts: Parts) -> dict[str, dict[str, Tensor]]:
 def _pipeline(parts: Parts, unet: Any, encoder: Path) -> Any:
     diffusers = require("diffusers", extra="diffusers")
     transformers = require("transformers", extra="diffusers")
-    vision = transformers.CLIPVisionModelWithProjection.from_pretrained(encoder, use_safetensors=True)
+    vision = load_network(transformers.CLIPVisionModelWithProjection, encoder, ignore_mismatched_sizes=True)
     vision = vision.to(unet.device, unet.dtype).eval().requires_grad_(False)
     common = {
         "vae": parts.vae,

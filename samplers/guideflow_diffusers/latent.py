@@ -16,7 +16,7 @@ from torch import Tensor
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Latent
-from guideflow_diffusers.checkpointing import checkpointed
+from guideflow_diffusers.checkpointing import active, checkpointed, uncompiled
 from guideflow_diffusers.decoding import DecoderGradient, decode_latents, load_decoder_gradient
 from guideflow_diffusers.parts import Parts
 from guideflow_diffusers.text import Condition, encode_prompts
@@ -78,7 +78,7 @@ class LatentSampler(AffineSampler):
             guidance_scale = 1.0 if embedding is None else EMBEDDED_GUIDANCE
         self.guidance_scale = guidance_scale
         self._guidance = None if embedding is None else guidance_embedding(guidance_scale - 1, embedding)
-        self._accepts = frozenset(inspect.signature(parts.unet.forward).parameters)
+        self._accepts = frozenset(inspect.signature(uncompiled(parts.unet).forward).parameters)
 
     def replace(self, **changes: Any) -> LatentSampler:
         """Make a sampler that differs in some arguments, on the same networks unless `parts` is among them.
@@ -152,18 +152,18 @@ class LatentSampler(AffineSampler):
             more["pooled_projections"] = pooled
         if self._guidance is not None:
             more["timestep_cond"] = _repeat(self._guidance.to(z.device, self.dtype), len(z))
-        output: Tensor = self.parts.unet(z.to(self.dtype), **more).sample
+        output: Tensor = active(self.parts.unet)(z.to(self.dtype), **more).sample
         # Denoisers with a learned variance append it to the channels.
         return output[:, : z.shape[1]] if output.shape[1] == 2 * z.shape[1] else output
 
     def decode(self, z: Latent) -> Tensor:
         """Decode latents to images in [0, 1]."""
-        return decode_latents(self.parts.vae, z, self.decoder_gradient)
+        return decode_latents(active(self.parts.vae), z, self.decoder_gradient)
 
     @contextmanager
     def checkpointing(self, least: bool) -> Iterator[None]:
         """Checkpoint the blocks of denoiser and decoder; unless `least`, convolutions of the decoder run once."""
-        with checkpointed(self.parts.unet), checkpointed(self.parts.vae.decoder, keep_convolutions=not least):
+        with checkpointed(self.parts.unet), checkpointed(self.parts.vae, keep_convolutions=not least):
             yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from guideflow.errors import InvalidArgument
-from guideflow_diffusers.weights import Weights, add, several, sum_dtype
+from guideflow.losses.networks import several
+from guideflow_diffusers.peft import PREFIX, read_strength
+from guideflow_diffusers.weights import Weights, add, sum_dtype
 
 _MATRIX = re.compile(r"(?P<name>.+?)[._]lora(?:_linear_layer)?[._](?P<side>down|up|A|B)(?:\.default)?\.weight")
 _ALPHA = re.compile(r"(?P<name>.+?)\.alpha")
@@ -33,10 +34,11 @@ def is_lora(names: Iterable[str]) -> bool:
 def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float = 1.0) -> None:
     """Merge a LoRA into networks.
 
-        W <- W + scale (alpha / r) up @ down        (r: rank; alpha = r where the file has none)
+        W <- W + scale (alpha / r) up @ down        (r: rank; alpha = r where neither file nor configuration has one)
 
     Kohya's names (`lora_unet_..._to_q.lora_down.weight`, with diffusers' or Stability's block names), diffusers' and
-    peft's (`unet....to_q.lora_A.weight`) are understood, linear layers and convolutions alike. The sum is taken in
+    peft's (`unet....to_q.lora_A.weight`) are understood, linear layers and convolutions alike, and what
+    peft's configuration says of the strength. The sum is taken in
     float32 or better. Nothing is changed unless everything fits.
 
     Arguments:
@@ -45,12 +47,13 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
         scale: Strength; 1 is as trained.
 
     Raises:
-        InvalidArgument: If a tensor matches no layer, lacks its counterpart or has the wrong shape.
+        InvalidArgument: If a tensor matches no layer, lacks its counterpart or has the wrong shape, or this is no plain
+            LoRA.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 4.1.
     """
-    where = ", ".join(str(file) for file in weights.files)
-    layers = _layers(networks)
+    where = weights.where
+    strength, layers = read_strength(weights), _layers(networks)
     found: dict[str, dict[str, str]] = defaultdict(dict)
     unmatched = []
     for key in weights:
@@ -69,7 +72,6 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
             f"{several(unmatched)} of the LoRA {where} fit no layer of {', '.join(networks)}. Expected pairs such as "
             "lora_unet_<layer>.lora_down.weight and .lora_up.weight. Give a LoRA that was made for this base."
         )
-    default_alpha = _alpha(weights, where)
     changes = []
     for name, keys in found.items():
         layer = layers[name]
@@ -80,27 +82,17 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
         if (len(up), down[0].numel(), up[0].numel()) != (rows, columns, len(down)):
             given = f"{tuple(up.shape)} x {tuple(down.shape)} for {name}"
             raise InvalidArgument(f"The LoRA {where} has {given}, whose weight is {tuple(layer.shape)}.")
-        alpha = float(weights[keys["alpha"]]) if "alpha" in keys else default_alpha or len(down)
-        changes.append((layer, keys, scale * alpha / len(down)))
+        alpha = float(weights[keys["alpha"]]) if "alpha" in keys else None
+        named = _MATRIX.fullmatch(keys["down"])
+        changes.append((layer, keys, scale * strength.factor(named["name"] if named else name, len(down), alpha)))
     for layer, keys, factor in changes:
         down, up = (weights[keys[side]].to(layer.device, sum_dtype(layer)) for side in ("down", "up"))
         add(layer, factor * (up.flatten(1) @ down.flatten(1)).reshape(layer.shape))
 
 
-def _alpha(weights: Weights, where: str) -> float | None:
-    """Read alpha from what diffusers writes beside the tensors."""
-    options = json.loads(weights.metadata.get("lora_adapter_metadata", "{}"))
-    if any(value for key, value in options.items() if key.endswith(("alpha_pattern", "use_dora", "use_rslora"))):
-        raise InvalidArgument(f"The LoRA {where} uses alpha_pattern, DoRA or rank-stabilised scaling: not supported.")
-    values = {float(value) for key, value in options.items() if key.endswith("lora_alpha")}
-    if len(values) > 1:
-        raise InvalidArgument(f"The LoRA {where} has several alphas, {sorted(values)}. Expected one for all layers.")
-    return values.pop() if values else None
-
-
 def _flat(name: str) -> str:
     """Write a layer's name as kohya does, the spellings of older and newer diffusers becoming one."""
-    name = name.removeprefix("base_model.model.").replace(".processor.", ".")
+    name = name.removeprefix(PREFIX).replace(".processor.", ".")
     return re.sub(r"_to_out$", "_to_out_0", name.replace(".", "_"))
 
 

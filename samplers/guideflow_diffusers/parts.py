@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import as_dtype, without_progress_bars
+from guideflow._process import adopt, own_state
+from guideflow._require import as_device, as_dtype, without_progress_bars
 from guideflow.errors import InvalidArgument
-from guideflow_diffusers import checkpoints
+from guideflow_diffusers import checkpoints, single_file
 from guideflow_diffusers.hub import COMPONENTS, find_weights, locate
 from guideflow_diffusers.lora import is_lora, merge_lora
 from guideflow_diffusers.weights import Weights, add_weights
@@ -52,7 +53,7 @@ class Parts:
         """Freeze the networks: guidance differentiates with respect to states, never to weights."""
         for network in (self.unet, self.vae, self.text_encoder, self.text_encoder_2):
             if network is not None:
-                network.eval().requires_grad_(False)
+                adopt(network)
 
     @property
     def base(self) -> str | None:
@@ -60,6 +61,7 @@ class Parts:
         return "SDXL" if self.text_encoder_2 is not None else _WIDTHS.get(self.unet.config.get("cross_attention_dim"))
 
 
+@own_state()
 def load_parts(
     checkpoint: str | Path,
     *,
@@ -74,9 +76,9 @@ def load_parts(
     """Load the parts of a checkpoint, change its weights if asked, and freeze them.
 
     Arguments:
-        checkpoint: A Hub id, a local diffusers folder, a folder with a denoiser only, or a safetensors file: a whole
-            model in Stability's layout, a denoiser in diffusers' names, or a LoRA. `owner/name:file` is a file on the
-            Hub.
+        checkpoint: A Hub id, a local diffusers folder, a folder with a denoiser only, or a safetensors file: a model in
+            Stability's layout, whole or with a denoiser, a denoiser in diffusers' names, or a LoRA. `owner/name:file`
+            is a file on the Hub.
         base: A second checkpoint that provides autoencoder, text encoders and tokenizers, also where the first has its
             own, and the denoiser where the first has none.
         variant: Of the weights: "fp16", "v0-fix"; for delta weights too. The denoiser must have it, unless they do.
@@ -95,11 +97,11 @@ def load_parts(
         MissingWeights: If something is on the Hub and cannot be fetched.
         MissingExtra: If diffusers is not installed.
     """
-    dtype = as_dtype(dtype)
+    dtype, device = as_dtype(dtype), as_device(device)
     needed = COMPONENTS if base is None else checkpoints.DENOISERS
     source = rest = locate(checkpoint, variant=variant, components=needed)
     weights = Weights(find_weights(source, option="checkpoint")) if source.is_file() else None
-    single = weights is not None and checkpoints.is_single_file(weights)
+    single = weights is not None and single_file.is_single_file(weights)
     loras = [weights] if weights is not None and is_lora(weights) else []
     if base is not None:
         own = not loras if weights is not None else checkpoints.denoiser_folder(source) is not None
@@ -111,17 +113,19 @@ def load_parts(
     if lora is not None:
         loras.append(Weights(find_weights(lora, option="lora")))
     with without_progress_bars("diffusers"):
-        if single:
-            found = checkpoints.load_single_file(source, None if base is None else rest, dtype=dtype)
+        if weights is not None and single and base is None:
+            found = single_file.load_single_file(weights, dtype=dtype)
         else:
             folder = source if weights is None and checkpoints.denoiser_folder(source) is not None else rest
             checkpoints.require_complete(folder, rest)
-            if weights is not None and not is_lora(weights):
-                found = {"unet": checkpoints.load_denoiser_file(weights, folder, dtype=dtype)}
+            if weights is not None and single:
+                found = {"unet": single_file.load_single_denoiser(weights, folder, dtype=dtype)}
+            elif weights is not None and not is_lora(weights):
+                config = checkpoints.denoiser_folder(folder) or folder
+                found = {"unet": checkpoints.load_weights(weights, weights.where, config, dtype=dtype)}
             else:
                 strict = delta is None
                 found = {"unet": checkpoints.load_denoiser(folder, variant=variant, strict=strict, dtype=dtype)}
-        if not single or base is not None:
             found |= checkpoints.load_rest(rest, variant=variant, dtype=dtype)
     if delta is not None:
         _add_delta(found["unet"], delta, variant)

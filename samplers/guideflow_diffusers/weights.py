@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
+from guideflow.losses.networks import require_whole, several
 
 
 class Weights(Mapping[str, Tensor]):
@@ -26,12 +27,15 @@ class Weights(Mapping[str, Tensor]):
         self.metadata: dict[str, str] = {}
         self._handles: dict[str, Any] = {}
         for file in self.files:
-            try:
-                handle = safetensors.safe_open(file, framework="pt")
-            except safetensors.SafetensorError as error:
-                raise InvalidArgument(f"{file} cannot be read ({error}). Download it again.") from error
+            require_whole(file)
+            handle = safetensors.safe_open(file, framework="pt")
             self.metadata |= handle.metadata() or {}
             self._handles |= dict.fromkeys(handle.keys(), handle)
+
+    @property
+    def where(self) -> str:
+        """The files, to be named in messages."""
+        return ", ".join(map(str, self.files))
 
     def __getitem__(self, name: str) -> Tensor:
         return self._handles[name].get_tensor(name)
@@ -48,7 +52,7 @@ def add_weights(network: nn.Module, weights: Weights, minus: Weights | None = No
     """Add delta weights to a network in place, W <- W + weights - minus; nothing is changed unless all fit."""
     own = dict(network.named_parameters())
     for part in (weights, minus) if minus is not None else (weights,):
-        check_fit(own, part, complete=minus is not None)
+        check_fit(own, part, part.where, complete=minus is not None)
     for name in weights:
         change = weights[name].to(own[name].device, sum_dtype(own[name]))
         if minus is not None:
@@ -56,17 +60,16 @@ def add_weights(network: nn.Module, weights: Weights, minus: Weights | None = No
         add(own[name], change)
 
 
-def check_fit(own: Mapping[str, Tensor], weights: Weights, *, complete: bool = True) -> None:
+def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str, *, complete: bool = True) -> None:
     """Refuse weights that are not those of a network's own tensors; if `complete`, every one has to be there."""
-    where = ", ".join(str(file) for file in weights.files)
     if unknown := [name for name in weights if name not in own]:
-        raise InvalidArgument(f"{several(unknown)} of {where} are not weights of the denoiser. Is it of this base?")
+        raise InvalidArgument(f"{several(unknown)} of {where} are not weights of the network. Is it of this base?")
     if complete and (lacking := [name for name in own if name not in weights]):
-        raise InvalidArgument(f"{where} lacks {several(lacking)}. Expected the weights of a whole denoiser.")
+        raise InvalidArgument(f"{where} lacks {several(lacking)}. Expected the weights of a whole network.")
     for name in weights:
         given, wanted = tuple(weights[name].shape), tuple(own[name].shape)
         if given != wanted:
-            raise InvalidArgument(f"{name} in {where} has shape {given}; the denoiser's has {wanted}.")
+            raise InvalidArgument(f"{name} in {where} has shape {given}; the network's has {wanted}.")
 
 
 def add(layer: Tensor, change: Tensor) -> None:
@@ -77,9 +80,3 @@ def add(layer: Tensor, change: Tensor) -> None:
 def sum_dtype(layer: Tensor) -> torch.dtype:
     """Return the dtype to take sums in: float32 or better."""
     return torch.promote_types(layer.dtype, torch.float32)
-
-
-def several(names: Sequence[str]) -> str:
-    """Name the first few of many tensors."""
-    shown = ", ".join(names[:5])
-    return f"{len(names)} tensors ({shown}{', ...' if len(names) > 5 else ''})"

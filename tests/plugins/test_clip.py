@@ -1,5 +1,7 @@
 """The CLIP loss: closed-form values and conformance."""
 
+import warnings
+
 import open_clip
 import pytest
 import torch
@@ -160,3 +162,18 @@ def test_the_published_network_tells_colours_apart():
     loss = Clip(["a red square"])
     values = loss(torch.stack([RED, BLUE]))
     assert values[0] < values[1]
+
+
+@pytest.mark.parametrize("words", [20, 12])
+def test_text_beyond_the_context_is_told_with_what_is_lost(words):
+    """The context has 77 tokens, two of which are no text."""
+    network, tokenizer = tiny_clip.network(), open_clip.get_tokenizer("RN50")
+    text = "a red boat on a lake " * words
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Clip("a red boat", network=network, tokenizer=tokenizer)
+        if words == 12:
+            Clip(text + "a boat", network=network, tokenizer=tokenizer)
+            return
+    with pytest.warns(UserWarning, match="CLIP reads: 'on a lake a red boat .* with a purple dragon' is not seen"):
+        Clip(["a cat", text + "with a purple dragon"], network=network, tokenizer=tokenizer)

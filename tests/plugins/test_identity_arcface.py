@@ -1,5 +1,7 @@
 """The arcface backend on tiny ONNX files with random weights, laid out as insightface's packs."""
 
+import os
+import shutil
 import warnings
 
 import numpy as np
@@ -120,3 +122,12 @@ def test_faces_are_aligned_and_told_apart_end_to_end(backend):
     (gradient,) = torch.autograd.grad(value.sum(), x)
     assert gradient[1].any()
     assert not gradient[2].any()
+
+
+def test_a_pack_with_a_broken_file_of_another_kind_is_taken(pack, tmp_path):
+    folder = shutil.copytree(pack / "antelopev2" / "antelopev2", tmp_path / "pack")
+    (folder / "a_third.onnx").write_bytes(b"no onnx")
+    assert {"detection", "recognition"} <= load_pack(folder).keys()
+    os.mkfifo(folder / "pipe.onnx")
+    with pytest.raises(InvalidArgument, match=r"pipe\.onnx is no file"):
+        load_pack(folder)

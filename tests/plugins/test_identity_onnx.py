@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from onnx import reference
+from onnx import numpy_helper, reference
 
 from guideflow.errors import InvalidArgument
 from guideflow_identity.onnx_network import OnnxNetwork
@@ -85,3 +85,40 @@ def test_the_recogniser_has_a_true_gradient_in_float64():
     step = 1e-6 * gradient / gradient.norm()
     slope = (network(image + step)[0].square().sum() - network(image - step)[0].square().sum()) / 2e-6
     torch.testing.assert_close(slope.detach(), gradient.norm(), rtol=1e-5, atol=0)
+
+
+def malformed():
+    """A recogniser with one thing wrong, and what the message names."""
+    whole = recogniser()
+    for number, node in enumerate(whole.graph.node):
+        lost = recogniser()
+        del lost.graph.node[number]
+        yield f"without {node.op_type} {number}", lost
+        unread = recogniser()
+        unread.graph.node[number].input[0] = "nowhere"
+        yield f"{node.op_type} {number} reads nothing", unread
+    for number, entry in enumerate(whole.graph.initializer):
+        short = recogniser()
+        short.graph.initializer[number].dims[0] += 1
+        yield f"{entry.name} is short", short
+    no_output = recogniser()
+    no_output.graph.output[0].name = "nowhere"
+    yield "no output", no_output
+
+
+@pytest.mark.parametrize(("what", "model"), list(malformed()), ids=[what for what, _ in malformed()])
+def test_malformed_graphs_are_refused_in_one_line(what, model):
+    with pytest.raises(InvalidArgument, match=r"cannot be (evaluated at|read)|inputs") as caught:
+        OnnxNetwork(model)(torch.zeros(1, 3, 112, 112))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_16_bits_are_read():
+    model = recogniser()
+    expected = OnnxNetwork(recogniser())(torch.full((1, 3, 112, 112), 0.3))[0]
+    for entry in model.graph.initializer:
+        values = numpy_helper.to_array(entry)
+        if values.dtype == np.float32:
+            entry.CopyFrom(numpy_helper.from_array(values.astype(np.float16), entry.name))
+    found = OnnxNetwork(model)(torch.full((1, 3, 112, 112), 0.3))[0]
+    torch.testing.assert_close(found, expected, atol=0.02 * expected.abs().max().item(), rtol=0)

@@ -139,3 +139,15 @@ def test_published_networks_tell_styles_apart(backend):
     loss = Style(stripes, backend=backend)
     values = loss(torch.stack([stripes.roll(2, -1), plain(0.2, 0.5, 0.9, size=64)]))
     assert values[0] < values[1]
+
+
+def test_images_of_other_proportions_are_cropped_or_stretched():
+    """Universal Guidance stretches: what lies at the edges counts there, and not in a crop to the middle."""
+    wide = torch.rand(1, 3, 8, 16, generator=torch.Generator().manual_seed(0))
+    other = wide.clone()
+    other[..., :3] = 0
+    pool = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
+    losses = [Style(wide, backend="cosine", network=pool, size=8, crop=crop)(other) for crop in (True, False, None)]
+    assert losses[0].abs() < 1e-6 and losses[1] > 0.01 and torch.equal(losses[1], losses[2])
+    stretched = torch.nn.functional.interpolate(other, (8, 8), mode="bilinear", antialias=True)
+    assert torch.equal(Style(wide, backend="cosine", network=pool, size=8)(stretched), losses[1])

@@ -4,13 +4,14 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import guideflow as gf
 import tiny
 import traps
-from guideflow.errors import MissingWeights
+from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow_subject import OwlViT, Subject
 
 
@@ -73,7 +74,7 @@ def test_text_finds_what_text_guided_detection_finds(checkpoints):
         ["a cat"], padding="max_length", max_length=16, return_tensors="pt"
     )
     with torch.no_grad():
-        expected = owl.network(pixel_values=(reference - owl.mean) / owl.std, **tokens)
+        expected = owl.network(pixel_values=owl._preparation(reference), **tokens)
     best = expected.logits[0, :, 0].argmax()
     assert seen.score == pytest.approx(expected.logits[0, best, 0].sigmoid().item(), abs=1e-6)
     torch.testing.assert_close(F.normalize(seen.embedding, dim=0), expected.class_embeds[0, best])
@@ -127,3 +128,34 @@ def test_a_folder_cannot_bring_code_along(monkeypatch, tmp_path):
     with pytest.raises(MissingWeights, match="network='path/to/folder'"):
         Subject(picture(0), network=folder, detector=None, size=56)
     assert not (tmp_path / "marker").exists()
+
+
+def test_a_folders_processor_says_how_its_network_is_normalised(checkpoints, tmp_path):
+    for name, kind in (("dino", "BitImageProcessor"), ("owl", "OwlViTImageProcessor")):
+        shutil.copytree(checkpoints / name, tmp_path / name)
+        options = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
+        options |= {"size": {"height": 64, "width": 64}} if name == "owl" else {}
+        getattr(transformers, kind)(**options).save_pretrained(tmp_path / name)
+    loss = Subject(picture(0)[0], network=tmp_path / "dino", detector=None, size=56)
+    assert loss._features.normalisation == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    owl = OwlViT(str(tmp_path / "owl"))
+    bytes_ = (picture(0) * 255).to(torch.uint8)
+    expected = transformers.OwlViTImageProcessor.from_pretrained(tmp_path / "owl")(bytes_, return_tensors="pt")
+    found = owl._preparation(bytes_.float() / 255)
+    torch.testing.assert_close(found, expected["pixel_values"], rtol=0, atol=2.2 / 255)
+    transformers.OwlViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "owl")
+    with pytest.raises(InvalidArgument, match="no whole images of 64 x 64"):
+        OwlViT(str(tmp_path / "owl"))
+
+
+def test_a_text_that_the_detector_does_not_read_to_its_end_is_told(checkpoints):
+    owl = OwlViT(str(checkpoints / "owl"))
+    with pytest.warns(UserWarning, match="the detector reads: '.*' is not seen"):
+        owl.query(picture(0), "abcdefghijklmnopqrstuvwxyz" * 2)
+
+
+def test_a_detector_that_does_not_say_is_normalised_as_clip(checkpoints):
+    bytes_ = (picture(0) * 255).to(torch.uint8)
+    theirs = transformers.OwlViTImageProcessor(size={"height": 64, "width": 64})
+    found = OwlViT(str(checkpoints / "owl"))._preparation(bytes_.float() / 255)
+    torch.testing.assert_close(found, theirs(bytes_, return_tensors="pt")["pixel_values"], rtol=0, atol=4.2 / 255)

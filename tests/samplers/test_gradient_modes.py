@@ -1,5 +1,7 @@
 """Gradient modes on diffusers networks: the same numbers for less memory, and networks left as they were."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -8,7 +10,10 @@ import guideflow as gf
 from family_table import MAIN, PROMPTS
 from guideflow.gradients import MODES
 from guideflow.memory import alive_bytes
-from guideflow_diffusers.checkpointing import blocks, checkpointed
+from guideflow_diffusers import instaflow_schedule
+from guideflow_diffusers.checkpointing import active, blocks, checkpointed
+from guideflow_diffusers.latent import LatentSampler
+from guideflow_diffusers.parts import load_parts
 
 AVATARS = {"perflow": {}, "rectified-flow": {}, "instaflow": {}, "turbo": {"method": "ancestral"}, "pcm": {"eta": 0.5}}
 
@@ -96,25 +101,36 @@ def test_blocks_do_not_overlap_and_networks_are_left_as_they_were(load_family):
         found = blocks(network)
         inside = [module for block in found for module in block.modules()]
         assert len(inside) == len(set(inside)) and len(found) > 5
-        own = found[0].forward
+        before = [dict(vars(module)) for module in network.modules()]
         with checkpointed(network):
-            assert found[0].forward != own
-            patched = found[0].forward
-            with checkpointed(network):
-                assert found[0].forward is patched
-            assert found[0].forward is patched
-        assert found[0].forward == own and not any("forward" in module.__dict__ for module in network.modules())
+            twin = active(network)
+            assert twin is not network and twin.conv_in.weight is network.conv_in.weight
+            assert [name for name, _ in twin.named_parameters()] == [name for name, _ in network.named_parameters()]
+        assert [dict(vars(module)) for module in network.modules()] == before
     # SDXL's second level has several transformer blocks in one: each is checkpointed by itself.
     names = {type(block).__name__ for block in blocks(parts.unet)}
     assert {"ResnetBlock2D", "BasicTransformerBlock"} <= names
 
 
-def test_a_forward_that_somebody_replaced_comes_back():
+def test_a_forward_that_somebody_replaced_is_called_and_stays():
     network = gf.load_sampler("avatars-instaflow").parts.vae.decoder
-    block = blocks(network)[0]
+    block, called = blocks(network)[0], []
     mine = block.forward
-    block.forward = replaced = lambda *args, **more: mine(*args, **more)
-    with pytest.raises(KeyError), checkpointed(network):
-        assert block.forward is not replaced
+    block.forward = replaced = lambda *args, **more: called.append(True) or mine(*args, **more)
+    with checkpointed(network), pytest.raises(KeyError):
+        active(network)(torch.zeros(1, 16, 8, 8, requires_grad=True))
         raise KeyError
-    assert block.__dict__["forward"] is replaced
+    assert called and block.__dict__["forward"] is replaced
+
+
+def test_compiled_networks(tiny_folders):
+    """With a compiler that changes nothing, so that only how networks are called is tried."""
+    options = {"prompt": "a cat", "max_iterations": 1, "candidates": 1}
+    parts, in_place = load_parts(tiny_folders["sd15"]), load_parts(tiny_folders["sd15"])
+    plain = gf.solve(LatentSampler(parts, instaflow_schedule(1)), grey, **options).images
+    in_place.unet.compile(backend="eager")
+    for one in (dataclasses.replace(parts, unet=torch.compile(parts.unet, backend="eager")), in_place):
+        sampler = LatentSampler(one, instaflow_schedule(1))
+        for mode in ("full", "checkpointed"):
+            found = gf.solve(sampler, grey, gradient_mode=mode, **options).images
+            torch.testing.assert_close(found, plain, atol=1e-5, rtol=0)

@@ -198,6 +198,32 @@ def test_a_whole_model_in_one_file(checkpoint, second, tmp_path, hub):
     assert same(parts.unet, plain.unet) and same(parts.vae, plain.vae) and same(parts.text_encoder, plain.text_encoder)
 
 
+@pytest.mark.parametrize("there", [("model.", "cond_"), ("model.", "first_"), ("model.",)], ids=str)
+def test_one_file_without_some_parts_takes_them_from_its_base(checkpoint, second, tmp_path, there):
+    whole = load_file(stability_file(checkpoint, tmp_path / "whole.safetensors"))
+    file = tmp_path / "part.safetensors"
+    save_file({name: w for name, w in whole.items() if name.startswith(there)}, file)
+    parts = load_parts(file, base=second)
+    assert same(parts.unet, load_parts(checkpoint).unet) and same(parts.vae, load_parts(second).vae)
+    with pytest.raises(InvalidArgument, match=r"has no (autoencoder|text encoder).* Give base="):
+        load_parts(file)
+
+
+def test_one_file_that_lacks_a_tensor_is_refused(checkpoint, second, tmp_path, hub):
+    hub(second, "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    whole = load_file(stability_file(checkpoint, tmp_path / "whole.safetensors"))
+    for lost, name in {
+        "model.diffusion_model.out.2.bias": "conv_out.bias",
+        "first_stage_model.decoder.conv_out.bias": "decoder.conv_out.bias",
+        "cond_stage_model.transformer.text_model.final_layer_norm.weight": "final_layer_norm.weight",
+    }.items():
+        save_file({key: w for key, w in whole.items() if key != lost}, tmp_path / "part.safetensors")
+        with pytest.raises(InvalidArgument, match=name):
+            load_parts(tmp_path / "part.safetensors")
+    save_file(whole | {"model.diffusion_model.extra.weight": torch.zeros(2)}, tmp_path / "more.safetensors")
+    assert same(load_parts(tmp_path / "more.safetensors", base=second).unet, load_parts(checkpoint).unet)
+
+
 def test_text_encoders_of_another_base_are_refused(checkpoint, tmp_path):
     with pytest.raises(InvalidArgument, match=r"give 24 numbers a token and the denoiser takes 16.*base="):
         load_parts(checkpoint, base=tiny.sd21(tmp_path / "sd21"))
@@ -293,15 +319,15 @@ def test_a_denoiser_cannot_pass_for_a_pipeline_that_brings_code_along(checkpoint
     [["evil", "Evil"], ["diffusers", "DiffusionPipeline"], ["transformers", "AutoTokenizer"], ["os", "UNet2DModel"]],
     ids=str,
 )
-def test_an_index_cannot_make_a_single_file_import_anything(entry, checkpoint, tmp_path, monkeypatch):
+def test_an_index_cannot_make_a_single_file_import_anything(entry, checkpoint, tmp_path, monkeypatch, hub):
     shutil.copytree(checkpoint, tmp_path / "base")
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     index = json.loads((tmp_path / "base/model_index.json").read_text())
     (tmp_path / "base/model_index.json").write_text(json.dumps(index | {"tokenizer": entry}))
-    save_file({"model.diffusion_model.out.2.bias": torch.zeros(4)}, tmp_path / "whole.safetensors")
-    with pytest.raises(InvalidArgument, match="as tokenizer, which is not read"):
-        load_parts(tmp_path / "whole.safetensors", base=tmp_path / "base")
+    hub(tmp_path / "base", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    file = stability_file(checkpoint, tmp_path / "whole.safetensors")
+    assert load_parts(file).tokenizer("a cat").input_ids == load_parts(checkpoint).tokenizer("a cat").input_ids
     assert not (tmp_path / "marker").exists()
 
 

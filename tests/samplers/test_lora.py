@@ -66,8 +66,73 @@ def test_alpha_of_the_metadata_counts(checkpoint, tmp_path):
     one, two = (weights_of(load_parts(checkpoint, lora=lora).unet) for lora in (path, kohya))
     assert all(torch.equal(one[name], two[name]) for name in one)
     save_file(load_file(path), path, {"lora_adapter_metadata": json.dumps({"unet.use_dora": True})})
-    with pytest.raises(InvalidArgument, match="DoRA"):
+    with pytest.raises(InvalidArgument, match="use_dora"):
         load_parts(checkpoint, lora=path)
+
+
+def test_each_network_has_the_alpha_of_its_metadata(sdxl, tmp_path):
+    layers = {"unet": "mid_block.attentions.0.proj_in", "text_encoder": "text_model.encoder.layers.0.mlp.fc1"}
+    before = load_parts(sdxl)
+    weights, metadata = {}, {"unet.lora_alpha": 6, "text_encoder.lora_alpha": 1, "text_encoder.use_rslora": True}
+    for name, layer in layers.items():
+        rows, columns = getattr(before, name).get_submodule(layer.removeprefix("text_model.")).weight.shape
+        weights |= {f"{name}.{layer}.lora_A.weight": torch.ones(4, columns) / 4}
+        weights |= {f"{name}.{layer}.lora_B.weight": torch.ones(rows, 4)}
+    save_file(weights, tmp_path / "lora.safetensors", {"lora_adapter_metadata": json.dumps(metadata)})
+    after = load_parts(sdxl, lora=tmp_path / "lora.safetensors")
+    for (name, layer), expected in zip(layers.items(), (6 / 4, 1 / 2), strict=True):
+        one, two = (getattr(p, name).get_submodule(layer.removeprefix("text_model.")).weight for p in (before, after))
+        torch.testing.assert_close(two - one, torch.full_like(one, expected))
+
+
+PEFT = {
+    "alpha": {"lora_alpha": 32},
+    "rank-stabilised": {"lora_alpha": 32, "use_rslora": True},
+    "alpha_pattern": {"lora_alpha": 8, "alpha_pattern": {"attn1.to_q": 2, "to_q": 16, "down_blocks.*.to_k": 1}},
+    "rank_pattern": {"lora_alpha": 6, "rank_pattern": {"attn2.to_k": 2}, "use_rslora": True},
+}
+
+
+@pytest.mark.parametrize("case", PEFT)
+def test_an_adapter_of_peft_is_as_strong_as_peft_makes_it(checkpoint, tmp_path, case):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, target_modules=["to_q", "to_k", "conv1"], **PEFT[case])
+    model = peft.get_peft_model(tiny.load_unet(checkpoint), config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    model.save_pretrained(tmp_path)
+    expected = weights_of(model.merge_and_unload())
+    for given in (tmp_path, tmp_path / "adapter_model.safetensors"):
+        found = weights_of(load_parts(checkpoint, lora=given).unet)
+        for name, weight in expected.items():
+            torch.testing.assert_close(found[name], weight, atol=1e-6, rtol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"use_dora": True}, {"peft_type": "LOHA"}, {"init_lora_weights": "pissa_niter_4"}, {"lora_bias": True}],
+    ids=str,
+)
+def test_what_is_no_plain_lora_is_refused_by_name(checkpoint, tmp_path, options):
+    weights = load_file(tiny.lora(checkpoint, tmp_path / "l.safetensors", style="diffusers", convolutions=False))
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({name.replace("unet.", "base_model.model."): w for name, w in weights.items()}, file)
+    with pytest.raises(InvalidArgument, match=r"adapter_config\.json, which tells its strength"):
+        load_parts(checkpoint, lora=file)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2} | options))
+    with pytest.raises(InvalidArgument, match=f"{next(iter(options))}.*not merged here"):
+        load_parts(checkpoint, lora=file)
+
+
+@pytest.mark.parametrize("name", ["lora_unet_conv_in.dora_scale", "unet.conv_in.lora_magnitude_vector"])
+def test_doras_are_known_by_their_tensors(checkpoint, tmp_path, name):
+    file = tiny.lora(checkpoint, tmp_path / "lora.safetensors")
+    save_file(load_file(file) | {name: torch.ones(8)}, file)
+    with pytest.raises(InvalidArgument, match="is a DoRA"):
+        load_parts(checkpoint, lora=file)
 
 
 @pytest.mark.parametrize("base", ["checkpoint", "sdxl"])
@@ -176,7 +241,7 @@ def test_the_difference_of_two_denoisers_is_added(checkpoint, tmp_path):
 
 
 def test_delta_weights_of_another_base_are_refused(checkpoint, sdxl, tmp_path):
-    with pytest.raises(InvalidArgument, match="not weights of the denoiser"):
+    with pytest.raises(InvalidArgument, match="not weights of the network"):
         load_parts(checkpoint, delta=tiny.delta(sdxl, tmp_path / "a.safetensors"))
     path = tiny.delta(checkpoint, tmp_path / "b.safetensors")
     save_file(load_file(path) | {"conv_in.weight": torch.ones(8, 9, 3, 3)}, path)

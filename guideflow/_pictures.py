@@ -1,0 +1,131 @@
+"""Files of pictures that need not be trusted: which are opened, and how any mode becomes RGB of 8 bits."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from guideflow.errors import InvalidImage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image as PILImage
+
+MAX_PIXELS: Final = {"JPEG": 250_000_000, "MPO": 250_000_000}
+"""Larger images are refused before they are decoded. Phones write JPEGs of 200 million; those are decoded at a half."""
+
+MOST_PIXELS: Final = 100_000_000
+"""The same for other formats."""
+
+KEPT_PIXELS: Final = 50_000_000
+"""Larger images are halved until they have no more."""
+
+MAX_BYTES: Final = 200 * 2**20
+"""Larger files are refused before they are opened."""
+
+# No format whose reader starts another program (EPS) or that is not an image of its own.
+_FORMATS: Final = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no file, cannot be opened, is empty or too large."""
+    try:
+        if not path.is_file():
+            there = ", but a folder" if path.is_dir() else ""
+            raise InvalidImage(f"There is no file {path}{there}. Give the path of an image.")
+        size = path.stat().st_size
+        path.open("rb").close()
+    except OSError as error:
+        raise InvalidImage(f"{path} cannot be opened: {error.strerror}.") from error
+    if size == 0:
+        raise InvalidImage(f"{path} is empty. Save or download it again.")
+    if size > MAX_BYTES:
+        raise InvalidImage(f"{path} has {size >> 20} MB; at most {MAX_BYTES >> 20} are read. Give a smaller image.")
+
+
+def open_picture(path: Path) -> PILImage.Image:
+    """Open a file with Pillow, by no reader that starts another program whatever the file holds."""
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    file = path.open("rb")
+    try:
+        prefix = file.read(16)
+        for name in sorted(_FORMATS & Image.OPEN.keys()):
+            factory, accept = Image.OPEN[name]
+            if accept is not None and accept(prefix) is not True:
+                continue
+            try:  # as `Image.open` does, without its limit, which is one for the whole process
+                file.seek(0)
+                picture: PILImage.Image = factory(file, str(path))
+                picture._exclusive_fp = True  # type: ignore[attr-defined]  # closes the file with the picture
+                return picture
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue
+        raise UnidentifiedImageError(f"cannot identify {path}")
+    except BaseException:
+        file.close()
+        raise
+
+
+def check_pixels(picture: PILImage.Image, path: Path) -> None:
+    """Refuse a picture that would take too long to decode."""
+    most, pixels = MAX_PIXELS.get(picture.format or "", MOST_PIXELS), picture.width * picture.height
+    if pixels > most:
+        sizes = f"{pixels / 1e6:.0f} million pixels; at most {most / 1e6:.0f} million are read"
+        raise InvalidImage(f"{path} has {sizes}. Give a smaller image.")
+
+
+def halvings(picture: PILImage.Image) -> int:
+    """Return the power of 2 by which the sides of a picture are too long."""
+    factor = 1
+    while picture.width * picture.height > KEPT_PIXELS * factor**2:
+        factor *= 2
+    return factor
+
+
+def small_enough(picture: PILImage.Image) -> PILImage.Image:
+    """Halve a large picture as soon as can be: JPEGs while they are decoded."""
+    if (factor := halvings(picture)) > 1:
+        picture.draft(None, (picture.width // factor, picture.height // factor))
+        if picture.mode in ("L", "RGB", "RGBA", "CMYK"):
+            return picture.reduce(halvings(picture))
+    return picture
+
+
+def as_rgb(picture: PILImage.Image, bits: bool = False) -> PILImage.Image:
+    """Convert any mode to RGB: wider values by their upper 8 bits, transparency over white.
+
+    With `bits`, 16 of them may hold fewer, as cameras and microscopes write them.
+    """
+    from PIL import Image
+
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture).astype(np.float32)
+        top = _top(values[np.isfinite(values)], picture.mode, bits)
+        values = np.nan_to_num(values, nan=0, posinf=top, neginf=0)
+        picture = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _top(values: NDArray[np.float32], mode: str, bits: bool) -> int:
+    """Return the value that is meant to be white."""
+    if not values.size:
+        return 1
+    if mode == "F":  # which may overshoot: what nearly all of them stay under decides
+        typical = np.quantile(values[:: max(1, values.size // 1_000_000)], 0.99)
+        return 1 if typical <= 2 else 255 if typical <= 2 * 255 else 65535
+    most = float(values.max())
+    if not bits:
+        return 65535 if mode.startswith("I;16") or most > 255 else 1 if most <= 1 else 255
+    used = next((n for n in (8, 10, 12, 14) if most < 2**n), 16)
+    if used < 16 and most > 0:
+        warnings.warn(f"A picture of 16 bits uses {used} of them, and is read as one of {used} bits.", stacklevel=2)
+    return int(2**used - 1)

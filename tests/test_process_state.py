@@ -1,0 +1,120 @@
+"""What the caller's process or thread is set to changes no number: modes, default dtype, and threads that share."""
+
+import threading
+from itertools import cycle
+
+import pytest
+import torch
+
+import guideflow as gf
+import guideflow_avatars as avatars
+import tiny
+from guideflow.gradients import MODES
+from guideflow_diffusers.checkpointing import active, checkpointed
+
+
+def warmth(image):
+    return (image[:, 2] - image[:, 0]).mean((1, 2))
+
+
+def identity():
+    return gf.load_loss("avatars-identity", reference=avatars.portrait("ada"))
+
+
+def solve(sampler, loss=warmth, **options):
+    return gf.solve(sampler, loss, **{"prompt": "a person", "max_iterations": 1, "candidates": 1} | options).images
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return gf.load_sampler("avatars-perflow")
+
+
+@pytest.fixture(scope="module")
+def plain(sampler):
+    return solve(sampler, identity())
+
+
+def test_what_is_loaded_under_inference_mode_guides_outside_of_it(plain):
+    with torch.inference_mode():
+        sampler, loss = gf.load_sampler("avatars-perflow"), identity()
+        assert torch.equal(solve(sampler, loss), plain)
+    assert torch.equal(solve(sampler, loss), plain)
+
+
+@pytest.mark.parametrize("name", ["identity", "subject", "segmentation"])
+def test_losses_that_were_used_under_inference_mode_still_guide(name):
+    ada = avatars.portrait("ada")
+    image = gf.images.read_image(ada)
+    with torch.inference_mode():
+        if name == "identity":
+            import guideflow_identity
+
+            image = gf.images.read_image(guideflow_identity.example())
+            loss = gf.load_loss("identity", reference=image)
+        else:
+            more = {"layout": torch.zeros(8, 8, dtype=torch.long)} if name == "segmentation" else {"reference": image}
+            loss = gf.load_loss(f"avatars-{name}", **more)
+        before = loss(image)
+    x = image.clone().requires_grad_()
+    after = loss(x)
+    assert torch.equal(after, before) and torch.autograd.grad(after.sum(), x)[0].isfinite().all()
+
+
+def test_networks_that_somebody_made_under_inference_mode_are_taken():
+    with torch.inference_mode():
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4), torch.nn.BatchNorm1d(4))
+    loss = gf.load_loss("style", reference=torch.rand(1, 3, 4, 4), network=network, backend="cosine")
+    x = torch.rand(2, 3, 4, 4, requires_grad=True)
+    assert torch.autograd.grad(loss(x).sum(), x)[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_autocast_changes_nothing(sampler, plain, mode):
+    whole = solve(sampler, identity(), gradient_mode=mode)
+    torch.testing.assert_close(whole, plain, atol=1e-4, rtol=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(solve(sampler, identity(), gradient_mode=mode), whole)
+
+
+def test_the_autoencoder_stays_in_float32_under_autocast(tmp_path):
+    sampler = gf.load_sampler("perflow-sdxl", checkpoint=tiny.sdxl(tmp_path), variant=None)
+    with torch.no_grad():  # beyond 65504, as in SDXL's own; a norm follows
+        sampler.parts.vae.decoder.conv_in.weight.mul_(3e4)
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert solve(sampler, prompt="a cat").isfinite().all()
+
+
+def test_another_default_dtype_changes_nothing(sampler, plain):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(solve(sampler, identity()), plain)
+        assert torch.equal(solve(gf.load_sampler("avatars-perflow"), identity()), plain)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_threads_share_a_sampler(tmp_path):
+    sampler = gf.load_sampler("perflow-sdxl", checkpoint=tiny.sdxl(tmp_path), variant=None)
+    alone = {mode: solve(sampler, gradient_mode=mode, max_iterations=3) for mode in MODES}
+    found = []
+
+    def work(mode):
+        found.append((mode, solve(sampler, gradient_mode=mode, max_iterations=3)))
+
+    threads = [threading.Thread(target=work, args=(mode,)) for mode, _ in zip(cycle(MODES), range(6), strict=False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6 and all(torch.equal(images, alone[mode]) for mode, images in found)
+
+
+def test_other_threads_see_the_network_as_it_is(sampler):
+    unet, seen = sampler.parts.unet, []
+    with checkpointed(unet):
+        assert active(unet) is not unet
+        thread = threading.Thread(target=lambda: seen.append(active(unet)))
+        thread.start()
+        thread.join()
+    assert seen == [unet] and active(unet) is unet
