@@ -18,6 +18,8 @@ from guideflow_diffusers.pcm import PCM, PCM_SDXL
 from guideflow_diffusers.pcm import pcm_schedule as pcm_schedule
 from guideflow_diffusers.perflow import PERFLOW, PERFLOW_SD21, PERFLOW_SDXL
 from guideflow_diffusers.perflow import perflow_schedule as perflow_schedule
+from guideflow_diffusers.pipelines import from_pipeline as from_pipeline
+from guideflow_diffusers.pipelines import guide as guide
 from guideflow_diffusers.rectified_flow import INSTAFLOW, RECTIFIED_FLOW
 from guideflow_diffusers.rectified_flow import instaflow_schedule as instaflow_schedule
 from guideflow_diffusers.rectified_flow import rectified_flow_schedule as rectified_flow_schedule

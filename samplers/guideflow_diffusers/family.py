@@ -148,6 +148,8 @@ class Family:
         given.apply_defaults()
         chosen = {**given.arguments, **self.fixed}
         own = {name: chosen.pop(name) for name in inspect.signature(self.schedule).parameters}
+        if hasattr(chosen["checkpoint"], "components"):
+            raise InvalidArgument("Got a loaded pipeline as checkpoint. Type: guideflow_diffusers.from_pipeline(pipe)")
         schedule = self.schedule(**own)
         model = str(chosen["checkpoint"])
         if chosen["variant"] is None:
