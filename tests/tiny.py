@@ -52,8 +52,8 @@ def sdxl(folder, *, seed=0, force_zeros=True, projection=20):
         return _save("StableDiffusionXLPipeline", folder, parts, pads=pads, force_zeros_for_empty_prompt=force_zeros)
 
 
-def flux(folder, *, seed=0, guidance=False):
-    """Write a full FLUX.1-like checkpoint: packed latents, CLIP's pooled text and T5's tokens, no tokenizer merges."""
+def flux(folder, *, seed=0, guidance=False, t5=True):
+    """Write a full FLUX.1-like checkpoint: packed latents, CLIP's pooled text and T5's tokens, or CLIP's without T5."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
     with torch.random.fork_rng(devices=[]):
@@ -64,16 +64,17 @@ def flux(folder, *, seed=0, guidance=False):
             num_single_layers=2,
             attention_head_dim=8,
             num_attention_heads=2,
-            joint_attention_dim=24,
+            joint_attention_dim=24 if t5 else 16,
             pooled_projection_dim=16,
             axes_dims_rope=(2, 2, 4),
             guidance_embeds=guidance,
         )
         vae = _vae(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False)
-        text = {"text_encoder": _text_encoder(16), "text_encoder_2": _t5(24)}
+        text = {"text_encoder": _text_encoder(16)} | ({"text_encoder_2": _t5(24)} if t5 else {})
         parts = {"transformer": transformer, "vae": vae, **text}
         folder = _save("FluxPipeline", folder, parts, pads=("<|endoftext|>",))
-    _t5_tokenizer().save_pretrained(folder / "tokenizer_2")
+    if t5:
+        _t5_tokenizer().save_pretrained(folder / "tokenizer_2")
     FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
     index = json.loads((folder / "model_index.json").read_text())
     index |= {"tokenizer_2": ["transformers", "T5TokenizerFast"]}

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from guideflow.registry import Entry, hookimpl
 from guideflow_diffusers.family import Family as Family
+from guideflow_diffusers.flux_schnell import FLUX_SCHNELL
+from guideflow_diffusers.flux_schnell import flux_schedule as flux_schedule
 from guideflow_diffusers.hyper_sd import HYPER_SD
 from guideflow_diffusers.hyper_sd import hyper_sd_schedule as hyper_sd_schedule
 from guideflow_diffusers.lcm import LCM
@@ -27,7 +29,7 @@ from guideflow_diffusers.sizes import family_weights
 from guideflow_diffusers.turbo import SD_TURBO, SDXL_TURBO
 from guideflow_diffusers.turbo import turbo_schedule as turbo_schedule
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: dict[str, Family] = {
     "perflow": PERFLOW,
     "perflow-sd21": PERFLOW_SD21,
     "perflow-sdxl": PERFLOW_SDXL,
@@ -42,8 +44,10 @@ FAMILIES: Mapping[str, Family] = {
     "hyper-sd": HYPER_SD,
 }
 
+FLOWS: dict[str, Family] = {"flux-schnell": FLUX_SCHNELL}
+
 
 @hookimpl
 def guideflow_samplers() -> Mapping[str, Entry]:
-    """Samplers of the Stable Diffusion family."""
-    return {name: family.entry(**family_weights(family)) for name, family in FAMILIES.items()}
+    """Samplers of the Stable Diffusion family, and of flow matching."""
+    return {name: family.entry(**family_weights(family)) for name, family in (FAMILIES | FLOWS).items()}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
+from guideflow._require import require
 from guideflow.sampler import Row
 from guideflow.types import Latent
 from guideflow_diffusers.flow import FlowAdapter
+from guideflow_diffusers.text import Condition, tokens
 
 
 @final
@@ -44,6 +48,69 @@ class FluxAdapter(FlowAdapter):
             img_ids=positions,
         ).sample
         return unpack(tokens, height, width)
+
+
+@final
+@dataclass(frozen=True)
+class FluxText:
+    """The text encoders of FLUX.1: pooled by CLIP, tokens by T5.
+
+    Without T5 the tokens are CLIP's last hidden states, for small models that were trained so.
+
+    Arguments:
+        tokenizer: `CLIPTokenizer`.
+        text_encoder: `CLIPTextModel`.
+        tokenizer_2: `T5TokenizerFast`, or None.
+        text_encoder_2: `T5EncoderModel`, or None.
+        max_sequence_length: How many tokens of a prompt T5 reads.
+    """
+
+    tokenizer: Any
+    text_encoder: Any
+    tokenizer_2: Any = None
+    text_encoder_2: Any = None
+    max_sequence_length: int = 256
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        options: Callable[[str], Mapping[str, Any]],
+        *,
+        max_sequence_length: int,
+        dtype: torch.dtype,
+        device: str | torch.device,
+    ) -> FluxText:
+        """Load the encoders of a diffusers folder; `options` gives those of `from_pretrained` by the encoder's name."""
+        transformers = require("transformers", extra="diffusers")
+        kinds = {"": ("CLIPTextModel", "CLIPTokenizer"), "_2": ("T5EncoderModel", "T5TokenizerFast")}
+        found = {}
+        for end, (encoder, tokenizer) in kinds.items():
+            name = f"text_encoder{end}"
+            if (folder / name).is_dir():
+                network = getattr(transformers, encoder).from_pretrained(folder / name, **options(name))
+                found[name] = network.to(device, dtype).eval().requires_grad_(False)
+                found[f"tokenizer{end}"] = getattr(transformers, tokenizer).from_pretrained(folder / f"tokenizer{end}")
+        return cls(**found, max_sequence_length=max_sequence_length)
+
+    @torch.no_grad()
+    def __call__(
+        self, prompts: Sequence[str], negative_prompts: Sequence[str] | None, *, guided: bool = False
+    ) -> Condition:
+        """Encode one prompt per image, and the negative side where guidance needs it."""
+        text, pooled = self._encode(prompts)
+        if not guided:
+            return Condition(text, pooled=pooled)
+        negative, negative_pooled = self._encode(negative_prompts or [""] * len(prompts))
+        return Condition(text, negative, pooled, negative_pooled)
+
+    def _encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        device = self.text_encoder.device
+        first = self.text_encoder(tokens(self.tokenizer, list(prompts)).to(device))
+        if self.text_encoder_2 is None:
+            return first.last_hidden_state, first.pooler_output
+        ids = tokens(self.tokenizer_2, list(prompts), self.max_sequence_length)
+        return self.text_encoder_2(ids.to(device)).last_hidden_state, first.pooler_output
 
 
 def pack(z: Latent) -> Tensor:

@@ -60,7 +60,7 @@ def _encode(parts: Parts, prompts: Sequence[str]) -> tuple[Tensor, Tensor | None
     pooled = None
     pairs = [(parts.tokenizer, parts.text_encoder), (parts.tokenizer_2, parts.text_encoder_2)]
     for tokenizer, encoder in pairs if parts.text_encoder_2 is not None else pairs[:1]:
-        output = encoder(_tokens(tokenizer, different).to(encoder.device), output_hidden_states=True)
+        output = encoder(tokens(tokenizer, different).to(encoder.device), output_hidden_states=True)
         hidden.append(output.last_hidden_state if parts.text_encoder_2 is None else output.hidden_states[-2])
         pooled = getattr(output, "text_embeds", None)
     text = torch.cat(hidden, dim=-1)
@@ -78,8 +78,9 @@ def _spread(encoded: Tensor, different: list[str], prompts: Sequence[str]) -> Te
     return encoded[[rows[prompt] for prompt in prompts]]
 
 
-def _tokens(tokenizer: Any, prompts: list[str]) -> Tensor:
-    length = tokenizer.model_max_length
+def tokens(tokenizer: Any, prompts: list[str], length: int | None = None) -> Tensor:
+    """Turn prompts into ids, filled up to what the text encoder reads; what is cut off is told in a warning."""
+    length = length or tokenizer.model_max_length
     for prompt, ids in zip(prompts, tokenizer(prompts, verbose=False).input_ids, strict=True):
         if len(ids) > length:
             lost = tokenizer.decode(ids[length - 1 : -1])
