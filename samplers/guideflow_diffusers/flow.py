@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -61,8 +62,9 @@ class FlowSampler(AffineSampler):
         vae: The autoencoder.
         adapter: How the transformer is called.
         schedule: The few-step family, with times 1000 sigma.
-        encoder: Encodes prompts, (prompts, negative_prompts or None, guided=) -> `Condition`.
-        guidance_scale: Classifier-free guidance, 1 or less switches it off. It takes a negative prompt.
+        encoder: Encodes prompts, (prompts, negative_prompts or None, guided=) -> `Condition`; guided is whether the
+            negative side is needed. What stands in for a negative prompt that is None is the encoder's to say.
+        guidance_scale: Classifier-free guidance; 1 or less switches it off, and halves the cost.
         image_size: (height, width) in pixels, or one number for a square; the autoencoder's own if None.
         decoder_gradient: As `LatentSampler` takes it.
 
@@ -97,9 +99,14 @@ class FlowSampler(AffineSampler):
         self.device, self.dtype = transformer.device, transformer.dtype
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Condition:
-        """Encode one prompt per image; negative prompts count where `guidance_scale` is above 1."""
-        guided = self.guidance_scale > 1 and negative_prompts is not None
-        return self.encoder(prompts, negative_prompts if guided else None, guided=guided)
+        """Encode one prompt per image; negative prompts have no effect unless `guidance_scale` is above 1."""
+        guided = self.guidance_scale > 1
+        if not guided and any(negative_prompts or ()):
+            told = f"Negative prompts have no effect at guidance_scale = {self.guidance_scale}: use one above 1."
+            warnings.warn(told, stacklevel=2)
+        made = self.encoder(prompts, negative_prompts, guided=guided)
+        cast = {name: value.to(self.device, self.dtype) for name, value in vars(made).items() if value is not None}
+        return Condition(**cast)
 
     def predict(self, z: Latent, row: Row, condition: Condition) -> Tensor:
         """Evaluate the transformer, with classifier-free guidance if it is on."""

@@ -97,11 +97,11 @@ class FluxText:
     def __call__(
         self, prompts: Sequence[str], negative_prompts: Sequence[str] | None, *, guided: bool = False
     ) -> Condition:
-        """Encode one prompt per image, and the negative side where guidance needs it."""
+        """Encode one prompt per image, and negative prompts; without any there is no negative side, as published."""
         text, pooled = self._encode(prompts)
-        if not guided:
+        if not guided or negative_prompts is None:
             return Condition(text, pooled=pooled)
-        negative, negative_pooled = self._encode(negative_prompts or [""] * len(prompts))
+        negative, negative_pooled = self._encode(negative_prompts)
         return Condition(text, negative, pooled, negative_pooled)
 
     def _encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

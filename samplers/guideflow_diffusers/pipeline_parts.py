@@ -95,7 +95,7 @@ def flux_sampler(call: Call) -> FlowSampler:
         _autoencoder(pipe.vae, device),
         FluxAdapter(options["guidance_scale"] if transformer.config.guidance_embeds else None),
         call.steps(sigmas=sigmas, mu=mu),
-        partial(_encode_flux, pipe, transformer, max_sequence_length=options["max_sequence_length"]),
+        partial(_encode_flux, pipe, device, max_sequence_length=options["max_sequence_length"]),
         guidance_scale=options["true_cfg_scale"],
         image_size=(height, width),
         decoder_gradient=call.decoder_gradient,
@@ -194,7 +194,7 @@ def _encode(
 @torch.no_grad()
 def _encode_flux(
     pipe: Any,
-    transformer: Any,
+    device: torch.device,
     prompts: Sequence[str],
     negative_prompts: Sequence[str] | None,
     *,
@@ -202,13 +202,10 @@ def _encode_flux(
     max_sequence_length: int,
 ) -> Condition:
     def encode(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        text, pooled, _ = pipe.encode_prompt(
-            list(texts), device=transformer.device, max_sequence_length=max_sequence_length
-        )
-        return text.to(transformer.device, transformer.dtype), pooled.to(transformer.device, transformer.dtype)
+        return pipe.encode_prompt(list(texts), device=device, max_sequence_length=max_sequence_length)[:2]
 
     text, pooled = encode(prompts)
-    negative, negative_pooled = encode(negative_prompts or [""] * len(prompts)) if guided else (None, None)
+    negative, negative_pooled = encode(negative_prompts) if guided and negative_prompts is not None else (None, None)
     _free(pipe)
     return Condition(text, negative, pooled, negative_pooled)
 

@@ -14,7 +14,7 @@ import tiny
 from guideflow.memory import kept_bytes
 from guideflow.testing import check_sampler
 from guideflow_diffusers.flux import pack
-from pipelines import distance, draw, initial, load, published
+from pipelines import NEGATIVES, distance, draw, initial, load, published
 
 SIZE = {"height": 16, "width": 24, "max_sequence_length": 20}
 OWN = {"image_size": (16, 24), "max_sequence_length": 20}
@@ -34,9 +34,16 @@ def pipe(folder):
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_picture_is_that_of_the_pipeline(folder, pipe, steps, scale):
     sampler = gf.load_sampler("flux-schnell", checkpoint=folder, num_steps=steps, guidance_scale=scale, **OWN)
-    options = {"num_inference_steps": steps, "true_cfg_scale": scale}
-    assert distance(draw(sampler), published(pipe, sampler, pack=pack, **options, **SIZE)) < 1e-5
-    assert distance(draw(sampler, prompts=["a cat", "two dog"]), draw(sampler)) > 1e-4
+    options = {"num_inference_steps": steps, "true_cfg_scale": scale, **SIZE}
+    for negatives in (NEGATIVES, None) if scale > 1 else (None,):
+        found = draw(sampler, negatives=negatives)
+        assert distance(found, published(pipe, sampler, negatives=negatives, pack=pack, **options)) < 1e-5
+        assert distance(draw(sampler, negatives=negatives, prompts=["a cat", "two dog"]), found) > 1e-4
+
+
+def test_negative_prompts_without_guidance_are_told(folder):
+    with pytest.warns(UserWarning, match="no effect at guidance_scale"):
+        gf.load_sampler("flux-schnell", checkpoint=folder, **OWN).condition(["a"], ["b"])
 
 
 def test_the_schedule_is_the_pipelines(pipe):
