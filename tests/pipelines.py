@@ -1,8 +1,11 @@
 """Loaded diffusers pipelines, and what they draw themselves: the same latents, prompts, noises and size, end to end."""
 
+import itertools
 import warnings
 
 import torch
+
+import references
 
 PROMPTS, NEGATIVES = ["a cat", "two dogs"], ["bad", "worse"]
 SEED = 5
@@ -25,6 +28,35 @@ def change_scheduler(pipe, kind, **config):
     import diffusers
 
     pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **config)
+
+
+class PeRFlowScheduler:
+    """PeRFlow's own scheduler, which is not in diffusers, with the interface that pipelines ask for."""
+
+    order, init_noise_sigma, config = 1, 1.0, {}
+
+    def __init__(self, prediction="diff_eps"):
+        self.prediction = prediction
+
+    def set_timesteps(self, num_inference_steps, device=None):
+        self.timesteps = torch.tensor(references.perflow_times(num_inference_steps))
+
+    def scale_model_input(self, sample, timestep=None):
+        return sample
+
+    def step(self, model_output, timestep, sample, return_dict=True):
+        following = dict(itertools.pairwise([*self.timesteps.tolist(), 0]))[int(timestep)]
+        return (references.perflow_step(sample, model_output, int(timestep), following, self.prediction),)
+
+
+class RectifiedFlowScheduler(PeRFlowScheduler):
+    """The loop of 2-rectified flow's and InstaFlow's own pipeline, as a scheduler."""
+
+    def set_timesteps(self, num_inference_steps, device=None):
+        self.timesteps = torch.tensor([1000 * (1 - i / num_inference_steps) for i in range(num_inference_steps)])
+
+    def step(self, model_output, timestep, sample, return_dict=True):
+        return (sample + model_output / len(self.timesteps),)
 
 
 def initial(sampler, batch=2):

@@ -5,10 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-import references
 from guideflow_diffusers import from_pipeline
 from guideflow_diffusers.flux import pack, unpack
-from pipelines import NEGATIVES, change_scheduler, distance, draw, load, published
+from pipelines import NEGATIVES, PeRFlowScheduler, change_scheduler, distance, draw, load, published
 
 SINGLE, DOUBLE = (torch.float32, 1e-4), (torch.float64, 1e-8)
 TRAILING = {"timestep_spacing": "trailing"}
@@ -94,23 +93,6 @@ def test_guidance_as_an_embedding(tiny_folders, scale):
     sampler = from_pipeline(pipe, guidance_scale=scale)
     assert sampler.num_steps == 4
     assert distance(draw(sampler, negatives=None), published(pipe, sampler, negatives=None, **options)) < 1e-6
-
-
-class PeRFlowScheduler:
-    """A scheduler that is not diffusers', with the interface that pipelines ask for."""
-
-    order, init_noise_sigma, config = 1, 1.0, {"prediction_type": "diff_eps"}
-
-    def set_timesteps(self, num_inference_steps, device=None):
-        self.timesteps = torch.tensor(references.perflow_times(num_inference_steps))
-
-    def scale_model_input(self, sample, timestep=None):
-        return sample
-
-    def step(self, model_output, timestep, sample, return_dict=True):
-        times = [*self.timesteps.tolist(), 0]
-        following = times[times.index(int(timestep)) + 1]
-        return (references.perflow_step(sample, model_output, int(timestep), following, "diff_eps"),)
 
 
 def test_a_scheduler_of_the_users_own(tiny_folders):
