@@ -160,9 +160,10 @@ def _image_prompt(call: Call, device: torch.device, guided: bool) -> tuple[tuple
         raise InvalidArgument(f"The pipeline {has}. {cure}")
     if not adapted:
         return ()
-    found = pipe.prepare_ip_adapter_image_embeds(image, embeds, device, 1, guided)
+    both = guided or embeds is None
+    found = pipe.prepare_ip_adapter_image_embeds(image, embeds, device, 1, both)
     found = [one.to(device, pipe.unet.dtype) for one in found]
-    halves = [one.chunk(2) if guided else (torch.zeros_like(one), one) for one in found]
+    halves = [one.chunk(2) if both else (torch.zeros_like(one), one) for one in found]
     return tuple((shown, without) for without, shown in halves)
 
 

@@ -33,12 +33,12 @@ def frozen_view(network: nn.Module, *, device: torch.device | None = None, dtype
         if tensor is None:
             return None
         if id(tensor) not in made:
-            cast = dtype if tensor.is_floating_point() else None
-            data = tensor.detach().to(device or tensor.device, cast or tensor.dtype)
-            # A quantised weight, which never asks for gradients, has to stay the object that it is.
-            same = not tensor.requires_grad and data.data_ptr() == tensor.data_ptr()
-            new = nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
-            made[id(tensor)] = tensor if same else new
+            place = device or tensor.device, dtype if dtype and tensor.is_floating_point() else tensor.dtype
+            if not tensor.requires_grad and place == (tensor.device, tensor.dtype):
+                made[id(tensor)] = tensor  # as it is: it may be quantised, and more than a tensor
+            else:
+                data = tensor.detach().to(*place)
+                made[id(tensor)] = nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
         return made[id(tensor)]
 
     def view(module: nn.Module | None) -> Any:
