@@ -83,6 +83,42 @@ def flux(folder, *, seed=0, guidance=False, t5=True):
     return folder
 
 
+def sd3(folder, *, seed=0):
+    """Write a full Stable Diffusion 3-like checkpoint: three text encoders, latents of four channels."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer = SD3Transformer2DModel(
+            sample_size=LATENT,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=48,
+            caption_projection_dim=16,
+            pooled_projection_dim=16 + 20,
+            pos_embed_max_size=LATENT,
+        )
+        parts = {
+            "transformer": transformer,
+            "vae": _vae(scaling_factor=1.5305, shift_factor=0.0609),
+            "text_encoder": _text_encoder(16, projection_dim=16),
+            "text_encoder_2": _text_encoder(24, projection_dim=20),
+            "text_encoder_3": _t5(48),
+        }
+        folder = _save("StableDiffusion3Pipeline", folder, parts, pads=("<|endoftext|>", "!"))
+    _t5_tokenizer().save_pretrained(folder / "tokenizer_3")
+    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"tokenizer_3": ["transformers", "T5TokenizerFast"]}
+    index |= {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
+
+
 def lcm_unet(folder, *, seed=3):
     """Write a folder with a full LCM UNet of SD 1.5's shape in `unet` and nothing else; guidance is an embedding."""
     with torch.random.fork_rng(devices=[]):

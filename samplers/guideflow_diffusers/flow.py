@@ -69,7 +69,7 @@ class FlowSampler(AffineSampler):
         decoder_gradient: As `LatentSampler` takes it.
 
     Raises:
-        InvalidArgument: If the image size does not fit.
+        InvalidArgument: If the image size or the autoencoder does not fit.
     """
 
     def __init__(
@@ -95,7 +95,12 @@ class FlowSampler(AffineSampler):
             expected = f"positive multiples of {factor * adapter.patch} pixels"
             raise InvalidArgument(f"Got image_size={image_size}. Expected {expected}.")
         height, width = (side // factor for side in self.image_size)
-        self.latent_shape = (vae.config.latent_channels, height, width)
+        channels, takes = vae.config.latent_channels, transformer.config.in_channels
+        if takes not in (channels, channels * adapter.patch**2):
+            raise InvalidArgument(
+                f"The autoencoder has {channels} latent channels, which do not fit the transformer's."
+            )
+        self.latent_shape = (channels, height, width)
         self.device, self.dtype = transformer.device, transformer.dtype
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Condition:

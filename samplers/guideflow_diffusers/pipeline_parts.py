@@ -1,4 +1,4 @@
-"""What a sampler takes out of a loaded pipeline, for each kind of pipeline."""
+"""What a sampler takes out of a loaded pipeline: its scheduler, and the parts of those with a U-Net."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ import guideflow as gf
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers.checkpoints import vae_dtype
 from guideflow_diffusers.decoding import DecoderGradient
-from guideflow_diffusers.flow import FlowSampler
-from guideflow_diffusers.flux import FluxAdapter
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import Parts
 from guideflow_diffusers.reading import read_schedule
@@ -57,7 +55,7 @@ def unet_sampler(call: Call) -> LatentSampler:
     """Make the sampler of Stable Diffusion, SDXL and LCM pipelines."""
     pipe, options = call.pipe, call.options
     device = execution_device(pipe.unet)
-    unet, vae = frozen_view(pipe.unet, device=device), _autoencoder(pipe.vae, device)
+    unet, vae = frozen_view(pipe.unet, device=device), autoencoder_view(pipe.vae, device)
     given, taken = vae.config.latent_channels, unet.config.in_channels
     if given != taken:
         raise InvalidArgument(f"The pipeline's autoencoder has {given} latent channels and its denoiser takes {taken}.")
@@ -69,35 +67,6 @@ def unet_sampler(call: Call) -> LatentSampler:
         call.steps(**{name: value for name, value in more.items() if value is not None}),
         guidance_scale=options["guidance_scale"],
         image_size=call.size(_native_size(unet, pipe.vae_scale_factor)),
-        decoder_gradient=call.decoder_gradient,
-    )
-
-
-def flux_sampler(call: Call) -> FlowSampler:
-    """Make the sampler of FLUX.1 pipelines."""
-    pipe, options, config = call.pipe, call.options, call.pipe.scheduler.config
-    if options["ip_adapter_image"] is not None or getattr(pipe.transformer, "encoder_hid_proj", None) is not None:
-        raise InvalidArgument("IP-Adapters of FLUX are not supported. Type: pipe.unload_ip_adapter()")
-    device = execution_device(pipe.transformer)
-    transformer = frozen_view(pipe.transformer, device=device)
-    factor = pipe.vae_scale_factor
-    height, width = call.size(pipe.default_sample_size * factor)
-    steps, sigmas = options["num_inference_steps"], options["sigmas"]
-    if sigmas is None and not config.get("use_flow_sigmas"):
-        sigmas = [float(s) for s in torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64)]
-    # The grid moves with the number of tokens, along a line.
-    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    tokens = (height // factor // FluxAdapter.patch) * (width // factor // FluxAdapter.patch)
-    mu = low + (high - low) * (tokens - few) / (many - few)
-    return FlowSampler(
-        transformer,
-        _autoencoder(pipe.vae, device),
-        FluxAdapter(options["guidance_scale"] if transformer.config.guidance_embeds else None),
-        call.steps(sigmas=sigmas, mu=mu),
-        partial(_encode_flux, pipe, device, max_sequence_length=options["max_sequence_length"]),
-        guidance_scale=options["true_cfg_scale"],
-        image_size=(height, width),
         decoder_gradient=call.decoder_gradient,
     )
 
@@ -132,7 +101,8 @@ def execution_device(network: Any) -> torch.device:
     return network.device if where is None else torch.device(where)
 
 
-def _autoencoder(vae: Any, device: torch.device) -> Any:
+def autoencoder_view(vae: Any, device: torch.device) -> Any:
+    """Return a frozen view of an autoencoder, in float32 at least."""
     return frozen_view(vae, device=device, dtype=vae_dtype(vae.dtype))
 
 
@@ -186,32 +156,13 @@ def _encode(
         negative_prompt=list(negative_prompts) if guided and negative_prompts is not None else None,
         clip_skip=clip_skip,
     )
-    _free(pipe)
+    send_back(pipe)
     cast = [None if one is None else one.to(unet.device, unet.dtype) for one in (*made, None, None)]
     text, negative, pooled, negative_pooled = cast[:4]
     return Condition(text, negative, pooled, negative_pooled) if guided else Condition(text, pooled=pooled)
 
 
-@torch.no_grad()
-def _encode_flux(
-    pipe: Any,
-    device: torch.device,
-    prompts: Sequence[str],
-    negative_prompts: Sequence[str] | None,
-    *,
-    guided: bool,
-    max_sequence_length: int,
-) -> Condition:
-    def encode(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return pipe.encode_prompt(list(texts), device=device, max_sequence_length=max_sequence_length)[:2]
-
-    text, pooled = encode(prompts)
-    negative, negative_pooled = encode(negative_prompts) if guided and negative_prompts is not None else (None, None)
-    _free(pipe)
-    return Condition(text, negative, pooled, negative_pooled)
-
-
-def _free(pipe: Any) -> None:
+def send_back(pipe: Any) -> None:
     """Send the text encoders of an offloaded pipeline back, as the pipeline does after a call."""
     if getattr(pipe, "_all_hooks", None):
         pipe.maybe_free_model_hooks()

@@ -57,8 +57,8 @@ def from_pipeline(
     the device as long as the sampler is.
 
     Arguments:
-        pipe: A `StableDiffusionPipeline`, `StableDiffusionXLPipeline`, `LatentConsistencyModelPipeline` or
-            `FluxPipeline`.
+        pipe: A `StableDiffusionPipeline`, `StableDiffusionXLPipeline`, `LatentConsistencyModelPipeline`,
+            `StableDiffusion3Pipeline` or `FluxPipeline`.
         num_inference_steps: Number of steps. This and the options down to `ip_adapter_image_embeds` are those of
             calling the pipeline, with its own defaults.
         guidance_scale: Classifier-free guidance, or for a denoiser that takes it as an embedding, that.
@@ -69,7 +69,7 @@ def from_pipeline(
         eta: Share of new noise in the steps of DDIM and TCD, 0 by default.
         clip_skip: How many of the text encoder's last layers to leave out.
         true_cfg_scale: Classifier-free guidance of FLUX, which takes a negative prompt.
-        max_sequence_length: Tokens of FLUX's second text encoder.
+        max_sequence_length: Tokens that the T5 encoder of FLUX and Stable Diffusion 3 reads.
         ip_adapter_image: Picture for the pipeline's IP-Adapter; a list for several.
         ip_adapter_image_embeds: The same encoded already.
         schedule: Steps to take instead of the scheduler's, such as `rectified_flow_schedule(4)`.
@@ -82,12 +82,14 @@ def from_pipeline(
         InvalidArgument: If the pipeline is of another kind, its scheduler's steps are not affine, or its weights are
             not where gradients need them. The message says what to type.
     """
-    from guideflow_diffusers.pipeline_parts import Call, flux_sampler, require_usable, unet_sampler
+    from guideflow_diffusers.flow_pipelines import flux_sampler, sd3_sampler
+    from guideflow_diffusers.pipeline_parts import Call, require_usable, unet_sampler
 
     makers: Mapping[str, Callable[[Call], LatentSampler | FlowSampler]] = {
         "StableDiffusionPipeline": unet_sampler,
         "StableDiffusionXLPipeline": unet_sampler,
         "LatentConsistencyModelPipeline": unet_sampler,
+        "StableDiffusion3Pipeline": sd3_sampler,
         "FluxPipeline": flux_sampler,
     }
     kind = next((base.__name__ for base in type(pipe).__mro__ if base.__name__ in makers), None)

@@ -3,6 +3,7 @@
 import inspect
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,6 +116,17 @@ def test_without_t5_the_tokens_are_clips(tmp_path):
     assert torch.equal(condition.text, wanted.last_hidden_state)
     assert torch.equal(condition.pooled, wanted.pooler_output)
     assert draw(sampler, negatives=None).std() > 0.05
+
+
+def test_a_record_of_ones_own_over_another_base(tmp_path):
+    base, student = tiny.sd15(tmp_path / "base"), tiny.flux(tmp_path / "student", t5=False)
+    fixed = {"base": base, "variant": None, "lora": None, "lora_scale": 1.0, "max_sequence_length": 20}
+    mine = replace(families.FLOWS["flux-schnell"], checkpoint=student / "transformer", base="mine", fixed=fixed)
+    sampler = mine(num_steps=3)
+    assert (sampler.image_size, sampler.latent_shape, len(sampler.schedule)) == ((16, 16), (4, 8, 8), 3)
+    assert "lora" not in inspect.signature(mine).parameters
+    solution = gf.solve(sampler, lambda image: image.mean((1, 2, 3)), prompt="a cat", max_iterations=2, candidates=1)
+    assert (solution.loss < solution.history["loss"][0]).all()
 
 
 def test_what_a_text_encoder_cannot_read_is_told(folder):

@@ -167,6 +167,37 @@ def test_picture_is_that_of_flux(flux_pipe, kind, config, call):
         assert wanted.std() > 0.05
 
 
+@pytest.fixture(scope="module")
+def sd3_pipe(tmp_path_factory):
+    import tiny
+
+    return load(tiny.sd3(tmp_path_factory.mktemp("sd3")))
+
+
+@pytest.mark.parametrize(
+    ("config", "call"),
+    [
+        ({}, {}),
+        ({"shift": 1.0}, {"sigmas": [1.0, 0.6, 0.35]}),
+        ({"stochastic_sampling": True}, {}),
+        ({"use_dynamic_shifting": True, "base_shift": 0.3, "max_shift": 4.0}, {}),
+    ],
+)
+def test_picture_is_that_of_stable_diffusion_3(sd3_pipe, config, call):
+    defaults = {"use_dynamic_shifting": False, "shift": 3.0, "stochastic_sampling": False}
+    change_scheduler(sd3_pipe, "FlowMatchEulerDiscreteScheduler", **{**defaults, **config})
+    sd3_pipe.default_sample_size = sd3_pipe.transformer.config.sample_size
+    for steps, scale, negatives in ((1, 1.0, None), (4, 2.5, NEGATIVES), (2, 2.5, None)):
+        options = {"max_sequence_length": 24, "guidance_scale": scale, **call}
+        options |= {} if "sigmas" in call else {"num_inference_steps": steps}
+        sampler = from_pipeline(sd3_pipe, **options)
+        wanted = published(sd3_pipe, sampler, negatives=negatives, **options)
+        torch.manual_seed(5)
+        found = draw(sampler, negatives=negatives, noises=torch.randn_like)
+        assert distance(found, wanted) < 1e-4
+        assert wanted.std() > 0.05
+
+
 def test_guidance_of_flux_dev_is_told(flux_pipe):
     options = {"height": 16, "width": 16, "max_sequence_length": 20, "num_inference_steps": 2}
     low, high = (draw(from_pipeline(flux_pipe, guidance_scale=w, **options), negatives=None) for w in (1.0, 7.0))

@@ -229,10 +229,10 @@ def test_half_precision_keeps_the_autoencoder_in_float32(tiny_folders):
     assert snapshot(pipe) == before
 
 
-@pytest.mark.parametrize("base", ["sdxl", "flux"])
+@pytest.mark.parametrize("base", ["sdxl", "flux", "sd3"])
 def test_conforms(tiny_folders, tmp_path, base):
-    pipe = load(tiny.flux(tmp_path) if base == "flux" else tiny_folders[base], torch.float64)
-    if base == "flux":
+    pipe = load(tiny_folders[base] if base == "sdxl" else getattr(tiny, base)(tmp_path), torch.float64)
+    if base != "sdxl":
         more = {"max_sequence_length": 20, "height": 16, "width": 16, "num_inference_steps": 2}
     else:
         change_scheduler(pipe, "EulerAncestralDiscreteScheduler")
