@@ -37,14 +37,15 @@ def _flow_sampler(call: Call, adapter: FlowAdapter, encode: Any, guidance_scale:
     given = [name for name in ("ip_adapter_image", "ip_adapter_image_embeds") if options[name] is not None]
     if given or any(getattr(pipe.transformer, name, None) is not None for name in ("encoder_hid_proj", "image_proj")):
         raise InvalidArgument("IP-Adapters of transformers are not supported. Type: pipe.unload_ip_adapter()")
-    device, factor = execution_device(pipe.transformer), pipe.vae_scale_factor
-    size = call.size(pipe.default_sample_size * factor)
-    height, width = (side // factor // adapter.patch for side in size)
+    device, size = execution_device(pipe.transformer), call.size(pipe.default_sample_size * pipe.vae_scale_factor)
+    # Some versions of diffusers count the patch of FLUX in `vae_scale_factor`.
+    token = adapter.patch * 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    tokens = (size[0] // token) * (size[1] // token)
     return FlowSampler(
         frozen_view(pipe.transformer, device=device),
         autoencoder_view(pipe.vae, device),
         adapter,
-        call.steps(mu=_shift(pipe.scheduler.config, height * width), **grid),
+        call.steps(mu=_shift(pipe.scheduler.config, tokens), **grid),
         partial(encode, pipe, device, options),
         guidance_scale=guidance_scale,
         image_size=size,

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+import tiny
 from guideflow_diffusers import from_pipeline
 from guideflow_diffusers.flux import pack, unpack
 from pipelines import NEGATIVES, PeRFlowScheduler, change_scheduler, distance, draw, load, published
@@ -63,7 +64,6 @@ def test_picture_is_that_of_the_pipeline(pipe_of, base, kind, config, call, prec
 def test_defaults_are_the_pipelines(pipe_of, base):
     pipe = pipe_of(base, torch.float64)
     change_scheduler(pipe, "DDIMScheduler", clip_sample=False)
-    pipe.default_sample_size = pipe.unet.config.sample_size  # SDXL's pipeline has 128 where a UNet says nothing
     sampler = from_pipeline(pipe)
     assert sampler.num_steps == 50
     assert sampler.guidance_scale == (5.0 if base == "sdxl" else 7.5)
@@ -140,8 +140,6 @@ def draw_packed(z):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["schnell", "dev"])
 def flux_pipe(request, tmp_path_factory):
-    import tiny
-
     return load(tiny.flux(tmp_path_factory.mktemp("flux"), guidance=request.param))
 
 
@@ -169,8 +167,6 @@ def test_picture_is_that_of_flux(flux_pipe, kind, config, call):
 
 @pytest.fixture(scope="module")
 def sd3_pipe(tmp_path_factory):
-    import tiny
-
     return load(tiny.sd3(tmp_path_factory.mktemp("sd3")))
 
 
@@ -186,7 +182,6 @@ def sd3_pipe(tmp_path_factory):
 def test_picture_is_that_of_stable_diffusion_3(sd3_pipe, config, call):
     defaults = {"use_dynamic_shifting": False, "shift": 3.0, "stochastic_sampling": False}
     change_scheduler(sd3_pipe, "FlowMatchEulerDiscreteScheduler", **{**defaults, **config})
-    sd3_pipe.default_sample_size = sd3_pipe.transformer.config.sample_size
     for steps, scale, negatives in ((1, 1.0, None), (4, 2.5, NEGATIVES), (2, 2.5, None)):
         options = {"max_sequence_length": 24, "guidance_scale": scale, **call}
         options |= {} if "sigmas" in call else {"num_inference_steps": steps}

@@ -134,7 +134,8 @@ def test_loras(pipe, tiny_folders, tmp_path, fused):
     assert snapshot(pipe) == before
     assert same(pipe)
     assert distance(draw(from_pipeline(pipe, **OPTIONS)), plain) > 1e-3
-    check_sampler(lambda: from_pipeline(pipe, **OPTIONS))
+    if not fused:
+        check_sampler(lambda: from_pipeline(pipe, **OPTIONS))
 
 
 def test_ip_adapter(pipe, tiny_folders, tmp_path):
