@@ -86,8 +86,8 @@ def require_usable(pipe: Any) -> None:
             )
     places = {name: where for name, part in parts.items() if not hasattr(part, "_hf_hook") for where in devices(part)}
     if len(set(places.values())) > 1:
-        told = ", ".join(f"{name} on {where}" for name, where in places.items())
-        raise InvalidArgument(f"The pipeline's parts are on different devices: {told}. Type: pipe.to('cuda')")
+        told, main = ", ".join(f"{name} on {where}" for name, where in places.items()), places.get(wanted[-1], "cuda")
+        raise InvalidArgument(f"The pipeline's parts are on different devices: {told}. Type: pipe.to('{main}')")
     if any(where.type == "meta" for name in wanted for where in devices(parts[name])):
         raise InvalidArgument(
             "Weights of the pipeline are not in memory, as after enable_sequential_cpu_offload(), and gradients need "
@@ -118,16 +118,13 @@ def _image_prompt(call: Call, device: torch.device, guided: bool) -> tuple[tuple
     pipe = call.pipe
     image, embeds = (call.options.get(f"ip_adapter_image{end}") for end in ("", "_embeds"))
     given, adapted = image is not None or embeds is not None, pipe.unet.config.encoder_hid_dim_type == "ip_image_proj"
-    if given != adapted:
-        cure = (
-            "Give ip_adapter_image=, or type: pipe.unload_ip_adapter()"
-            if adapted
-            else "Type: pipe.load_ip_adapter(...)"
+    if adapted and not given:
+        raise InvalidArgument(
+            "The pipeline has an IP-Adapter and got no picture for it. Give ip_adapter_image=, or type: "
+            "pipe.unload_ip_adapter()"
         )
-        has = (
-            "has an IP-Adapter and got no picture for it" if adapted else "has no IP-Adapter and got a picture for one"
-        )
-        raise InvalidArgument(f"The pipeline {has}. {cure}")
+    if given and not adapted:
+        raise InvalidArgument("The pipeline has no IP-Adapter for the picture. Type: pipe.load_ip_adapter(...)")
     if not adapted:
         return ()
     both = guided or embeds is None
