@@ -10,6 +10,7 @@ import tiny
 from guideflow.images import to_pil
 from guideflow.testing import check_sampler
 from guideflow_diffusers import from_pipeline, guide
+from guideflow_diffusers.replica import frozen_view
 from pipelines import change_scheduler, distance, draw, load, published
 
 OPTIONS = {"num_inference_steps": 2, "guidance_scale": 2.0}
@@ -80,6 +81,31 @@ def test_weights_are_shared_and_frozen(pipe):
         assert tuple(mine) == names
         assert all(mine[name].data_ptr() == weight.data_ptr() for name, weight in zip(names, weights, strict=True))
         assert not any(weight.requires_grad for weight in mine.values())
+
+
+def test_a_view_by_itself():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.second = nn.Linear(3, 3)
+            self.drop, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            return self.norm(self.drop(self.second(self.first(x))))
+
+    own = Tied().train()
+    view, cast = frozen_view(own), frozen_view(own, dtype=torch.float64)
+    assert own.training and all(weight.requires_grad for weight in own.parameters())
+    for one in (view, cast):
+        assert not any(module.training for module in one.modules())
+        assert not any(weight.requires_grad for weight in one.parameters())
+        assert one.first is one.second and isinstance(one, Tied)
+    assert view.first.weight.data_ptr() == own.first.weight.data_ptr()
+    assert view.norm.running_mean is own.norm.running_mean
+    assert (cast.first.weight.dtype, cast.norm.num_batches_tracked.dtype) == (torch.float64, torch.int64)
+    x = torch.randn(5, 3)
+    assert torch.equal(view(x), own.eval()(x))
+    assert distance(cast(x.double()), view(x)) < 1e-6
 
 
 def test_hooks_of_the_user_are_called(pipe):
