@@ -12,14 +12,15 @@ from collections.abc import Callable
 
 import torch
 from configurations import TEXT_ENCODERS, UNETS, VAE
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from guideflow.memory import Created
 from guideflow_diffusers.checkpointing import blocks, checkpointed, frozen_convolutions
 
 # The last three checkpointed, the decoder as in "windowed" and as in "checkpointed".
+GATED = {"feed_forward_proj": "gated-gelu"}  # T5 v1.1
 COLUMNS = ("denoiser", "text", "VAE", "step", "decode", "-step", "-decode", "--decode")
 
 
@@ -95,6 +96,25 @@ def footprint(base: str, side: int) -> tuple[int, ...]:
     return *weights, step, decode, small_step, *decodes
 
 
+def flux_footprint(side: int) -> tuple[int, ...]:
+    """Count the same of FLUX.1, whose published sizes are the defaults of its class."""
+    transformer, vae = FluxTransformer2DModel(), AutoencoderKL(**VAE | {"latent_channels": 16})
+    t5 = {"vocab_size": 32128, "d_model": 4096, "d_ff": 10240, "num_heads": 64, "num_layers": 24}
+    encoders = CLIPTextModel(CLIPTextConfig(**TEXT_ENCODERS["SD 1.5"][0])), T5EncoderModel(T5Config(**t5, **GATED))
+    z, tokens = torch.randn(1, 16, side // 8, side // 8, requires_grad=True), (side // 16) ** 2
+    packed = torch.randn(1, tokens, 64, requires_grad=True)
+    more = {"encoder_hidden_states": torch.randn(1, 256, 4096), "pooled_projections": torch.randn(1, 768)}
+    more |= {"timestep": torch.randn(1), "txt_ids": torch.zeros(256, 3), "img_ids": torch.zeros(tokens, 3)}
+    step = saved(transformer, lambda: transformer(packed, **more))
+    decode = saved(vae, lambda: vae.decode(z))
+    small_step = saved_checkpointed(transformer, lambda: transformer(packed, **more).sample, keep_convolutions=False)
+    decodes = (
+        saved_checkpointed(vae.decoder, lambda: vae.decode(z).sample, keep_convolutions=keep) for keep in (True, False)
+    )
+    weights = parameters(transformer), sum(map(parameters, encoders)), parameters(vae)
+    return *weights, step, decode, small_step, *decodes
+
+
 def main() -> None:
     """Print a table, in millions."""
     print("millions of numbers, for one image")
@@ -104,6 +124,9 @@ def main() -> None:
         with FakeTensorMode():
             counts = footprint(base, side)
         print(f"{base:8}{side:6}" + "".join(f"{count / 1e6:10.1f}" for count in counts))
+    with FakeTensorMode():
+        counts = flux_footprint(1024)
+    print(f"{'FLUX.1':8}{1024:6}" + "".join(f"{count / 1e6:10.1f}" for count in counts))
 
 
 if __name__ == "__main__":

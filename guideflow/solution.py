@@ -15,6 +15,7 @@ from torch import Tensor
 from guideflow import plot, storage
 from guideflow._require import count, one_of
 from guideflow.errors import CannotResume, InvalidArgument
+from guideflow.images import to_pil
 from guideflow.problem import Noise, Problem, Rollout
 from guideflow.solvers import Solver, State
 from guideflow.types import BY_STEP
@@ -141,6 +142,10 @@ class Solution:
     def images(self) -> Tensor:
         """Guided images, (B, 3, H, W) in [0, 1] for image samplers."""
         return self.kept.images
+
+    def pil(self) -> list[Any]:
+        """Return the guided images as Pillow images, as a pipeline of diffusers does."""
+        return [to_pil(image) for image in self.images]
 
     @property
     def loss(self) -> Tensor:

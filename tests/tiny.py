@@ -52,6 +52,73 @@ def sdxl(folder, *, seed=0, force_zeros=True, projection=20):
         return _save("StableDiffusionXLPipeline", folder, parts, pads=pads, force_zeros_for_empty_prompt=force_zeros)
 
 
+def flux(folder, *, seed=0, guidance=False, t5=True):
+    """Write a full FLUX.1-like checkpoint: packed latents, CLIP's pooled text and T5's tokens, or CLIP's without T5."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer = FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=24 if t5 else 16,
+            pooled_projection_dim=16,
+            axes_dims_rope=(2, 2, 4),
+            guidance_embeds=guidance,
+        )
+        vae = _vae(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False)
+        text = {"text_encoder": _text_encoder(16)} | ({"text_encoder_2": _t5(24)} if t5 else {})
+        parts = {"transformer": transformer, "vae": vae, **text}
+        folder = _save("FluxPipeline", folder, parts, pads=("<|endoftext|>",))
+    if t5:
+        _t5_tokenizer().save_pretrained(folder / "tokenizer_2")
+    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"tokenizer_2": ["transformers", "T5TokenizerFast"]}
+    index |= {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
+
+
+def sd3(folder, *, seed=0):
+    """Write a full Stable Diffusion 3-like checkpoint: three text encoders, latents of four channels."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer = SD3Transformer2DModel(
+            sample_size=LATENT,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=48,
+            caption_projection_dim=16,
+            pooled_projection_dim=16 + 20,
+            pos_embed_max_size=LATENT,
+        )
+        parts = {
+            "transformer": transformer,
+            "vae": _vae(scaling_factor=1.5305, shift_factor=0.0609),
+            "text_encoder": _text_encoder(16, projection_dim=16),
+            "text_encoder_2": _text_encoder(24, projection_dim=20),
+            "text_encoder_3": _t5(48),
+        }
+        folder = _save("StableDiffusion3Pipeline", folder, parts, pads=("<|endoftext|>", "!"))
+    _t5_tokenizer().save_pretrained(folder / "tokenizer_3")
+    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"tokenizer_3": ["transformers", "T5TokenizerFast"]}
+    index |= {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
+
+
 def lcm_unet(folder, *, seed=3):
     """Write a folder with a full LCM UNet of SD 1.5's shape in `unet` and nothing else; guidance is an embedding."""
     with torch.random.fork_rng(devices=[]):
@@ -242,6 +309,25 @@ def _text_encoder(width, *, projection_dim=None, **more):
         **more,
     )
     return (CLIPTextModelWithProjection if projection_dim else CLIPTextModel)(config)
+
+
+def _t5(width):
+    from transformers import T5Config, T5EncoderModel
+
+    sizes = {"d_model": width, "d_ff": 2 * width, "d_kv": 8, "num_heads": 2, "num_layers": 2}
+    return T5EncoderModel(T5Config(vocab_size=len(_t5_pieces()), feed_forward_proj="gated-gelu", **sizes))
+
+
+def _t5_pieces():
+    letters = [chr(c) for c in range(97, 123)]
+    return [(piece, -2.0) for piece in ("<pad>", "</s>", "<unk>", "\u2581", *letters)]
+
+
+def _t5_tokenizer():
+    """T5's tokenizer with letters for pieces."""
+    from transformers import T5TokenizerFast
+
+    return T5TokenizerFast(vocab=_t5_pieces(), extra_ids=0, model_max_length=TOKENS)
 
 
 def _vocabulary():

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from guideflow.registry import Entry, hookimpl
 from guideflow_diffusers.family import Family as Family
+from guideflow_diffusers.flux_schnell import FLUX_SCHNELL
+from guideflow_diffusers.flux_schnell import flux_schedule as flux_schedule
 from guideflow_diffusers.hyper_sd import HYPER_SD
 from guideflow_diffusers.hyper_sd import hyper_sd_schedule as hyper_sd_schedule
 from guideflow_diffusers.lcm import LCM
@@ -18,6 +20,8 @@ from guideflow_diffusers.pcm import PCM, PCM_SDXL
 from guideflow_diffusers.pcm import pcm_schedule as pcm_schedule
 from guideflow_diffusers.perflow import PERFLOW, PERFLOW_SD21, PERFLOW_SDXL
 from guideflow_diffusers.perflow import perflow_schedule as perflow_schedule
+from guideflow_diffusers.pipelines import from_pipeline as from_pipeline
+from guideflow_diffusers.pipelines import guide as guide
 from guideflow_diffusers.rectified_flow import INSTAFLOW, RECTIFIED_FLOW
 from guideflow_diffusers.rectified_flow import instaflow_schedule as instaflow_schedule
 from guideflow_diffusers.rectified_flow import rectified_flow_schedule as rectified_flow_schedule
@@ -25,7 +29,7 @@ from guideflow_diffusers.sizes import family_weights
 from guideflow_diffusers.turbo import SD_TURBO, SDXL_TURBO
 from guideflow_diffusers.turbo import turbo_schedule as turbo_schedule
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: dict[str, Family] = {
     "perflow": PERFLOW,
     "perflow-sd21": PERFLOW_SD21,
     "perflow-sdxl": PERFLOW_SDXL,
@@ -40,8 +44,10 @@ FAMILIES: Mapping[str, Family] = {
     "hyper-sd": HYPER_SD,
 }
 
+FLOWS: dict[str, Family] = {"flux-schnell": FLUX_SCHNELL}
+
 
 @hookimpl
 def guideflow_samplers() -> Mapping[str, Entry]:
-    """Samplers of the Stable Diffusion family."""
-    return {name: family.entry(**family_weights(family)) for name, family in FAMILIES.items()}
+    """Samplers of the Stable Diffusion family, and of flow matching."""
+    return {name: family.entry(**family_weights(family)) for name, family in (FAMILIES | FLOWS).items()}

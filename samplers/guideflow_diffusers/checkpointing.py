@@ -99,7 +99,8 @@ class _Again:
         self.contexts = _keeping_first_convolution if keep_convolutions else checkpoint.noop_context_fn
 
     def __call__(self, *args: Any, **more: Any) -> Any:
-        if not torch.is_grad_enabled() or not any(isinstance(a, Tensor) and a.requires_grad for a in args):
+        given = (*args, *more.values())
+        if not torch.is_grad_enabled() or not any(isinstance(a, Tensor) and a.requires_grad for a in given):
             return self.forward(*args, **more)
         # Frozen networks draw nothing at random.
         return checkpoint.checkpoint(

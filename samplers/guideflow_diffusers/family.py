@@ -95,7 +95,7 @@ def load(
 class Family:
     """A few-step family: its schedule, and the networks it was published with.
 
-    Called with options, those of its schedule and those of `load`, it loads a sampler; its signature and its docstring
+    Called with options, those of its schedule and of its loader, it loads a sampler; its signature and its docstring
     list them. A variant is `dataclasses.replace(family, ...)`; other defaults of the schedule are
     `functools.partial(schedule, ...)`.
 
@@ -113,7 +113,8 @@ class Family:
         lora_steps: Tells from the options of the schedule for how many steps the LoRA has to be.
         denoisers: For each such model, denoisers that take its denoiser's place, by number of steps.
         variants: For each published checkpoint, which of its files to take, where there are no plain ones.
-        fixed: Options of `load` that the family decides itself, and does not offer.
+        fixed: Options of the loader that the family decides itself, and does not offer.
+        loader: What joins the schedule with the networks of a checkpoint, and takes the options.
     """
 
     schedule: Callable[..., gf.Schedule]
@@ -129,33 +130,37 @@ class Family:
     denoisers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    loader: Callable[..., Any] = load
 
     def __post_init__(self) -> None:
         # What a family takes and says is what its schedule and `load` do.
         defaults = {name: getattr(self, name) for name in ("checkpoint", "guidance_scale", "image_size")}
-        loading = dict(inspect.signature(load).parameters)
+        loading = dict(inspect.signature(self.loader).parameters)
         del loading["schedule"]
         options = [*inspect.signature(self.schedule).parameters.values()]
         options += [p.replace(default=defaults.get(p.name, p.default)) for p in loading.values()]
         offered = [p.replace(kind=p.KEYWORD_ONLY) for p in options if p.name not in self.fixed]
         object.__setattr__(self, "__signature__", inspect.Signature(offered))
-        texts = "".join(arguments(made) for made in (getattr(self.schedule, "func", self.schedule), load))
+        texts = "".join(arguments(made) for made in (getattr(self.schedule, "func", self.schedule), self.loader))
         object.__setattr__(self, "__doc__", f"{self.summary}\n\nArguments:\n{texts}")
 
-    def __call__(self, **options: Any) -> LatentSampler:
+    def __call__(self, **options: Any) -> Any:
         """Load a sampler, with options as the signature lists them; a checkpoint of another base is refused."""
         given = inspect.signature(self).bind(**options)
         given.apply_defaults()
         chosen = {**given.arguments, **self.fixed}
         own = {name: chosen.pop(name) for name in inspect.signature(self.schedule).parameters}
+        if hasattr(chosen["checkpoint"], "components"):
+            raise InvalidArgument("Got a loaded pipeline as checkpoint. Type: guideflow_diffusers.from_pipeline(pipe)")
         schedule = self.schedule(**own)
         model = str(chosen["checkpoint"])
         if chosen["variant"] is None:
             chosen["variant"] = self.variants.get(model)
         if chosen["lora"] is None:
             chosen |= self._published(model, self.lora_steps(own))
-        sampler = load(schedule, **chosen)
-        self._require_base(model, sampler.parts.base)
+        sampler = self.loader(schedule, **chosen)
+        if self.loader is load:
+            self._require_base(model, sampler.parts.base)
         return sampler
 
     def _published(self, model: str, num_steps: int) -> dict[str, str]:

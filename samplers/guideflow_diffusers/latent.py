@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -116,7 +117,8 @@ class LatentSampler(AffineSampler):
             warnings.warn(
                 f"Negative prompts have no effect at guidance_scale = {self.guidance_scale}: use {cure}.", stacklevel=2
             )
-        return encode_prompts(self.parts, prompts, negative_prompts, guided=self.guided)
+        encode = self.parts.encoder or partial(encode_prompts, self.parts)
+        return encode(prompts, negative_prompts, guided=self.guided)
 
     def predict(self, z: Latent, row: Row, condition: Condition) -> Tensor:
         """Evaluate the denoiser, with classifier-free guidance if it is on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Parts:
         tokenizer_2: Of SDXL's second encoder.
         text_encoder_2: `CLIPTextModelWithProjection` of SDXL, which also makes the pooled embedding.
         force_zeros_for_empty_prompt: Whether zeros stand in where there is no negative prompt.
+        encoder: Encodes prompts instead of the text encoders, (prompts, negative_prompts, guided=) -> `Condition`.
         image_prompt: What an IP-Adapter hands to the denoiser, see `with_ip_adapter`: for each adapter the encoded
             images, (1, images, ...), and the same without an image.
     """
@@ -47,6 +48,7 @@ class Parts:
     tokenizer_2: Any = None
     text_encoder_2: Any = None
     force_zeros_for_empty_prompt: bool = False
+    encoder: Callable[..., Any] | None = None
     image_prompt: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def __post_init__(self) -> None:

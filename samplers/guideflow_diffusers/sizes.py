@@ -35,6 +35,7 @@ _SIZES: Final = {
     "SD 2.1": Size(865.9, 340.4, 83.7, 815.8, 3355.0, "768x768", 145.3, 1184.4, 839.9),
     "SD 2.1 at 512x512": Size(865.9, 340.4, 83.7, 363.7, 1491.1, "512x512", 64.6, 526.4, 373.3),
     "SDXL": Size(2567.5, 817.7, 83.7, 2664.4, 5964.4, "1024x1024", 253.0, 2105.6, 1493.2),
+    "FLUX.1": Size(11891.2, 4885.4, 83.8, 8668.6, 5964.8, "1024x1024", 776.8, 2105.8, 1493.4),
     "SDXL at 512x512": Size(2567.5, 817.7, 83.7, 675.7, 1491.1, "512x512", 63.2, 526.4, 373.3),
 }
 
@@ -51,8 +52,9 @@ def footprint(base: str, *, steps: int, evaluations: int = 1) -> Footprint:
 def checkpoint_download(repository: str, base: str, *, variant: str = "", half: bool = False) -> Download:
     """Describe the download of a whole checkpoint, with its size by the number of parameters."""
     end = f".{variant}" if variant else ""
-    encoders = ("text_encoder", "text_encoder_2") if base.startswith("SDXL") else ("text_encoder",)
-    files = [f"{name}/diffusion_pytorch_model{end}*.safetensors" for name in ("unet", "vae")]
+    encoders = ("text_encoder", "text_encoder_2") if base.startswith(("SDXL", "FLUX")) else ("text_encoder",)
+    denoiser = "transformer" if base.startswith("FLUX") else "unet"
+    files = [f"{name}/diffusion_pytorch_model{end}*.safetensors" for name in (denoiser, "vae")]
     files += [f"{name}/model{end}*.safetensors" for name in encoders]
     return Download(repository, tuple(files), sum(_SIZES[base][:3]) * _MILLION * (2 if half else 4))
 
@@ -61,7 +63,8 @@ def family_weights(family: Family) -> dict[str, Any]:
     """Tell `Family.entry` what published weights are downloaded and how much memory a solve takes, both by default."""
     model, base = str(family.checkpoint), family.base.partition(" or ")[0]
     steps = inspect.signature(family).parameters["num_steps"].default
-    downloads = [checkpoint_download(model, base, variant=family.variants.get(model, ""))]
+    half = base.startswith("FLUX")  # published in bfloat16
+    downloads = [checkpoint_download(model, base, variant=family.variants.get(model, ""), half=half)]
     if model in family.loras:
         repository, _, file = family.loras[model][steps].partition(":")
         downloads.append(Download(repository, (file,), _LORA["SDXL" if model == SDXL else "SD 1.5"]))

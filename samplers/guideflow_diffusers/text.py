@@ -63,7 +63,7 @@ def _encode(parts: Parts, prompts: Sequence[str]) -> tuple[Tensor, Tensor | None
         # Only where they are used: for hidden states transformers leaves hooks, which no other process can be sent.
         two = parts.text_encoder_2 is not None
         length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)  # not every tokenizer says
-        output = encoder(_tokens(tokenizer, different, length).to(encoder.device), output_hidden_states=two)
+        output = encoder(tokens(tokenizer, different, length).to(encoder.device), output_hidden_states=two)
         hidden.append(output.last_hidden_state if parts.text_encoder_2 is None else output.hidden_states[-2])
         pooled = getattr(output, "text_embeds", None)
     text = torch.cat(hidden, dim=-1)
@@ -81,7 +81,9 @@ def _spread(encoded: Tensor, different: list[str], prompts: Sequence[str]) -> Te
     return encoded[[rows[prompt] for prompt in prompts]]
 
 
-def _tokens(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
+def tokens(tokenizer: Any, prompts: list[str], length: int | None = None) -> Tensor:
+    """Turn prompts into ids, filled up to what the text encoder reads; what is cut off is told in a warning."""
+    length = length or tokenizer.model_max_length
     for prompt, ids in zip(prompts, tokenizer(prompts, verbose=False).input_ids, strict=True):
         if len(ids) > length:
             lost = tokenizer.decode(ids[length - 1 : -1])

@@ -1,5 +1,6 @@
 """The sampler on the page about flow matching against diffusers' own scheduler and transformer."""
 
+import itertools
 import math
 import re
 import types
@@ -42,12 +43,17 @@ def test_chain_equals_the_published_scheduler(page, num_steps, guidance_scale):
 
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(2, 4, 8, 8, generator=generator)
-    text, pooled = condition = sampler.condition(["a cat", "a dog"], ["bad", "ugly"])
+    negatives = ["bad", "ugly"] if guidance_scale > 1 else None
+    condition = sampler.condition(["a cat", "a dog"], negatives)
+    text, pooled, negative, negative_pooled = (
+        getattr(condition, name) for name in ("text", "pooled", "negative", "negative_pooled")
+    )
     expected = z.clone()
     for t in scheduler.timesteps:
-        with_text = sampler.transformer(expected, text[2:], pooled[2:], t.expand(2)).sample
-        without = sampler.transformer(expected, text[:2], pooled[:2], t.expand(2)).sample
-        velocity = without + guidance_scale * (with_text - without)
+        velocity = sampler.transformer(expected, text, pooled, t.expand(2)).sample
+        if guidance_scale > 1:
+            without = sampler.transformer(expected, negative, negative_pooled, t.expand(2)).sample
+            velocity = without + guidance_scale * (velocity - without)
         expected = scheduler.step(velocity, t, expected).prev_sample
     torch.testing.assert_close(chain(sampler, z, condition), expected, atol=1e-5, rtol=1e-5)
 
@@ -84,17 +90,23 @@ def test_grid_that_diffusers_gives_stable_diffusion_3_is_as_told():
     assert scheduler.sigmas.tolist() == pytest.approx([1, 0.858, 0.602, 0.009, 0], abs=5e-4)
 
 
-def test_sana_sprint_is_a_stochastic_row():
-    """Trigonometric flow, z' = cos t' cos t z - cos t' sin t v + sin t' n / 2, against diffusers' SCM scheduler."""
+def test_sana_sprint_is_the_row_that_replaces_the_noise():
+    """Against diffusers' SCM scheduler, which counts in angles, and its pipeline's change of coordinates."""
     from diffusers import SCMScheduler
 
     scheduler = SCMScheduler()
     scheduler.set_timesteps(2, intermediate_timesteps=1.3, max_timesteps=math.pi / 2)
-    t, following = scheduler.timesteps[:2].tolist()
-    generator = torch.Generator().manual_seed(1)
-    z, v = (torch.randn(1, 4, 8, 8, generator=generator) for _ in range(2))
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    angles = scheduler.timesteps.tolist()
+    sigmas = [math.sin(t) / (math.cos(t) + math.sin(t)) for t in angles]
+    assert sigmas == pytest.approx([1, 0.783, 0], abs=5e-4)
+    z, v = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     scheduler.set_begin_index(0)
-    out = scheduler.step(v, scheduler.timesteps[0], z, generator=torch.Generator().manual_seed(5))
-    found = math.cos(following) * (math.cos(t) * z - math.sin(t) * v) + 0.5 * math.sin(following) * noise
-    torch.testing.assert_close(out.prev_sample, found, atol=1e-5, rtol=1e-5)
+    for k, (t, following) in enumerate(itertools.pairwise(angles)):
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(5))  # as the scheduler draws it
+        s, end = sigmas[k : k + 2]
+        angular = ((1 - 2 * s) * z + (1 - 2 * s + 2 * s * s) * v) / math.hypot(s, 1 - s)
+        trigonometric = 0.5 * z * (math.cos(t) + math.sin(t))
+        generator = torch.Generator().manual_seed(5)
+        out = scheduler.step(0.5 * angular, scheduler.timesteps[k], trigonometric, generator=generator).prev_sample
+        z = (1 - end) * (z - s * v) + end * noise
+        torch.testing.assert_close(z, 2 * out / (math.cos(following) + math.sin(following)), atol=1e-6, rtol=1e-6)
