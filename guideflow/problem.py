@@ -46,27 +46,6 @@ def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
     return Noise(initial=next(tensors), steps=tuple(next(tensors) if noisy else None for noisy in stochastic))
 
 
-def broadcast(
-    prompt: str | Sequence[str], negative_prompt: str | Sequence[str] | None, seed: int | Sequence[int]
-) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[int, ...]]:
-    """Return a prompt, a negative prompt (or None) and a seed for each image."""
-    given: dict[str, Any] = {"prompt": prompt, "seed": seed}
-    if negative_prompt is not None:
-        given["negative_prompt"] = negative_prompt
-    given = {name: (value,) if isinstance(value, str | int) else tuple(value) for name, value in given.items()}
-    batch = max(map(len, given.values()))
-    if batch == 0 or any(len(values) not in (1, batch) for values in given.values()):
-        counts = ", ".join(f"{len(values)} for `{name}`" for name, values in given.items())
-        raise InvalidArgument(f"Got lists of different lengths: {counts}. Give each one value, or one per image.")
-    for name, values in given.items():
-        kind = int if name == "seed" else str
-        for value in values:
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise InvalidArgument(f"Got {value!r} in `{name}`. Expected {kind.__name__} values only.")
-    full = {name: values * (batch // len(values)) for name, values in given.items()}
-    return full["prompt"], full.get("negative_prompt"), full["seed"]
-
-
 @dataclass(frozen=True)
 class Rollout:
     """One pass through the sampler, detached.

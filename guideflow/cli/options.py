@@ -42,6 +42,10 @@ GradientModeOption = Annotated[
     ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder to save to.")]
+CheckpointOption = Annotated[
+    int,
+    typer.Option(help="Iterations from one save to the next: what a killed process loses at most.", min=1),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --out.")]
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="With --resume: read files outside --out that the run names.")

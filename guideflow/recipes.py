@@ -1,0 +1,69 @@
+"""How the parts of a solve are written down, to be loaded again."""
+
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from guideflow import registry
+from guideflow.errors import GuideflowError
+from guideflow.losses.balancing import Balanced
+from guideflow.losses.base import Loss, WeightedSum
+from guideflow.types import LossLike
+
+
+def loss_config(loss: LossLike) -> dict[str, Any] | None:
+    """Return how to load a loss again, None if some term was made by hand."""
+    if isinstance(loss, Balanced):
+        inner = loss_config(loss.sum)
+        return None if inner is None else {"balanced": inner, "limit": loss.limit, "name": loss.name}
+    if not isinstance(loss, WeightedSum):
+        config, pictures = registry.config(loss), loss.references() if isinstance(loss, Loss) else ()
+        return config and config | {"references": len(pictures)}
+    terms = [
+        {"weight": term.weight, "name": term.name, "loss": loss_config(term.loss), "ramps": [*map(asdict, term.ramps)]}
+        for term in loss.terms
+    ]
+    return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
+
+
+def texts(value: Any) -> Iterator[str]:
+    """List every text in an option, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from texts(inner)
+
+
+def plugins(config: Any) -> Iterator[dict[str, Any]]:
+    """Find the configs of what is loaded by name, however deep in another one."""
+    if isinstance(config, dict):
+        yield from [config] if isinstance(config.get("options"), dict) else []
+        config = list(config.values())
+    for inner in config if isinstance(config, list) else ():
+        yield from plugins(inner)
+
+
+def versions(configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a solve was made with, and which package each of its parts came from."""
+    try:
+        ours = version("guideflow")
+    except PackageNotFoundError:  # a checkout on the path; what was solved is saved all the same
+        ours = "not installed"
+    found = {"guideflow": ours, "torch": torch.__version__, "python": platform.python_version()}
+    return found if configs is None else found | {"plugins": _origins(configs)}
+
+
+def _origins(configs: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for kind, config in configs.items():
+        for part in plugins(config):
+            with suppress(GuideflowError):  # a file of the user's, or uninstalled since
+                plugin = registry.find(kind, part["name"]).plugin
+                found[part["name"]] = f"{plugin.distribution} {plugin.version}"
+    return found
