@@ -6,9 +6,11 @@ Everywhere an image is a float tensor (1, 3, height, width) or (3, height, width
 from __future__ import annotations
 
 import io
+import numbers
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,12 +21,10 @@ from torch.nn import functional as F
 
 from guideflow._require import count, write_whole
 from guideflow.errors import InvalidArgument, InvalidImage
+from guideflow.memory import available_bytes
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
-
-MAX_PIXELS: Final = 50_000_000
-"""Larger images are refused before they are decoded."""
 
 MAX_BYTES: Final = 200 * 2**20
 """Larger files are refused before they are opened."""
@@ -32,6 +32,7 @@ MAX_BYTES: Final = 200 * 2**20
 # No format whose reader starts another program (EPS) or that is not an image of its own.
 _FORMATS: Final = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
 _RANGE_TOLERANCE: Final = 1e-3
+_PIXEL_BYTES: Final = 32  # of memory while a pixel is decoded, turned to RGB and to float32
 
 
 def check_image(image: Tensor, *, what: str = "image") -> None:
@@ -62,8 +63,10 @@ def check_image(image: Tensor, *, what: str = "image") -> None:
 def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None = None) -> Tensor:
     """Read an image from a file that need not be trusted.
 
-    The orientation tag is applied, transparency is laid over white, and grey, palette, 16-bit and CMYK images become
-    RGB. Of an animation the first frame is read.
+    The orientation tag is applied, transparency is laid over white, and grey, palette, 16-bit, float and CMYK images
+    become RGB. Of an animation the first frame is read. White is 1, 255 or 65535 in a float image, the least that fits
+    its values (beyond some overshoot), and 4095 in a TIFF of 16 bits without greater ones, as 12-bit cameras write it.
+    What is nan becomes black.
 
     Arguments:
         path: An image in any format that Pillow reads.
@@ -76,18 +79,32 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     Raises:
         InvalidImage: If the file is missing, empty, truncated, too large or no image.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     path = Path(path)
     _check_file(path)
+    with _decoding(path), open_picture(path) as picture:
+        pixels, free = picture.width * picture.height, available_bytes(torch.device("cpu"))
+        if pixels * _PIXEL_BYTES > free:
+            need = f"{pixels / 1e6:.0f} million pixels, which take {pixels * _PIXEL_BYTES / 1e9:.1f} GB to read"
+            raise InvalidImage(f"{path} has {need}; {free / 1e9:.1f} GB of memory are free. Give a smaller image.")
+        rgb = _over_white(ImageOps.exif_transpose(picture), picture.format)
+    if size is not None:
+        height, width = (size, size) if isinstance(size, numbers.Integral) else map(int, size)  # type: ignore[arg-type]
+        count("size", min(height, width))
+        rgb = ImageOps.fit(rgb, (width, height), method=Image.Resampling.LANCZOS)
+    return from_pil(rgb)
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Say in a line what a decoder raises."""
+    from PIL import Image, UnidentifiedImageError
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns from its own limit on; ours is lower
+        warnings.simplefilter("ignore")  # Pillow warns of images that are large, and then of larger ones raises
         try:
-            with open_picture(path) as picture:
-                if (pixels := picture.width * picture.height) > MAX_PIXELS:
-                    sizes = f"{pixels / 1e6:.0f} million pixels; at most {MAX_PIXELS / 1e6:.0f} million are read"
-                    raise InvalidImage(f"{path} has {sizes}. Give a smaller image.")
-                rgb = _over_white(ImageOps.exif_transpose(picture))
+            yield
         except InvalidImage:
             raise
         except UnidentifiedImageError as error:
@@ -97,11 +114,6 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         except Exception as error:  # decoders raise many kinds on damaged files: SyntaxError, struct.error, ...
             why = " ".join(str(error).split()) or type(error).__name__
             raise InvalidImage(f"{path} is damaged or cut short ({why}). Save or download it again.") from error
-    if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
-        count("size", min(height, width))
-        rgb = ImageOps.fit(rgb, (width, height), method=Image.Resampling.LANCZOS)
-    return from_pil(rgb)
 
 
 def open_picture(path: Path) -> PILImage.Image:
@@ -127,13 +139,18 @@ def _check_file(path: Path) -> None:
         raise InvalidImage(f"{path} has {size >> 20} MB; at most {MAX_BYTES >> 20} are read. Give a smaller image.")
 
 
-def _over_white(picture: PILImage.Image) -> PILImage.Image:
+def _over_white(picture: PILImage.Image, format: str | None = None) -> PILImage.Image:
     """Convert any mode to RGB: wider values by their upper 8 bits, transparency over white."""
     from PIL import Image
 
     if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture).astype(np.float32)
-        top = 65535 if picture.mode.startswith("I;16") or values.max() > 255 else 1 if values.max() <= 1 else 255
+        values = np.nan_to_num(np.asarray(picture).astype(np.float32), nan=0, posinf=np.nan, neginf=0)
+        highest, slack = np.nanmax(values, initial=0), 1.25 if picture.mode == "F" else 1  # resampled values overshoot
+        if picture.mode.startswith("I;16"):
+            top = 4095 if format == "TIFF" and 255 < highest <= 4095 else 65535
+        else:
+            top = next((white for white in (1, 255) if highest <= white * slack), 65535)
+        values = np.nan_to_num(values, nan=top)
         picture = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -146,7 +163,7 @@ def from_pil(picture: PILImage.Image) -> Tensor:
 
     Transparency is laid over white.
     """
-    return torch.from_numpy(np.array(_over_white(picture))).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(_over_white(picture))).permute(2, 0, 1)[None].float().div_(255)
 
 
 def to_pil(image: Tensor) -> PILImage.Image:
@@ -187,7 +204,8 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
         raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .png.")
     picture, information = to_pil(image), PngInfo()
     for key, value in (metadata or {}).items():
-        information.add_text(key, value)  # falls back to iTXt beyond Latin-1
+        # Falls back to iTXt beyond Latin-1, which holds no half of a surrogate pair.
+        information.add_text(key, value.encode("utf-8", "backslashreplace").decode())
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(content := io.BytesIO(), format="PNG", pnginfo=information)
     write_whole(path, content.getvalue())
@@ -196,14 +214,11 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read the text that `save_image` kept in a PNG, by keyword; empty for an image without any."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     _check_file(Path(path))
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
-    except UnidentifiedImageError as error:
-        raise InvalidImage(f"{path} is not a PNG. Give one that `save_image` wrote.") from error
+    with _decoding(Path(path)), Image.open(path, formats=["PNG"]) as picture:
+        return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
 
 
 def grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:

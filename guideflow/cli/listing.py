@@ -9,6 +9,7 @@ from rich.text import Text
 from guideflow import registry
 from guideflow.cli.console import console, visible
 from guideflow.errors import InvalidArgument
+from guideflow.registry.entries import reason
 from guideflow.registry.loading import arguments
 
 _PLURAL = {"samplers": "sampler", "losses": "loss", "solvers": "solver"}
@@ -18,24 +19,29 @@ def show_list(kind: str) -> None:
     """Print the names of the samplers, losses or solvers that can be loaded; of all if `kind` is empty."""
     if kind and kind not in _PLURAL:
         raise InvalidArgument(f"There is nothing called {kind!r} to list. Type samplers, losses or solvers.")
-    screen = console()
+    screen, failed = console(), dict(registry.broken())
     for plural, singular in _PLURAL.items():
         if kind in ("", plural):
-            screen.print(_table(plural, registry.offers(singular)))
+            screen.print(_table(plural, registry.offers(singular), failed))
             screen.print()
-    for plugin, reason in registry.broken().items():
-        line = f"The plugin {plugin.name!r} of {plugin.distribution} could not be loaded: {reason}"
+    for plugin, why in failed.items():
+        line = f"The plugin {plugin.name!r} of {plugin.distribution} could not be loaded: {why}"
         console(stderr=True).print(visible(line), soft_wrap=True)
 
 
-def _table(title: str, offers: tuple[registry.Offer, ...]) -> Table:
+def _table(title: str, offers: tuple[registry.Offer, ...], failed: dict[registry.Plugin, str]) -> Table:
+    """List what is offered; a plugin whose entry cannot be shown is added to those that failed."""
     table = Table(
         box=None, title=title, title_justify="left", title_style="bold", show_header=False, padding=(0, 2, 0, 2)
     )
     table.add_column(no_wrap=True, style="cyan")
     table.add_column()
     for offer in offers:
-        facts = _facts(offer.entry)
+        try:
+            facts = _facts(offer.entry)
+        except Exception as error:  # of metadata that hold other types than they say
+            failed[offer.plugin] = reason(error)
+            continue
         more = (f"\n{visible(facts)}", "dim") if facts else ""
         table.add_row(offer.name, Text.assemble(visible(offer.entry.summary), more))
     if not offers:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from guideflow import registry
-from guideflow.errors import GuideflowError, InvalidArgument
-from guideflow.registry.entries import FILE_NAME, is_file
+from guideflow.errors import InvalidArgument
+from guideflow.registry.entries import FILE_NAME
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}
@@ -55,16 +55,7 @@ TrustOption = Annotated[
 def load(kind: str, text: str) -> Any:
     """Load the "sampler", "loss" or "solver" that NAME:key=value,... stands for."""
     name, rest = split_name(text)
-    given = parse_options(rest, registry.factory(kind, name))
-    try:
-        return getattr(registry, f"load_{kind}")(name, **given)
-    except GuideflowError:
-        raise
-    except Exception as error:  # what a plugin may raise is not ours to know
-        shown = ", ".join(f"{key}={value!r}" for key, value in given.items()) or "no options"
-        hint = "" if is_file(name) else f" See `guideflow info {name}`."
-        why = str(error) or type(error).__name__
-        raise InvalidArgument(f"The {kind} {name!r} cannot be made with {shown}: {why}.{hint}") from error
+    return getattr(registry, f"load_{kind}")(name, **parse_options(rest, registry.factory(kind, name)))
 
 
 def split_name(text: str) -> tuple[str, str]:

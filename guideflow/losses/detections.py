@@ -67,6 +67,10 @@ class DetectionLoss(Loss):
         self._last = LastPlaces()
         self._seen: weakref.ref[Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind which tensor was seen last: it is none of another process's."""
+        return {**vars(self), "_seen": None}
+
     @abstractmethod
     def detect(self, image: Tensor) -> Detections:
         """Find candidates in images (B, 3, H, W), the best of each image first; called without gradient."""

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument, InvalidImage
-from guideflow.images import check_image, read_image
+from guideflow.images import check_image, from_pil, read_image
 
-ImageSource = str | Path | Tensor
-"""Path of an image, or a tensor (3, H, W) or (1, 3, H, W) in [0, 1]."""
+
+@runtime_checkable
+class PillowImage(Protocol):
+    """An image of Pillow's, by what is asked of it: Pillow is slow to import."""
+
+    mode: str
+    info: Any
+
+    def convert(self, mode: str) -> Any:
+        """Return the image in another mode."""
+
+
+ImageSource = str | Path | Tensor | np.ndarray | PillowImage
+"""Path of an image; a tensor (3, H, W) or (1, 3, H, W) in [0, 1]; an array (H, W, 3) of 0..255 or in [0, 1]; or an
+image of Pillow's."""
 
 ImageSources = ImageSource | Sequence[ImageSource]
 """One image or several; a tensor (N, 3, H, W) is N of them."""
@@ -28,7 +42,7 @@ def read_images(given: ImageSources, *, what: str = "reference") -> tuple[Tensor
     """Read images from files or tensors.
 
     Arguments:
-        given: One or several.
+        given: One or several. Arrays and Pillow's images are read as files are: grey and transparent ones become RGB.
         what: What they are called in messages.
 
     Returns:
@@ -37,16 +51,19 @@ def read_images(given: ImageSources, *, what: str = "reference") -> tuple[Tensor
     Raises:
         InvalidImage: If there is none, or one cannot be read or is no RGB image in [0, 1].
     """
-    several = [given] if isinstance(given, str | Path | Tensor) else list(given)
     images: list[Tensor] = []
-    for one in several:
-        if isinstance(one, Tensor):
-            batch = one[None] if one.dim() == 3 else one
-            check_image(batch, what=what)
-            batch = batch.detach()
-            images += (batch if batch.dtype == torch.float64 else batch.float()).unbind()
-        else:
+    for one in _several(given, what):
+        if isinstance(one, str | Path):
             images += read_image(one).unbind()
+            continue
+        if not isinstance(one, ImageSource):
+            kind = type(one).__name__
+            raise InvalidImage(f"Got {what} of type {kind}. Expected a path, a tensor, an array or a Pillow image.")
+        batch = one if isinstance(one, Tensor) else from_array(one, what)
+        batch = batch[None] if batch.dim() == 3 else batch
+        check_image(batch, what=what)
+        batch = batch.detach()
+        images += (batch if batch.dtype == torch.float64 else batch.float()).unbind()
     if not images:
         raise InvalidImage(f"Got no image as {what}. Expected at least one: type {what}='image.png'.")
     return tuple(images)
@@ -59,14 +76,14 @@ def read_subjects(reference: References, same: bool, option: str) -> list[list[t
     which the first has two images, and `["ann1.png", "ann2.png"]` with `same` is one with two; `option` is what users
     call that.
     """
-    given = [reference] if isinstance(reference, str | Path | Tensor) else list(reference)
-    each = [[entry] if isinstance(entry, str | Path | Tensor) else list(entry) for entry in given]
+    given = _several(reference, "reference")
+    each = [_several(entry, "reference") for entry in given]
     if not each or not all(each):
         raise InvalidArgument(
             f"Got {'a subject without images' if each else 'no reference'}. Expected an image, or a list with one "
             "entry for each subject: reference=['ann.png', ['bob1.png', 'bob2.png']]."
         )
-    if same and not all(isinstance(entry, str | Path | Tensor) for entry in given):
+    if same and not all(isinstance(entry, ImageSource) for entry in given):
         raise InvalidArgument(
             f"Got lists within the list of references, and {option}=True. Expected one or the other: "
             f"[['ann1.png', 'ann2.png']], or ['ann1.png', 'ann2.png'] with {option}=True."
@@ -83,7 +100,44 @@ def _read_one(source: ImageSource, number: int) -> tuple[str, Tensor]:
             f"Got a reference of {len(images)} images. Expected one image for each entry: `list(reference)` for as "
             "many subjects, `[list(reference)]` for as many images of one."
         )
-    return f"reference {number}" if isinstance(source, Tensor) else str(source), images[0][None]
+    return str(source) if isinstance(source, str | Path) else f"reference {number}", images[0][None]
+
+
+def _several(given: Any, what: str) -> list[Any]:
+    if isinstance(given, ImageSource):
+        return [given]
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        kind = type(given).__name__
+        raise InvalidImage(f"Got {what} of type {kind}. Expected a path, a tensor, an array or a Pillow image.")
+    return list(given)
+
+
+def from_array(given: Any, what: str) -> Tensor:
+    """Read an image of Pillow's, or an array (H, W), (H, W, C), (N, H, W, C) or, as tensors are, (N, 3, H, W).
+
+    Arrays are of 0..255, of 0..65535, or float in [0, 1]; C is 1, 3 or 4, the last with transparency.
+    """
+    if isinstance(given, PillowImage):
+        from PIL import ImageOps
+
+        try:
+            return from_pil(ImageOps.exif_transpose(given))  # type: ignore[call-overload]
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes when it is asked for pixels
+            raise InvalidImage(f"Got {what}, an image of Pillow's that is damaged or cut short ({error}).") from error
+    white = {"uint8": 255, "uint16": 65535, "bool": 1}.get(given.dtype.name)
+    if white is None and given.dtype.kind != "f":
+        raise InvalidImage(f"Got {what}, an array of {given.dtype}. Expected uint8, uint16, or float in [0, 1].")
+    values = torch.from_numpy(np.array(given, dtype=np.float64 if given.dtype == "f8" else np.float32)) / (white or 1)
+    if values.dim() == 2:
+        values = values[..., None]
+    if values.dim() in (3, 4) and values.shape[-1] in (1, 3, 4):
+        values = values.movedim(-1, -3)
+    if values.dim() in (3, 4) and values.shape[-3] == 4:
+        alpha = values[..., 3:, :, :]
+        values = values[..., :3, :, :] * alpha + 1 - alpha
+    if values.dim() in (3, 4) and values.shape[-3] == 1:
+        values = values.expand(*values.shape[:-3], 3, *values.shape[-2:])
+    return values
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from guideflow._require import did_you_mean
-from guideflow.errors import BrokenPlugin, InvalidArgument
+from guideflow._require import as_device, did_you_mean
+from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.configs import note
 from guideflow.registry.discovery import find
 from guideflow.registry.entries import is_file
@@ -62,9 +62,20 @@ def load_solver(name: str, /, **options: Any) -> Solver:
 def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     make = factory(kind, name)
     _check(kind, name, make, given)
-    made = make(**given)
+    if given.get("device") is not None:
+        as_device(given["device"])
+    of = "" if is_file(name) else f" of {find(kind, name).plugin.distribution}"
+    try:
+        made = make(**given)
+    except GuideflowError:
+        raise
+    except (Exception, SystemExit) as error:  # what a plugin may raise is not ours to know
+        shown = ", ".join(f"{key}={value!r}"[:80] for key, value in given.items()) or "no options"
+        hint = "" if is_file(name) else f" See `guideflow info {name}`."
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise BrokenPlugin(f"The {kind} {name!r}{of} cannot be made with {shown}: {why}.{hint}") from error
     if not isinstance(made, base):
-        raise BrokenPlugin(f"The {kind} {name!r} is made as a {type(made).__name__}. Expected a {base.__name__}.")
+        raise BrokenPlugin(f"The {kind} {name!r}{of} is made as a {type(made).__name__}. Expected a {base.__name__}.")
     return note(made, name, given)
 
 
