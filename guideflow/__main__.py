@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 stream.reconfigure(errors="backslashreplace")
     from guideflow.cli.main import run
 
-    return run(sys.argv[1:] if arguments is None else arguments)
+    return run(sys.argv[1:] if arguments is None else arguments, ending=arguments is None)
 
 
 if __name__ == "__main__":

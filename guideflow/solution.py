@@ -186,7 +186,8 @@ class Solution:
         except CannotResume:
             raise
         except Exception as error:  # whatever a damaged file makes json and safetensors raise
-            raise CannotResume(f"The solution in {directory} is damaged ({type(error).__name__}: {error}).") from error
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise CannotResume(f"The solution in {directory} is damaged ({why}).") from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave networks and functions behind: a pickled solution is as one that was loaded from disk."""

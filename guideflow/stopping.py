@@ -25,10 +25,11 @@ class Stop:
 
 
 @contextmanager
-def stoppable(*signals: signal.Signals) -> Iterator[Stop]:
+def stoppable(*signals: signal.Signals, ending: bool = False) -> Iterator[Stop]:
     """Raise `KeyboardInterrupt` once for all that signals say within ten seconds, in the main thread.
 
-    A signal that is ignored, as under nohup, stays so; one that the program handles itself is left to it.
+    A signal that is ignored, as under nohup, stays so; one that the program handles itself is left to it. If the
+    process is `ending` after that, signals that say it again change nothing about its exit code.
     """
     stop, last = Stop(), -_AGAIN
 
@@ -48,4 +49,4 @@ def stoppable(*signals: signal.Signals) -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ending and stop.number else handler)

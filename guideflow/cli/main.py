@@ -17,14 +17,14 @@ from guideflow.stopping import stoppable
 app = typer.Typer(name="guideflow", add_completion=False, pretty_exceptions_enable=False)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], ending: bool = False) -> int:
     """Run a command; return its exit code.
 
     0; 130 after Ctrl-C, and so for other signals that stop it; 2 for what the user can mend and 1 for a solve that
-    failed, told in a line on standard error.
+    failed, told in a line on standard error. The process is `ending` if it ends with the command.
     """
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    with stoppable(*signals) as stop:
+    with stoppable(*signals, ending=ending) as stop:
         code = _run(arguments)
         return stop.code if code == INTERRUPTED else code
 

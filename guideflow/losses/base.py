@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, prod
+from numbers import Real
 from typing import Any, final
 
 import torch
@@ -28,6 +29,8 @@ class Loss(ABC):
     """Name of the loss in logs; the class name if empty."""
 
     _references: Sequence[Tensor] = ()
+
+    __array_ufunc__ = None  # so that a number of numpy's before the * leaves the product to this class
 
     @abstractmethod
     def __call__(self, image: Any) -> Any:
@@ -215,9 +218,9 @@ class WeightedSum(Loss):
 
     def scaled(self, weight: float) -> WeightedSum:
         """Return the sum with every weight multiplied."""
-        if not isinstance(weight, int | float) or not isfinite(weight):
+        if not isinstance(weight, Real) or not isfinite(weight):
             raise InvalidArgument(f"A loss was multiplied by {weight!r}. Expected a finite number, as in `2 * loss`.")
-        return replace(self, terms=tuple(replace(term, weight=weight * term.weight) for term in self.terms))
+        return replace(self, terms=tuple(replace(term, weight=float(weight) * term.weight) for term in self.terms))
 
     def describe(self) -> str:
         """Return the sum as one reads it: `identity + 0.5 * style`."""
