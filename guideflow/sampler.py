@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from guideflow.errors import InvalidArgument
+from guideflow.pickling import state_of
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,8 @@ class Sampler(ABC):
     image_size: tuple[int, int]
     device: torch.device
     dtype: torch.dtype
+
+    __getstate__ = state_of
 
     @property
     def stochastic(self) -> tuple[bool, ...]:

@@ -161,7 +161,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path, make, says):
 def test_an_image_is_as_large_as_the_memory_allows(tmp_path, monkeypatch):
     path = tmp_path / "phone.jpg"
     Image.new("RGB", (8192, 6144), "red").save(path)
-    assert images.read_image(path, size=np.int64(16)).shape == (1, 3, 16, 16)
+    assert images.read_image(path, size=16).shape == (1, 3, 16, 16)
     monkeypatch.setattr(images, "available_bytes", lambda device: 1e9)
     says = r"50 million pixels, which take 1\.6 GB to read; 1\.0 GB of memory are free"
     with pytest.raises(InvalidImage, match=says):

@@ -1,5 +1,6 @@
 """Nothing that was solved is lost, however a solve ends: errors, signals, a full disk, a process that is killed."""
 
+import copy
 import errno
 import os
 import pickle
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 import guideflow as gf
+import guideflow_avatars as avatars
 from guideflow import storage
 from guideflow._solve.keeping import room
 from guideflow.errors import FolderInUse, InvalidArgument
@@ -329,3 +331,20 @@ def test_solutions_losses_and_samplers_go_to_another_process_after_use() -> None
     assert again.problem is None and again.configs == solution.configs and solution.problem is not None
     there = pickle.loads(pickle.dumps((sampler, loss)))
     assert_same(gf.solve(*there, max_iterations=1), gf.solve(sampler, loss, max_iterations=1))
+
+
+@pytest.mark.parametrize("name", ["identity", "subject", "style"])
+def test_losses_on_networks_go_to_another_process_after_use(name: str) -> None:
+    image = gf.images.read_image(avatars.portrait("ada"))
+    loss = gf.load_loss(f"avatars-{name}", reference=avatars.portrait("ada"))
+    value = loss(image)
+    assert torch.equal(pickle.loads(pickle.dumps(loss))(image), value)
+    assert torch.equal(copy.deepcopy(2 * loss)(image), 2 * value)
+
+
+def test_a_network_of_transformers_goes_to_another_process_after_use() -> None:
+    sampler = gf.load_sampler("avatars-perflow")
+    text = sampler.condition(["a person"]).text
+    there = pickle.loads(pickle.dumps(sampler))
+    for again in (sampler, there):
+        assert torch.equal(again.condition(["a person"]).text, text)

@@ -69,6 +69,12 @@ def test_grey_and_transparent_arrays_become_rgb() -> None:
     assert read_images(np.float64(PIXELS / 255))[0].dtype == torch.float64
 
 
+def test_sizes_may_be_numpys(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    for size in (np.int64(4), [np.int64(4), 4], np.array([4, 4])):
+        assert gf.images.read_image(tmp_path / "a.png", size=size).shape == (1, 3, 4, 4)
+
+
 def test_what_is_read_is_a_copy() -> None:
     mine = (PIXELS / 255).astype(np.float32)
     (read,) = read_images(mine)
@@ -100,8 +106,8 @@ def test_a_damaged_image_of_pillow_is_refused(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:500])
-    with pytest.raises(InvalidImage, match="damaged or cut short"):
-        read_images(Image.open(tmp_path / "a.png"))
+    with Image.open(tmp_path / "a.png") as cut, pytest.raises(InvalidImage, match="damaged or cut short"):
+        read_images(cut)
 
 
 @pytest.mark.parametrize("seed", [3, np.int64(3), np.uint8(3), torch.tensor(3), np.array(3)], ids=repr)

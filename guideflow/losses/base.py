@@ -5,16 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, prod
-from numbers import Real
+from math import prod
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from guideflow.errors import InvalidArgument, InvalidLoss
+from guideflow._require import in_range
+from guideflow.errors import InvalidLoss
 from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, plain, unique
 from guideflow.losses.schedules import Ramp
+from guideflow.pickling import state_of
 from guideflow.types import LossLike
 
 
@@ -29,8 +30,8 @@ class Loss(ABC):
     """Name of the loss in logs; the class name if empty."""
 
     _references: Sequence[Tensor] = ()
-
-    __array_ufunc__ = None  # so that a number of numpy's before the * leaves the product to this class
+    __getstate__ = state_of
+    __array_ufunc__ = None  # a number of numpy's before the * leaves the product to this class
 
     @abstractmethod
     def __call__(self, image: Any) -> Any:
@@ -218,8 +219,7 @@ class WeightedSum(Loss):
 
     def scaled(self, weight: float) -> WeightedSum:
         """Return the sum with every weight multiplied."""
-        if not isinstance(weight, Real) or not isfinite(weight):
-            raise InvalidArgument(f"A loss was multiplied by {weight!r}. Expected a finite number, as in `2 * loss`.")
+        in_range("the weight of a loss", weight)
         return replace(self, terms=tuple(replace(term, weight=float(weight) * term.weight) for term in self.terms))
 
     def describe(self) -> str:
@@ -246,8 +246,5 @@ def as_sum(loss: object) -> WeightedSum:
     if isinstance(loss, WeightedSum):
         return loss
     if not callable(loss):
-        raise InvalidLoss(
-            f"Got {loss!r} as a loss. Expected a callable from an image batch to one number per image, "
-            "for example `gf.load_loss('identity', reference='me.png')`."
-        )
+        raise InvalidLoss(f"Got {loss!r} as a loss. Expected a callable from images to one number each: `gf.load_loss`.")
     return WeightedSum((Term(1.0, loss, loss_name(loss)),))

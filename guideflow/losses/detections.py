@@ -69,7 +69,7 @@ class DetectionLoss(Loss):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind which tensor was seen last: it is none of another process's."""
-        return {**vars(self), "_seen": None}
+        return super().__getstate__() | {"_seen": None}
 
     @abstractmethod
     def detect(self, image: Tensor) -> Detections:
