@@ -25,7 +25,7 @@ def _parts(solution: Any) -> Iterator[tuple[str, bool]]:
     some, memory = [one for one in noise.steps if one is not None], [*_leaves(state.memory)]
     gradients = [] if rollout.gradients is None else [rollout.gradients]
     yield "numbers of images", batch == len(settings.prompts) == len(solution.result) > 0
-    yield "iterations", type(state.iteration) is int and len(history["loss"]) == state.iteration + 1
+    yield "iterations", type(state.iteration) is int and state.iteration == solution.stats["iterations"] >= 0
 
     latents = {
         "latents": ((batch, *latent), [state.z0, best.z0, best.latents, noise.initial, *some]),
@@ -39,12 +39,12 @@ def _parts(solution: Any) -> Iterator[tuple[str, bool]]:
     values = {
         "images": (start.shape, [rollout.images, best.images, solution.unguided, start]),
         "losses": ((batch,), [rollout.loss, rollout.objective, *rollout.terms.values(), best.loss]),
-        "history": ((state.iteration + 1, batch), [*history.values()]),
+        "history": ((len(history["loss"]), batch), [*history.values()]),
     }
     for what, (shape, tensors) in values.items():
         yield what, all(one.shape == shape and one.is_floating_point() for one in tensors)
     yield "images", len(start) == batch
-    yield "history", {"gradient_norm", "control_norm", *rollout.terms} < {*history}
+    yield "history", len(history["loss"]) > 0 and {"gradient_norm", "control_norm", *rollout.terms} < {*history}
 
     whole = (solution.chosen, best.iteration)
     yield "candidates", all(one.shape == (batch,) and not one.is_floating_point() for one in whole)

@@ -246,5 +246,5 @@ def as_sum(loss: object) -> WeightedSum:
     if isinstance(loss, WeightedSum):
         return loss
     if not callable(loss):
-        raise InvalidLoss(f"Got {loss!r} as a loss. Expected a callable from images to one number each: `gf.load_loss`.")
+        raise InvalidLoss(f"Got {loss!r} as a loss. Expected a callable from images to a number each: `gf.load_loss`.")
     return WeightedSum((Term(1.0, loss, loss_name(loss)),))
