@@ -1,11 +1,13 @@
 """How the parts of a solve are written down, to be loaded again."""
 
+import hashlib
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 
@@ -14,6 +16,8 @@ from guideflow.errors import GuideflowError
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Loss, WeightedSum
 from guideflow.types import LossLike
+
+_LARGEST: Final = 64 * 2**20
 
 
 def loss_config(loss: LossLike) -> dict[str, Any] | None:
@@ -38,6 +42,22 @@ def texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for inner in [*value, *value.values()] if isinstance(value, dict) else value:
             yield from texts(inner)
+
+
+def digests(configs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the checksum of every file that options name, so that another one under the name is noticed."""
+    named = {text for part in plugins(dict(configs)) for text in texts(part["options"])}
+    return {text: found for text in sorted(named) if (found := digest(text))}
+
+
+def digest(name: str) -> str | None:
+    """Return the checksum of a file; None if there is none, or one of weights, too large to be read for this."""
+    try:
+        if not Path(name).is_file() or Path(name).stat().st_size > _LARGEST:
+            return None
+        return hashlib.sha256(Path(name).read_bytes()).hexdigest()
+    except (OSError, ValueError):  # no name that a file may have
+        return None
 
 
 def plugins(config: Any) -> Iterator[dict[str, Any]]:

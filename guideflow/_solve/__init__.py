@@ -129,6 +129,7 @@ def solve(
         "loss": recipes.loss_config(loss),
         "solver": registry.config(solver),
     }
+    configs["files"] = recipes.digests(configs)
     keeping.check(problem, settings.run)
     start = partial(begin, problem, solver, settings, configs)
     return kept(start, problem, max_iterations, callbacks, keeping, deadline, throw)
@@ -190,7 +191,7 @@ def resume(
         "solver": solver or saved.solver,
     }
     lacking = {kind: saved.configs[kind] for kind, part in parts.items() if part is None}
-    parts |= rebuild(lacking, folder, saved.references, trust)
+    parts |= rebuild(lacking, folder, saved.references, saved.configs.get("files") or {}, trust)
     sampler, solver = sampler or parts["sampler"], solver or parts["solver"]
     loss = parts["loss"] if loss is None else loss
     _check_fit(saved, sampler, solver)

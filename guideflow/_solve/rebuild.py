@@ -16,17 +16,20 @@ from guideflow.errors import CannotResume
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Term, WeightedSum, as_sum
 from guideflow.losses.schedules import Ramp
-from guideflow.recipes import plugins, texts
+from guideflow.recipes import digest, plugins, texts
 
 _PICTURES = re.compile("Tensor|ImageSource|References")
 """In the annotation of a loss's `reference` that may be a tensor."""
 
 
-def rebuild(configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[Tensor], trust: bool) -> dict[str, Any]:
+def rebuild(
+    configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[Tensor], files: Mapping[str, str], trust: bool
+) -> dict[str, Any]:
     """Load parts again, "sampler", "loss" or "solver", as their configs say, or raise `CannotResume`.
 
     Only what installed plugins offer is made, from plain options. Reference pictures are the saved ones. Whatever else
-    the configs name outside the folder is read with `trust` only; a name on the Hub is, as nothing fetched is run.
+    the configs name outside the folder is read with `trust` only; a name on the Hub is, as nothing fetched is run. What
+    is another file than when the solve was made, by the checksums in `files`, is refused.
     """
     for kind, config in configs.items():
         if why := "made by hand" if config is None else runs_code(config):
@@ -55,6 +58,12 @@ def rebuild(configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[
                 "The loss that the saved solution names has other reference images than those saved with it. Give it "
                 "again: `gf.resume(..., loss=loss)`."
             )
+        for text, name in named:
+            if text in files and digest(text) != files[text]:
+                raise CannotResume(
+                    f"{text!r} ({name}) is another file than the one that the solve was made with. Bring that one "
+                    "back, or give what is made of it again, as in `gf.resume(..., loss=loss)`."
+                )
         return made
     except CannotResume:
         raise
