@@ -59,8 +59,8 @@ class Solution:
         noise: the frozen noise.
         references: reference images of the loss, (3, height, width) each.
         configs: how to load sampler, loss and solver again; None for what was made by hand.
-        problem: the problem solved; None for a solution loaded from disk.
-        solver: the solver used; None for a solution loaded from disk.
+        problem: the problem solved; None for a solution loaded from disk, or from a pickle.
+        solver: the solver used; None likewise.
     """
 
     best: Kept

@@ -22,6 +22,7 @@ import guideflow_avatars as avatars
 from guideflow import storage
 from guideflow._solve.keeping import room
 from guideflow.errors import FolderInUse, InvalidArgument
+from guideflow.stopping import stoppable
 from problems import SOLVERS, Distance, assert_same, mixture, problem, target
 
 
@@ -39,8 +40,8 @@ class Faulty(Distance):
         return super().__call__(image)
 
 
-def throw(error: BaseException) -> Callable[[], object]:
-    def act() -> None:
+def throw(error: BaseException) -> Callable[..., object]:
+    def act(*args: Any) -> None:
         raise error
 
     return act
@@ -74,6 +75,18 @@ def test_a_loss_that_raises_leaves_what_was_reached(error: BaseException, tmp_pa
     whole = solved()
     for start in (part, tmp_path / "run"):
         assert_same(again(start), whole)
+
+
+def test_where_nothing_can_be_saved_the_error_still_has_what_was_reached(tmp_path: Path, monkeypatch: Any) -> None:
+    def fail(*args: Any) -> None:
+        monkeypatch.setattr(gf.Solution, "save", throw(FolderInUse("taken meanwhile")))
+        raise ValueError("of the loss")
+
+    monkeypatch.setattr(gf.Solution, "save", lambda self, folder: None)
+    with pytest.raises(ValueError, match="of the loss") as caught:
+        solved(Faulty(target(mixture()), 4, fail), save_to=tmp_path / "run")
+    assert caught.value.solution.state.iteration == 2  # type: ignore[attr-defined]
+    assert "saved in" not in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("method", ["__call__", "close"])
@@ -139,6 +152,31 @@ def test_control_c_many_times_in_a_row_counts_once(tmp_path: Path) -> None:
     assert set(part.result) == {gf.Result.INTERRUPTED} and part.state.iteration == 2
     assert signal.getsignal(signal.SIGINT) is before
     assert_same(again(tmp_path), solved())
+
+
+def test_a_signal_that_is_ignored_or_handled_elsewhere_is_left_alone(monkeypatch: Any) -> None:
+    def own(number: int, frame: Any) -> None: ...
+
+    handlers: tuple[Any, ...] = (signal.SIG_IGN, own)
+    for handler in handlers:
+        before = signal.signal(signal.SIGHUP, handler)
+        with stoppable(signal.SIGHUP):
+            assert signal.getsignal(signal.SIGHUP) is handler
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_who_asks_again_much_later_means_it(monkeypatch: Any) -> None:
+    now = 0.0
+    monkeypatch.setattr("guideflow.stopping.time.monotonic", lambda: now)
+    with stoppable(signal.SIGTERM) as stop:
+        for now, counts in ((0.0, True), (3.0, False), (9.9, False), (10.1, True)):
+            raised = False
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt:
+                raised = True
+            assert raised == counts
+        assert stop.code == 143
 
 
 # Disks

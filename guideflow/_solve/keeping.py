@@ -11,6 +11,7 @@ from guideflow._solve.run import Run
 from guideflow.callbacks import Callback, started
 from guideflow.errors import NonFinite
 from guideflow.folder import check_folder
+from guideflow.losses.base import as_sum
 from guideflow.problem import Problem
 from guideflow.settings import Result
 from guideflow.solution import Solution
@@ -53,7 +54,8 @@ def room(problem: Problem) -> float:
     height, width = sampler.image_size
     # A trajectory with its gradients and controls, the best one, and what solvers remember.
     latents = 12 * (sampler.num_steps + 1) * problem.z0.numel() * problem.z0.element_size()
-    return 2 * latents + 12 * 3 * height * width * images * max(4, problem.z0.element_size()) + 1e6
+    pictures = 12 * 3 * height * width * images * max(4, problem.z0.element_size())
+    return 2 * latents + pictures + sum(one.numel() for one in as_sum(problem.loss).references()) + 1e6
 
 
 def kept(
@@ -100,10 +102,10 @@ def _hand_over(error: BaseException, run: Run, keeping: Keeping) -> None:
     try:
         solution = run.solution(Result.ERROR)
         if keeping.folder is not None:
-            with suppress(OSError):
+            with suppress(Exception):
                 keeping.save(solution)
                 where += f", and saved in {keeping.folder}"
-    except Exception:  # of a device that is gone; the latest checkpoint is there
+    except Exception:  # of a device that is gone, with all tensors on it
         return
     _attach(error, solution, f"{solution.state.iteration} iterations are kept: {where}. `gf.resume` goes on with them.")
 
