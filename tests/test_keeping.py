@@ -166,10 +166,11 @@ def test_a_signal_that_is_ignored_or_handled_elsewhere_is_left_alone(monkeypatch
 
 
 def test_who_asks_again_much_later_means_it(monkeypatch: Any) -> None:
-    now = 0.0
-    monkeypatch.setattr("guideflow.stopping.time.monotonic", lambda: now)
+    clock: list[float] = []
+    monkeypatch.setattr("guideflow.stopping.time.monotonic", lambda: clock[-1])
     with stoppable(signal.SIGTERM) as stop:
         for now, counts in ((0.0, True), (3.0, False), (9.9, False), (10.1, True)):
+            clock.append(now)
             raised = False
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
