@@ -1,18 +1,12 @@
 """How the parts of a solve are written down, to be loaded again."""
 
 import hashlib
-import platform
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from guideflow import registry
-from guideflow.errors import GuideflowError
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Loss, WeightedSum
 from guideflow.types import LossLike
@@ -67,23 +61,3 @@ def plugins(config: Any) -> Iterator[dict[str, Any]]:
         config = list(config.values())
     for inner in config if isinstance(config, list) else ():
         yield from plugins(inner)
-
-
-def versions(configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a solve was made with, and which package each of its parts came from."""
-    try:
-        ours = version("guideflow")
-    except PackageNotFoundError:  # a checkout on the path; what was solved is saved all the same
-        ours = "not installed"
-    found = {"guideflow": ours, "torch": torch.__version__, "python": platform.python_version()}
-    return found if configs is None else found | {"plugins": _origins(configs)}
-
-
-def _origins(configs: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
-    for kind, config in configs.items():
-        for part in plugins(config):
-            with suppress(GuideflowError):  # a file of the user's, or uninstalled since
-                plugin = registry.find(kind, part["name"]).plugin
-                found[part["name"]] = f"{plugin.distribution} {plugin.version}"
-    return found

@@ -13,8 +13,7 @@ from guideflow import plot, storage
 from guideflow.damage import check
 from guideflow.errors import CannotResume
 from guideflow.problem import Noise, Problem, Rollout
-from guideflow.recipes import versions
-from guideflow.records import flatten, unflatten
+from guideflow.records import unflatten
 from guideflow.settings import Result, Settings
 from guideflow.solvers import Solver, State
 from guideflow.types import BY_STEP
@@ -127,11 +126,10 @@ class Solution:
             InvalidArgument: if it cannot be written.
             OSError: if the disk is full; what was there stays as it was.
         """
-        start, state = dict[str, Tensor](), dict[str, Tensor]()
-        for name in ("unguided", "start", "chosen", "noise"):
-            start |= flatten(getattr(self, name), name)
-        for name in ("state", "best", "history"):
-            state |= flatten(getattr(self, name), name)
+        start, state = (
+            {name: getattr(self, name) for name in names}
+            for names in (("unguided", "start", "chosen", "noise"), ("state", "best", "history"))
+        )
         shown = {"guided": self.images, "unguided": self.unguided}
         images = zip(self.prompts, self.seeds, self.result, self.loss.tolist(), strict=True)
         about = {
@@ -145,7 +143,7 @@ class Solution:
             "settings": asdict(self.settings),
             "stats": dict(self.stats),
             "configs": dict(self.configs),
-            "versions": versions(self.configs),
+            "versions": storage.versions(self.configs),
         }
         storage.write(Path(directory), about, start, state, self.references, self.history, shown, overwrite=overwrite)
 

@@ -10,20 +10,23 @@ import hashlib
 import io
 import json
 import os
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from guideflow import images
+from guideflow import images, registry
 from guideflow._require import plain_number, write_whole
-from guideflow.errors import CannotResume
+from guideflow.errors import CannotResume, GuideflowError
 from guideflow.folder import MANIFEST, check_folder, inside, read_manifest
-from guideflow.recipes import versions
+from guideflow.recipes import plugins
+from guideflow.records import flatten
 
 FORMAT = 3
 """Of the files. 2, which had all tensors in one, is read too; a run that was saved in another one is refused."""
@@ -36,8 +39,8 @@ _OURS = re.compile(rf"{_TENSORS}|{_REFERENCE}|(un)?guided-\d{{2,}}\.png|history\
 def write(
     folder: Path,
     about: Mapping[str, Any],
-    start: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
+    start: Mapping[str, Any],
+    state: Mapping[str, Any],
     references: Sequence[Tensor],
     history: Mapping[str, Tensor],
     pictures: Mapping[str, Tensor],
@@ -53,7 +56,7 @@ def write(
     kept, loose = _as_pictures(references)
     files: dict[str, bytes | Tensor] = {
         **{name: picture for name, picture in zip(kept, references, strict=True) if name},
-        **_tensor_file(f"start-{run}", dict(start) | {f"references/{i}": one for i, one in loose.items()}),
+        **_tensor_file(f"start-{run}", {**start, "references": loose}),
         **_tensor_file(f"state-{run}-{about['iteration']:06d}", state),
     }
     tensors = [name for name in files if name.endswith(".safetensors")]
@@ -130,9 +133,29 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[Tensor] 
     return manifest, tensors, references
 
 
-def _as_pictures(references: Sequence[Tensor]) -> tuple[list[str | None], dict[int, Tensor]]:
+def versions(configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a solve was made with, and which package each of its parts came from."""
+    try:
+        ours = version("guideflow")
+    except PackageNotFoundError:  # a checkout on the path; what was solved is saved all the same
+        ours = "not installed"
+    found = {"guideflow": ours, "torch": torch.__version__, "python": platform.python_version()}
+    return found if configs is None else found | {"plugins": _origins(configs)}
+
+
+def _origins(configs: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for kind, config in configs.items():
+        for part in plugins(config):
+            with suppress(GuideflowError):  # a file of the user's, or uninstalled since
+                plugin = registry.find(kind, part["name"]).plugin
+                found[part["name"]] = f"{plugin.distribution} {plugin.version}"
+    return found
+
+
+def _as_pictures(references: Sequence[Tensor]) -> tuple[list[str | None], dict[str, Tensor]]:
     """Name the references that a PNG holds without loss by their content, and return the others by their number."""
-    names, loose = list[str | None](), dict[int, Tensor]()
+    names, loose = list[str | None](), dict[str, Tensor]()
     for i, one in enumerate(references):
         image = one.detach().cpu()
         pixels = (image.clamp(0, 1) * 255).round().nan_to_num().to(torch.uint8)
@@ -142,15 +165,16 @@ def _as_pictures(references: Sequence[Tensor]) -> tuple[list[str | None], dict[i
             names.append(f"reference-{hashlib.sha256(content).hexdigest()[:16]}.png")
         else:
             names.append(None)
-            loose[i] = image.contiguous()
+            loose[str(i)] = image
     return names, loose
 
 
-def _tensor_file(name: str, tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
+def _tensor_file(name: str, records: Mapping[str, Any]) -> dict[str, bytes]:
     from safetensors.torch import save as serialise
 
     # Two names may share memory, which safetensors refuses.
-    content = serialise({name: value.clone() for name, value in tensors.items()})
+    tensors = {path: one.clone() for key, record in records.items() for path, one in flatten(record, key).items()}
+    content = serialise(tensors)
     return {f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors": content}
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import guideflow as gf
-from guideflow.records import flatten
 from guideflow.solvers import by_image
+from guideflow.storage import flatten
 from guideflow.testing import ConformanceFailure
 from guideflow.toy import ToyLinear, ToyMixture
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from guideflow import registry
-from guideflow.errors import InvalidArgument
+from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.registry.entries import FILE_NAME
+from guideflow.registry.loading import failed
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}
@@ -55,7 +56,13 @@ TrustOption = Annotated[
 def load(kind: str, text: str) -> Any:
     """Load the "sampler", "loss" or "solver" that NAME:key=value,... stands for."""
     name, rest = split_name(text)
-    return getattr(registry, f"load_{kind}")(name, **parse_options(rest, registry.factory(kind, name)))
+    given = parse_options(rest, registry.factory(kind, name))
+    try:
+        return getattr(registry, f"load_{kind}")(name, **given)
+    except GuideflowError:
+        raise
+    except Exception as error:
+        raise failed(kind, name, given, error) from error
 
 
 def split_name(text: str) -> tuple[str, str]:

@@ -64,19 +64,29 @@ def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     _check(kind, name, make, given)
     if given.get("device") is not None:
         as_device(given["device"])
-    of = "" if is_file(name) else f" of {find(kind, name).plugin.distribution}"
+    origin = "" if is_file(name) else find(kind, name).plugin.distribution
     try:
         made = make(**given)
     except GuideflowError:
         raise
-    except (Exception, SystemExit) as error:  # what a plugin may raise is not ours to know
-        shown = ", ".join(f"{key}={value!r}"[:80] for key, value in given.items()) or "no options"
-        hint = "" if is_file(name) else f" See `guideflow info {name}`."
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise BrokenPlugin(f"The {kind} {name!r}{of} cannot be made with {shown}: {why}.{hint}") from error
+    except (Exception, SystemExit) as error:  # what others' plugins may raise is not ours to know
+        if origin == "guideflow":
+            raise
+        raise failed(kind, name, given, error) from error
     if not isinstance(made, base):
-        raise BrokenPlugin(f"The {kind} {name!r}{of} is made as a {type(made).__name__}. Expected a {base.__name__}.")
+        offered = origin and f" It is offered by {origin}."
+        wanted = f"Expected a {base.__name__}.{offered}"
+        raise BrokenPlugin(f"The {kind} {name!r} is made as a {type(made).__name__}. {wanted}")
     return note(made, name, given)
+
+
+def failed(kind: str, name: str, given: dict[str, Any], error: BaseException) -> BrokenPlugin:
+    """Make the error that names what cannot be made with some options, and why."""
+    of = "" if is_file(name) else f" of {find(kind, name).plugin.distribution}"
+    hint = of and f" See `guideflow info {name}`."
+    shown = ", ".join(f"{key}={value!r}"[:80] for key, value in given.items()) or "no options"
+    why = " ".join(str(error).split()) or type(error).__name__
+    return BrokenPlugin(f"The {kind} {name!r}{of} cannot be made with {shown}: {why}.{hint}")
 
 
 def factory(kind: str, name: str) -> Callable[..., Any]:
