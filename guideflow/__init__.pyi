@@ -29,7 +29,7 @@ from .registry import plugins as plugins
 from .sampler import AffineSampler as AffineSampler
 from .sampler import Sampler as Sampler
 from .sampler import Schedule as Schedule
-from .solution import Result as Result
+from .settings import Result as Result
 from .solution import Solution as Solution
 from .solvers import Anchored as Anchored
 from .solvers import Annealed as Annealed

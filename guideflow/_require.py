@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+import numbers
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,16 +71,24 @@ def one_of(name: str, given: object, known: Sequence[object]) -> None:
 
 def in_range(name: str, given: object, low: float = -math.inf, high: float = math.inf) -> None:
     """Refuse an option that is no finite number in [low, high)."""
-    if isinstance(given, bool) or not isinstance(given, int | float) or not low <= given < high or math.isinf(given):
+    real = isinstance(given, numbers.Real) and not isinstance(given, bool)  # numpy's are registered as such
+    if not real or not low <= given < high or math.isinf(given):  # type: ignore[operator, arg-type]
         within = f" in [{low:g}, {high:g})" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
         raise InvalidArgument(f"Got {name}={given!r}. Expected a finite number{within}.")
 
 
 def count(name: str, given: object, low: int = 1, high: int | None = None) -> None:
     """Refuse an option that is no whole number from `low` to `high`, inclusive."""
-    if isinstance(given, bool) or not isinstance(given, int) or given < low or (high is not None and given > high):
+    whole = isinstance(given, numbers.Integral) and not isinstance(given, bool)
+    if not whole or given < low or (high is not None and given > high):  # type: ignore[operator]
         within = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise InvalidArgument(f"Got {name}={given!r}. Expected a whole number {within}.")
+
+
+def plain_number(given: object) -> object:
+    """Return the Python number that a number of numpy, or a tensor that holds one, stands for; all else as it is."""
+    item = getattr(given, "item", None)
+    return item() if callable(item) and getattr(given, "shape", None) == () else given
 
 
 def as_dtype(
@@ -92,18 +101,30 @@ def as_dtype(
     return getattr(torch, given) if isinstance(given, str) else given
 
 
-def as_device(given: torch.device | str) -> torch.device:
-    """Read a device, and refuse one that this machine does not have."""
-    import torch  # only here: listings do without
+def as_device(given: object) -> torch.device:
+    """Read a device that this machine has.
+
+    Raises:
+        InvalidArgument: If it is no device of PyTorch's, or there is none here.
+    """
+    import torch
 
     try:
-        device = torch.device(given)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        gpus = [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]
-        why = " ".join(str(error).split())[:100]
-        here = ", ".join(["'cpu'", *gpus])
-        raise InvalidArgument(f"Got device={given!r}, which is not here ({why}). Expected one of: {here}.") from error
+        device: torch.device = torch.device(given)  # type: ignore[call-overload]
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgument(f"Got device={given!r}. Expected 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
+    known = {"cuda": "NVIDIA or AMD GPU", "mps": "GPU of Apple's", "xpu": "GPU of Intel's"}
+    there = device.type in ("cpu", "meta")
+    if device.type in known:
+        module = getattr(torch, device.type, None)
+        there = module is not None and module.is_available()
+    if device.type == "cuda" and there and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidArgument(f"Got device={given!r}, but there are {torch.cuda.device_count()} GPUs, from cuda:0 on.")
+    if not there:
+        raise InvalidArgument(
+            f"Got device={given!r}, but PyTorch finds no {known.get(device.type, 'such device')} on this machine. Type "
+            "device='cpu', or install a PyTorch that is built for the one there is."
+        )
     return device
 
 

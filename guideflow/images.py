@@ -6,6 +6,7 @@ Everywhere an image is a float tensor (1, 3, height, width) or (3, height, width
 from __future__ import annotations
 
 import io
+import numbers
 import os
 import warnings
 from collections.abc import Mapping
@@ -95,7 +96,7 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     rgb = as_rgb(rgb, may_hold_fewer)
     rgb = rgb.reduce(halvings(rgb))
     if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = (size, size) if isinstance(size, numbers.Integral) else map(int, size)  # type: ignore[arg-type]
         count("size", min(height, width))
         rgb = ImageOps.fit(rgb, (width, height), method=Image.Resampling.LANCZOS)
     return from_pil(rgb)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,41 +50,6 @@ def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
         draws.append([torch.randn(sampler.latent_shape, **on_cpu) for _ in range(1 + sum(stochastic))])
     tensors = iter([torch.stack(column).to(sampler.device, sampler.state_dtype) for column in zip(*draws, strict=True)])
     return Noise(initial=next(tensors), steps=tuple(next(tensors) if noisy else None for noisy in stochastic))
-
-
-def broadcast(
-    prompt: Any, negative_prompt: Any, seed: Any
-) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[int, ...]]:
-    """Return a prompt, a negative prompt (or None) and a seed for each image."""
-    given: dict[str, Any] = {"prompt": prompt, "seed": seed}
-    if negative_prompt is not None:
-        given["negative_prompt"] = negative_prompt
-    given = {name: _several(name, value) for name, value in given.items()}
-    batch = max(map(len, given.values()))
-    if batch == 0 or any(len(values) not in (1, batch) for values in given.values()):
-        counts = ", ".join(f"{len(values)} for `{name}`" for name, values in given.items())
-        raise InvalidArgument(f"Got lists of different lengths: {counts}. Give each one value, or one per image.")
-    full = {name: values * (batch // len(values)) for name, values in given.items()}
-    return full["prompt"], full.get("negative_prompt"), full["seed"]
-
-
-def _several(name: str, given: Any) -> tuple[Any, ...]:
-    """Return the prompts or seeds that were given, one or several, as what Python has for them."""
-    kind = int if name == "seed" else str
-    if isinstance(given, np.ndarray | Tensor):
-        given = given.tolist()
-    values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if kind is int:  # numpy's, and tensors of one number
-        whole = [isinstance(one, np.integer) or (isinstance(one, Tensor) and not one.dim()) for one in values]
-        values = [one.item() if mine else one for one, mine in zip(values, whole, strict=True)]
-    for value in values:
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise InvalidArgument(f"Got {value!r} in `{name}`. Expected {kind.__name__} values only.")
-        if isinstance(value, int) and not -(2**63) <= value < 2**64:
-            raise InvalidArgument(f"Got seed={value}. Expected a whole number of 64 bits.")
-        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise InvalidArgument(f"Got {value!r} in `{name}`, which has half of a character. Type it in UTF-8.")
-    return tuple(values)
 
 
 @dataclass(frozen=True)

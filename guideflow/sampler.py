@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from guideflow._process import InOwnState
 from guideflow.errors import InvalidArgument
+from guideflow.pickling import state_of
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,8 @@ class Sampler(InOwnState, ABC):
     image_size: tuple[int, int]
     device: torch.device
     dtype: torch.dtype
+
+    __getstate__ = state_of
 
     @property
     def stochastic(self) -> tuple[bool, ...]:

@@ -1,78 +1,23 @@
 """What `solve` returns, and how it goes to a folder and back."""
 
-import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from guideflow import plot, storage
-from guideflow._require import count, one_of
-from guideflow.errors import CannotResume, InvalidArgument
+from guideflow.damage import check
+from guideflow.errors import CannotResume
 from guideflow.images import to_pil
 from guideflow.problem import Noise, Problem, Rollout
+from guideflow.records import unflatten
+from guideflow.settings import Result, Settings
 from guideflow.solvers import Solver, State
 from guideflow.types import BY_STEP
-
-
-class Result(Enum):
-    """Why an image was finished; the value is the message."""
-
-    MAX_ITERATIONS = "All iterations were done. Raise `max_iterations`, or `gf.resume` the solution, to go on."
-    TARGET_REACHED = "The loss reached `target_loss`."
-    NO_IMPROVEMENT = "The loss did not improve for `patience` iterations."
-    TIME_LIMIT = "The time limit was reached. `gf.resume` goes on."
-    INTERRUPTED = "The solve was interrupted. `gf.resume` goes on."
-    NONFINITE = "The loss or its gradient became nan or inf; this is the last good iterate. Lower the solver's scale."
-    NONFINITE_START = "The unguided image's loss or gradient is nan or inf. Check the loss, or change the seed."
-
-    @property
-    def failed(self) -> bool:
-        """Whether the image could not be guided as asked."""
-        return self in (Result.NONFINITE, Result.NONFINITE_START)
-
-    @property
-    def can_go_on(self) -> bool:
-        """Whether `resume` continues this image."""
-        return self in (Result.MAX_ITERATIONS, Result.TIME_LIMIT, Result.INTERRUPTED)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a solve was asked for, as `solve` has it; prompts and seeds have one entry per image.
-
-    `horizon` is the number of iterations that were planned at first, and `run` the identity of the solve; both stay the
-    same after `resume`.
-    """
-
-    prompts: tuple[str, ...]
-    negative_prompts: tuple[str, ...] | None
-    seeds: tuple[int, ...]
-    max_iterations: int
-    horizon: int
-    candidates: int = 1
-    keep: Literal["best", "last"] = "best"
-    target_loss: float | None = None
-    patience: int | None = None
-    loss_scale: float = 100.0
-    gradient_mode: str = "full"
-    memory_limit: float | None = None
-    run: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch("[0-9a-f]{32}", self.run):  # files are named after it
-            raise InvalidArgument(f"Got run={self.run!r}. Expected 32 hexadecimal digits; leave it out.")
-        count("max_iterations", self.max_iterations, low=0)
-        count("candidates", self.candidates)
-        one_of("keep", self.keep, ("best", "last"))
-        if self.patience is not None:
-            count("patience", self.patience)
 
 
 @dataclass(frozen=True)
@@ -114,8 +59,8 @@ class Solution:
         noise: the frozen noise.
         references: reference images of the loss, (3, height, width) each.
         configs: how to load sampler, loss and solver again; None for what was made by hand.
-        problem: the problem solved; None for a solution loaded from disk.
-        solver: the solver used; None for a solution loaded from disk.
+        problem: the problem solved; None for a solution loaded from disk, or from a pickle.
+        solver: the solver used; None likewise.
     """
 
     best: Kept
@@ -183,10 +128,13 @@ class Solution:
 
         Raises:
             FolderInUse: if the folder holds another run and `overwrite` is False.
+            InvalidArgument: if it cannot be written.
+            OSError: if the disk is full; what was there stays as it was.
         """
-        tensors: dict[str, Tensor] = {}
-        for name in ("state", "best", "unguided", "start", "chosen", "history", "noise", "references"):
-            tensors |= storage.flatten(getattr(self, name), name)
+        start, state = (
+            {name: getattr(self, name) for name in names}
+            for names in (("unguided", "start", "chosen", "noise"), ("state", "best", "history"))
+        )
         shown = {"guided": self.images, "unguided": self.unguided}
         images = zip(self.prompts, self.seeds, self.result, self.loss.tolist(), strict=True)
         about = {
@@ -200,9 +148,9 @@ class Solution:
             "settings": asdict(self.settings),
             "stats": dict(self.stats),
             "configs": dict(self.configs),
-            "versions": storage.versions(),
+            "versions": storage.versions(self.configs),
         }
-        storage.write(Path(directory), about, tensors, self.history, shown, overwrite=overwrite)
+        storage.write(Path(directory), about, start, state, self.references, self.history, shown, overwrite=overwrite)
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> "Solution":
@@ -212,15 +160,17 @@ class Solution:
             CannotResume: if the folder holds no readable solution.
         """
         try:
-            about, tensors = storage.read(Path(directory))
-            parts = storage.unflatten(tensors)
+            about, tensors, references = storage.read(Path(directory))
+            parts = unflatten(tensors)
+            if references is None:
+                references = [parts["references"][str(i)] for i in range(len(parts["references"]))]
             state, noise = parts["state"], parts["noise"]
             settings: dict[str, Any] = {
                 name: tuple(v) if isinstance(v, list) else v for name, v in about["settings"].items()
             }
             counts = {name: int(state["rollout"][name]) for name in ("evaluations", "rebuilt")}
             rollout = Rollout(**{"gradients": None, **state["rollout"], **counts})
-            return cls(
+            solution = cls(
                 best=Kept(**parts["best"]),
                 unguided=parts["unguided"],
                 start=parts["start"],
@@ -231,13 +181,20 @@ class Solution:
                 settings=Settings(**settings),
                 state=State(**{**state, "iteration": about["iteration"], "rollout": rollout}),
                 noise=Noise(noise["initial"], tuple(noise["steps"].get(str(k)) for k in range(len(state["controls"])))),
-                references=tuple(parts["references"][str(i)] for i in range(len(parts["references"]))),
+                references=tuple(references),
                 configs=dict.fromkeys(("sampler", "loss", "solver")) | about["configs"],
             )
+            check(solution)
+            return solution
         except CannotResume:
             raise
         except Exception as error:  # whatever a damaged file makes json and safetensors raise
-            raise CannotResume(f"The solution in {directory} is damaged ({type(error).__name__}: {error}).") from error
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise CannotResume(f"The solution in {directory} is damaged ({why}).") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave networks and functions behind: a pickled solution is as one that was loaded from disk."""
+        return {**vars(self), "problem": None, "solver": None}
 
     def plot(self) -> Any:
         """Draw reference, unguided and guided images and the curves; return the matplotlib figure."""

@@ -1,171 +1,206 @@
-"""Solves on disk: images for people, a manifest and one file of tensors for `resume`; and parts that load again.
+"""Solves on disk: images for people, a manifest and files of tensors for `resume`.
 
-The manifest names the file of tensors and is replaced last, in one step, so a save that is cut short leaves the
-previous one whole.
+What does not change from one save of a run to the next, references among it, is written once. Files that resuming needs
+have the checksum of their content in their name, and none is ever changed: the manifest names them and is replaced
+last, in one step, so a save that is cut short or finds the disk full leaves the previous one whole.
 """
 
 import csv
+import hashlib
 import io
 import json
+import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import torch
 from torch import Tensor
 
 from guideflow import images, registry
-from guideflow._require import write_whole
-from guideflow.errors import CannotResume, FolderInUse
-from guideflow.losses.balancing import Balanced
-from guideflow.losses.base import Loss, WeightedSum
-from guideflow.types import LossLike
+from guideflow._require import plain_number, write_whole
+from guideflow.errors import CannotResume, GuideflowError
+from guideflow.folder import MANIFEST, check_folder, inside, read_manifest
+from guideflow.recipes import plugins
+from guideflow.records import flatten
 
-MANIFEST = "manifest.json"
-FORMAT = 2
-"""Of the files; a run that was saved in another one is refused."""
-_OURS = re.compile(r"state-[0-9a-f]{8}-\d{6,}\.safetensors|(un)?guided-\d{2,}\.png|history\.csv")
+FORMAT = 3
+"""Of the files. 2, which had all tensors in one, is read too; a run that was saved in another one is refused."""
+_TENSORS = r"start-[0-9a-f]{8}-[0-9a-f]{16}\.safetensors|state-[0-9a-f]{8}-\d{6,}(-[0-9a-f]{16})?\.safetensors"
+_REFERENCE = r"reference-[0-9a-f]{16}\.png"
+_OURS = re.compile(rf"{_TENSORS}|{_REFERENCE}|(un)?guided-\d{{2,}}\.png|history\.csv")
 """What a save writes beside the manifest; on the word of a manifest nothing else is read or removed."""
 
 
 def write(
     folder: Path,
     about: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
+    start: Mapping[str, Any],
+    state: Mapping[str, Any],
+    references: Sequence[Tensor],
     history: Mapping[str, Tensor],
     pictures: Mapping[str, Tensor],
     *,
     overwrite: bool,
 ) -> None:
-    """Write a solve to a folder: what the manifest says about it and tensors for `read`, the rest for people.
+    """Write a solve to a folder, or leave it as it was.
 
-    What is no RGB image is left out of `pictures`; the others carry what `about["images"]` says of each.
+    `start` is what stays the same over the run and `state` what does not, both for `read`; `history` and `pictures` are
+    for people. What is no RGB image is left out of `pictures`; the others carry what `about["images"]` says of each.
     """
-    from safetensors.torch import save as serialise
-
-    old = _old_manifest(folder)
-    if old.get("run", about["run"]) != about["run"] and not overwrite:
-        raise FolderInUse(
-            f"{folder} holds another solve, of {old.get('settings', {}).get('prompts')} with seeds "
-            f"{old.get('settings', {}).get('seeds')}. Save to another folder, or type `save(..., overwrite=True)`."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    tensor_file = f"state-{about['run'][:8]}-{about['iteration']:06d}.safetensors"
-    named = _pictures(pictures, about)
-    files = [tensor_file, "history.csv", *named]
-    # Two names may share memory, which safetensors refuses.
-    write_whole(folder / tensor_file, serialise({name: value.clone() for name, value in tensors.items()}))
-    for name, (picture, metadata) in named.items():
-        images.save_image(folder / name, picture, metadata)
-    write_whole(folder / "history.csv", _table(history).encode())
-    manifest = {"format": FORMAT, "tensors": tensor_file, "files": files, **about}
-    write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    old, run = check_folder(folder, about["run"], overwrite=overwrite), about["run"][:8]
+    kept, loose = _as_pictures(references)
+    files: dict[str, bytes | Tensor] = {
+        **{name: picture for name, picture in zip(kept, references, strict=True) if name},
+        **_tensor_file(f"start-{run}", {**start, "references": loose}),
+        **_tensor_file(f"state-{run}-{about['iteration']:06d}", state),
+    }
+    tensors = [name for name in files if name.endswith(".safetensors")]
+    # All text before any file: what it cannot hold is no reason for half a save.
+    named, table = _pictures(pictures, about), _table(history).encode()
+    about = {"references": kept, "files": [*files, "history.csv", *named], **about}
+    manifest = json.dumps({"format": FORMAT, "tensors": tensors, **about}, indent=1, default=_plain)
     listed = old.get("files")
-    for name in set(map(str, listed)) - set(files) if isinstance(listed, list) else ():
-        if _OURS.fullmatch(name):
-            (folder / name).unlink(missing_ok=True)
+    before = {str(name) for name in listed if _OURS.fullmatch(str(name))} if isinstance(listed, list) else set()
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[str] = []
+    try:
+        for name, content in files.items():
+            if not _is_there(folder / name, content):
+                written.append(name)
+                _write(folder / name, content)
+        for name, (picture, metadata) in named.items():
+            written.append(name)
+            images.save_image(folder / name, picture, metadata)
+        written.append("history.csv")
+        write_whole(folder / "history.csv", table)
+        write_whole(folder / MANIFEST, (manifest + "\n").encode())
+    except BaseException:
+        _remove(folder, set(written) - before)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    # What a save that was killed left, too.
+    stale = re.compile(
+        rf"(state|start)-{run}-[0-9a-f-]+\.safetensors|\.({_OURS.pattern}|{MANIFEST})-[0-9a-f]{{32}}\.part"
+    )
+    left = {name for name in os.listdir(folder) if stale.fullmatch(name)}
+    _remove(folder, (left | before) - {*files, *named, "history.csv"})
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the manifest and the tensors of a folder, or raise `CannotResume`."""
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[Tensor] | None]:
+    """Return the manifest, the tensors and the references of a folder, or raise `CannotResume`.
+
+    References are None in format 2, where they are among the tensors.
+    """
     from safetensors.torch import load_file
 
     if not (folder / MANIFEST).is_file():
         raise CannotResume(f"No solution is saved in {folder}: no {MANIFEST}. Give the folder of `Solution.save`.")
-    manifest = json.loads((folder / MANIFEST).read_text())
-    if manifest["format"] != FORMAT:
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest["format"] not in (2, FORMAT):
         raise CannotResume(
             f"{folder} was saved in format {manifest['format']}; this guideflow reads {FORMAT}. Install the "
             f"version that saved it: guideflow {manifest.get('versions', {}).get('guideflow')}."
         )
-    name = str(manifest["tensors"])
-    file = (folder / name).resolve()
-    if not _OURS.fullmatch(name) or file.parent != folder.resolve() or not file.is_file():
-        raise CannotResume(f"The manifest in {folder} names {name!r}, which is no file of that folder.")
-    return manifest, load_file(file)
+    names, tensors = manifest["tensors"], dict[str, Tensor]()
+    for name in [names] if isinstance(names, str) else names:
+        file = inside(folder, name, _TENSORS)
+        tensors |= load_file(file)
+        with file.open("rb") as content:
+            digest = hashlib.sha256()
+            while block := content.read(2**20):
+                digest.update(block)
+        if manifest["format"] == FORMAT and f"-{digest.hexdigest()[:16]}." not in name:
+            raise CannotResume(
+                f"{file} is not what was saved: its checksum is another. Give another copy of the folder."
+            )
+    if manifest["format"] == 2:
+        return manifest, tensors, None
+    references = []
+    for i, name in enumerate(manifest["references"]):
+        if name is None:
+            references.append(tensors.pop(f"references/{i}"))
+            continue
+        references.append(images.read_image(inside(folder, name, _REFERENCE))[0])
+        if _as_pictures(references[-1:])[0] != [name]:
+            raise CannotResume(f"{folder / name} is not the reference that was saved. Give another copy of the folder.")
+    return manifest, tensors, references
 
 
-# Records, which are frozen dataclasses of tensors, ints, mappings and records, as named tensors and back
-
-
-def flatten(value: Any, name: str) -> dict[str, Tensor]:
-    """Flatten a record to tensors by path: state/rollout/terms/identity."""
-    if value is None:
-        return {}
-    if isinstance(value, Tensor | int):
-        return {name: torch.as_tensor(value).detach().cpu().contiguous()}
-    if is_dataclass(value):
-        value = {item.name: getattr(value, item.name) for item in fields(value)}
-    elif isinstance(value, tuple):
-        value = {str(i): entry for i, entry in enumerate(value)}
-    found: dict[str, Tensor] = {}
-    for key, entry in value.items():
-        found |= flatten(entry, f"{name}/{quote(key, safe='')}")
-    return found or {f"{name}/": torch.empty(0)}  # so that an empty mapping comes back
-
-
-def unflatten(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the nested mappings that `flatten` took apart."""
-    root: dict[str, Any] = {}
-    for path, value in tensors.items():
-        *above, name = map(unquote, path.split("/"))
-        node = root
-        for key in above:
-            node = node.setdefault(key, {})
-        if name:
-            node[name] = value
-    return root
-
-
-# Configs: how the parts of a solve are written down and loaded again
-
-
-def loss_config(loss: LossLike) -> dict[str, Any] | None:
-    """Return how to load a loss again, None if some term was made by hand."""
-    if isinstance(loss, Balanced):
-        inner = loss_config(loss.sum)
-        return None if inner is None else {"balanced": inner, "limit": loss.limit, "name": loss.name}
-    if not isinstance(loss, WeightedSum):
-        config, pictures = registry.config(loss), loss.references() if isinstance(loss, Loss) else ()
-        return config and config | {"references": len(pictures)}
-    terms = [
-        {"weight": term.weight, "name": term.name, "loss": loss_config(term.loss), "ramps": [*map(asdict, term.ramps)]}
-        for term in loss.terms
-    ]
-    return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
-
-
-def texts(value: Any) -> Iterator[str]:
-    """List every text in an option, however deep."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
-            yield from texts(inner)
-
-
-def _old_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        found = None
-    return found if isinstance(found, dict) else {"run": "unreadable"}
-
-
-def versions() -> dict[str, str]:
-    """Return what a solve was made with."""
+def versions(configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a solve was made with, and which package each of its parts came from."""
     try:
         ours = version("guideflow")
     except PackageNotFoundError:  # a checkout on the path; what was solved is saved all the same
         ours = "not installed"
-    return {"guideflow": ours, "torch": torch.__version__, "python": platform.python_version()}
+    found = {"guideflow": ours, "torch": torch.__version__, "python": platform.python_version()}
+    return found if configs is None else found | {"plugins": _origins(configs)}
+
+
+def _origins(configs: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for kind, config in configs.items():
+        for part in plugins(config):
+            with suppress(GuideflowError):  # a file of the user's, or uninstalled since
+                plugin = registry.find(kind, part["name"]).plugin
+                found[part["name"]] = f"{plugin.distribution} {plugin.version}"
+    return found
+
+
+def _as_pictures(references: Sequence[Tensor]) -> tuple[list[str | None], dict[str, Tensor]]:
+    """Name the references that a PNG holds without loss by their content, and return the others by their number."""
+    names, loose = list[str | None](), dict[str, Tensor]()
+    for i, one in enumerate(references):
+        image = one.detach().cpu()
+        pixels = (image.clamp(0, 1) * 255).round().nan_to_num().to(torch.uint8)
+        exact = image.dtype == torch.float32 and image.dim() == 3 and len(image) == 3 and image.numel() > 0
+        if exact and torch.equal(pixels.float() / 255, image):
+            content = f"{tuple(image.shape)}".encode() + pixels.contiguous().numpy().tobytes()
+            names.append(f"reference-{hashlib.sha256(content).hexdigest()[:16]}.png")
+        else:
+            names.append(None)
+            loose[str(i)] = image
+    return names, loose
+
+
+def _tensor_file(name: str, records: Mapping[str, Any]) -> dict[str, bytes]:
+    from safetensors.torch import save as serialise
+
+    # Two names may share memory, which safetensors refuses.
+    tensors = {path: one.clone() for key, record in records.items() for path, one in flatten(record, key).items()}
+    content = serialise(tensors)
+    return {f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors": content}
+
+
+def _is_there(path: Path, content: bytes | Tensor) -> bool:
+    """Tell whether a save has written this before, as names tell contents apart."""
+    there = path.is_file() and not path.is_symlink() and path.stat().st_size > 0
+    return there and (isinstance(content, Tensor) or path.read_bytes() == content)
+
+
+def _write(path: Path, content: bytes | Tensor) -> None:
+    if isinstance(content, Tensor):
+        images.save_image(path, content)
+    else:
+        write_whole(path, content)
+
+
+def _remove(folder: Path, names: set[str]) -> None:
+    for name in names:
+        with suppress(OSError):
+            (folder / name).unlink()
+
+
+def _plain(value: Any) -> Any:
+    """Write down what JSON does not know: after the work nothing is refused."""
+    plain = plain_number(value)
+    return plain if isinstance(plain, int | float | str) else str(value)
 
 
 def _pictures(batches: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, tuple[Tensor, dict[str, str]]]:

@@ -260,7 +260,10 @@ def start(arguments):
     )
 
 
-def test_control_c_keeps_what_was_made_and_exits_130(home):
+@pytest.mark.parametrize(
+    ("sent", "code"), [([signal.SIGINT] * 5, 130), ([signal.SIGTERM] * 2, 143), ([signal.SIGHUP], 129)], ids=str
+)
+def test_signals_keep_what_was_made_and_tell_by_the_exit_code(home, sent, code):
     endless = [
         "run",
         "--sampler",
@@ -279,12 +282,14 @@ def test_control_c_keeps_what_was_made_and_exits_130(home):
         while not Path("started").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(1)
-        process.send_signal(signal.SIGINT)
+        for one in sent:
+            process.send_signal(one)
+            time.sleep(0.02)
         try:
             out, error = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 130, error
+    assert process.returncode == code, error
     assert "Traceback" not in error
     assert "interrupted" in out and "--resume --out here --iterations 100000" in out
     done = gf.Solution.load("here").state.iteration

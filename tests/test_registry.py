@@ -318,5 +318,5 @@ def test_an_object_that_takes_no_attribute_has_no_config(install):
 def test_what_a_factory_makes_is_of_its_kind(install, kind, plural):
     hook = f"import guideflow as gf\n@gf.hookimpl\ndef guideflow_{plural}():\n    return {{'odd': int}}\n"
     install("odd = plugin_odd", hook)
-    with pytest.raises(BrokenPlugin, match=f"The {kind} 'odd' is made as a int. Expected"):
+    with pytest.raises(BrokenPlugin, match=rf"The {kind} 'odd' is made as a int\. Expected .* offered by plugin_odd"):
         getattr(gf, f"load_{kind}")("odd")

@@ -136,6 +136,19 @@ def test_another_picture_under_the_name_is_noticed(home: Path) -> None:
         gf.resume("run", max_iterations=4, trust=True)
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_another_file_under_the_name_is_noticed(gone: bool, home: Path) -> None:
+    Path("layout.txt").write_text("one")
+    loss = gf.load_loss("paths", reference="a.png", more={"layout": ["layout.txt", "\0", "x" * 5000]})
+    whole = solved(loss, 4)
+    solved(loss).save("run")
+    assert_same(gf.resume("run", max_iterations=4, trust=True), whole)
+    Path("layout.txt").unlink() if gone else Path("layout.txt").write_text("two")
+    with pytest.raises(CannotResume, match=r"'layout\.txt' \(paths\) is another file than.*loss=loss"):
+        gf.resume("run", max_iterations=4, trust=True)
+    assert_same(gf.resume("run", max_iterations=4, loss=loss), whole)
+
+
 def test_references_that_are_not_what_was_read_do_not_pass_for_it() -> None:
     solved(gf.load_loss("cropped", reference="a.png")).save("run")
     with pytest.raises(CannotResume, match="other reference images than those saved"):

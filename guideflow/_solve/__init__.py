@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -10,15 +11,19 @@ from typing import Any, Literal
 
 import torch
 
-from guideflow import registry, storage
+from guideflow import recipes, registry
+from guideflow._batch import broadcast
+from guideflow._require import count
 from guideflow._solve.advance import Advance
+from guideflow._solve.keeping import Keeping, kept
 from guideflow._solve.rebuild import rebuild
 from guideflow._solve.run import Run, begin
-from guideflow.callbacks import Callback, as_callbacks, started
+from guideflow.callbacks import Callback, as_callbacks
 from guideflow.errors import CannotResume, InvalidArgument
-from guideflow.problem import Noise, Problem, broadcast, draw_noise
+from guideflow.problem import Noise, Problem, draw_noise
 from guideflow.sampler import Sampler
-from guideflow.solution import Settings, Solution
+from guideflow.settings import Settings
+from guideflow.solution import Solution
 from guideflow.solvers import Solver, State
 from guideflow.types import LossLike, map_tensors
 
@@ -53,12 +58,15 @@ def solve(
     loss_scale: float = 100.0,
     gradient_mode: str = "full",
     memory_limit: float | None = None,
+    save_to: str | PathLike[str] | None = None,
+    checkpoint_every: int = 10,
     throw: bool = False,
 ) -> Solution:
     """Guide a sampler with a loss.
 
     Image i depends only on prompt i and seed i. An image stops by itself; the others go on. Ctrl-C (or a callback that
-    raises `KeyboardInterrupt`) ends the solve and returns what was reached.
+    raises `KeyboardInterrupt`) ends the solve and returns what was reached. Whatever else the loss or a callback raises
+    is raised further, with what was reached as its attribute `solution`.
 
     Arguments:
         sampler: from `load_sampler`, or any `Sampler`.
@@ -83,10 +91,15 @@ def solve(
             all steps but the last), "checkpointed" (also inside the networks, evaluated twice) or "auto" (the fastest
             that fits; the next one if memory runs out nevertheless). `stats["gradient_mode"]` tells which it was.
         memory_limit: bytes that gradients may keep, for gradient_mode="auto"; None for 80% of what the device has left.
+        save_to: folder to save to, as `Solution.save` does: in the end, however the solve ends, and on the way. It is
+            looked at before the work.
+        checkpoint_every: with `save_to`, the number of iterations from one save to the next: what a process that is
+            killed loses at most. `resume` goes on from there.
         throw: raise `NonFinite` if an image met nan or inf, instead of reporting it in `result` only.
 
     Raises:
-        InvalidArgument: for lists of different lengths and values out of range.
+        InvalidArgument: for lists of different lengths and values out of range, and if `save_to` cannot be written.
+        FolderInUse: if `save_to` holds another solve.
         InvalidLoss: if the loss does not return one differentiable number per image.
         IncompatibleSolver: if the solver needs a capability the sampler does not have.
         OutOfMemory: if the memory does not suffice for the gradients as asked.
@@ -109,15 +122,17 @@ def solve(
         gradient_mode=gradient_mode,
         memory_limit=memory_limit,
     )
-    callbacks, deadline = as_callbacks(callback), _deadline(time_limit)
+    callbacks, deadline, keeping = as_callbacks(callback), _deadline(time_limit), _keeping(save_to, checkpoint_every)
     problem = _problem(sampler, loss, draw_noise(sampler, seeds), settings)
     configs = {
         "sampler": registry.config(sampler),
-        "loss": storage.loss_config(loss),
+        "loss": recipes.loss_config(loss),
         "solver": registry.config(solver),
     }
-    with started(callbacks, problem, max_iterations) as tell:
-        return begin(problem, solver, settings, configs).finish(tell, deadline, throw)
+    configs["files"] = recipes.digests(configs)
+    keeping.check(problem, settings.run)
+    start = partial(begin, problem, solver, settings, configs)
+    return kept(start, problem, max_iterations, callbacks, keeping, deadline, throw)
 
 
 def resume(
@@ -129,6 +144,8 @@ def resume(
     sampler: Sampler | None = None,
     loss: LossLike | None = None,
     solver: Solver | None = None,
+    save_to: str | PathLike[str] | None = None,
+    checkpoint_every: int = 10,
     throw: bool = False,
     trust: bool = False,
 ) -> Solution:
@@ -150,6 +167,8 @@ def resume(
         sampler: needed if the sampler was not made by `load_sampler`; likewise `loss` and `solver`.
         loss: see `sampler`.
         solver: see `sampler`.
+        save_to: as in `solve`; it may be the folder that the solution was saved to.
+        checkpoint_every: as in `solve`.
         throw: as in `solve`.
         trust: read the files outside the folder that the solution names; without it, they are listed in the error.
 
@@ -157,7 +176,7 @@ def resume(
         CannotResume: if a part is missing, does not fit or asks for trust, or more iterations than `max_iterations`
             are done.
     """
-    callbacks, deadline = as_callbacks(callback), _deadline(time_limit)
+    callbacks, deadline, keeping = as_callbacks(callback), _deadline(time_limit), _keeping(save_to, checkpoint_every)
     saved = solution if isinstance(solution, Solution) else Solution.load(solution)
     if max_iterations < saved.state.iteration:
         raise CannotResume(
@@ -172,15 +191,19 @@ def resume(
         "solver": solver or saved.solver,
     }
     lacking = {kind: saved.configs[kind] for kind, part in parts.items() if part is None}
-    parts |= rebuild(lacking, folder, saved.references, trust)
+    parts |= rebuild(lacking, folder, saved.references, saved.configs.get("files") or {}, trust)
     sampler, solver = sampler or parts["sampler"], solver or parts["solver"]
     loss = parts["loss"] if loss is None else loss
     _check_fit(saved, sampler, solver)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if old is None or old.sampler is not sampler or old.loss is not loss:
         old = _problem(sampler, loss, saved.noise, saved.settings)
-    with started(callbacks, old, max_iterations) as tell:
-        return Run(Advance(old, solver), saved).finish(tell, deadline, throw)
+    keeping.check(old, saved.settings.run)
+    start = partial(Run, Advance(old, solver), saved)
+    if saved.state.rollout.gradients is None:  # it was interrupted while its start was chosen
+        old = replace(old, noise=draw_noise(sampler, saved.seeds))
+        start = partial(begin, old, solver, saved.settings, saved.configs)
+    return kept(start, old, max_iterations, callbacks, keeping, deadline, throw)
 
 
 def _problem(sampler: Sampler, loss: LossLike, noise: Noise, settings: Settings) -> Problem:
@@ -211,6 +234,11 @@ def _check_fit(saved: Solution, sampler: Sampler, solver: Solver) -> None:
             f"The saved controls have shape {found[0]} and {found[1]}; the sampler given needs {given[0]} and "
             f"{given[1]}. Give the sampler that the solution was made with."
         )
+
+
+def _keeping(save_to: str | PathLike[str] | None, checkpoint_every: int) -> Keeping:
+    count("checkpoint_every", checkpoint_every)
+    return Keeping(None if save_to is None else Path(save_to), int(checkpoint_every))
 
 
 def _deadline(time_limit: float | None) -> float:

@@ -8,16 +8,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from guideflow.problem import Problem, draw_noise
+from guideflow.problem import Problem, Rollout, draw_noise
+from guideflow.types import where
 
 
 class Start(NamedTuple):
-    """The problem with the noises chosen, and unguided images of the seeds' own if there was something to choose."""
+    """The problem with the noises chosen; and, if there was something to choose, what they and the seeds' own give."""
 
     problem: Problem
     chosen: Tensor
-    plain: Tensor | None
-    evaluations: int
+    plain: Tensor | None = None
+    rollout: Rollout | None = None
+    evaluations: int = 0
+    complete: bool = True
 
 
 def candidate_seed(seed: int, number: int) -> int:
@@ -30,16 +33,28 @@ def candidate_seed(seed: int, number: int) -> int:
 def choose_start(problem: Problem, seeds: Sequence[int], candidates: int) -> Start:
     """Roll candidates out without gradients, one of every image at a time, and keep the best of each image.
 
-    Image i draws candidate j from (seed i, j) alone. A loss that is nan or inf loses to any other.
+    Image i draws candidate j from (seed i, j) alone. A loss that is nan or inf loses to any other. An interrupt ends
+    the choice with those rolled out so far; before there is one, it is raised.
     """
-    sampler, losses, plain = problem.sampler, list[Tensor](), None
+    sampler, best, plain, number = problem.sampler, None, None, 0
+    chosen, lowest = torch.zeros(len(seeds), dtype=torch.int64, device=sampler.device), torch.tensor(torch.inf)
     if candidates == 1:
-        return Start(problem, torch.zeros(len(seeds), dtype=torch.int64, device=sampler.device), None, 0)
-    for number in range(candidates):
-        now = replace(problem, noise=draw_noise(sampler, [candidate_seed(seed, number) for seed in seeds]))
-        rollout = now.rollout(now.z0, lambda k, end_point: torch.zeros_like(end_point), gradients=False)
-        losses.append(rollout.loss.nan_to_num(torch.inf, torch.inf, torch.inf))
-        plain = rollout.images if plain is None else plain
-    chosen = torch.stack(losses).argmin(0)
-    best = draw_noise(sampler, [candidate_seed(*one) for one in zip(seeds, chosen.tolist(), strict=True)])
-    return Start(replace(problem, noise=best), chosen, plain, candidates * problem.num_steps)
+        return Start(problem, chosen)
+    try:
+        for number in range(candidates):
+            now = replace(problem, noise=draw_noise(sampler, [candidate_seed(seed, number) for seed in seeds]))
+            rollout = now.rollout(now.z0, lambda k, end_point: torch.zeros_like(end_point), gradients=False)
+            loss = rollout.loss.nan_to_num(torch.inf, torch.inf, torch.inf)
+            better = loss < lowest.to(loss)
+            best = rollout if best is None else where(better, rollout, best)
+            # Last, and together: an interrupt before this line leaves the candidates before.
+            plain = rollout.images if plain is None else plain
+            chosen, lowest = torch.where(better, number, chosen), torch.where(better, loss, lowest.to(loss))
+    except KeyboardInterrupt:
+        if plain is None:
+            raise
+    else:
+        number += 1
+    noise = draw_noise(sampler, [candidate_seed(*one) for one in zip(seeds, chosen.tolist(), strict=True)])
+    start = replace(problem, noise=noise)
+    return Start(start, chosen, plain, best, number * problem.num_steps, number == candidates)

@@ -16,17 +16,20 @@ from guideflow.errors import CannotResume
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Term, WeightedSum, as_sum
 from guideflow.losses.schedules import Ramp
-from guideflow.storage import texts
+from guideflow.recipes import digest, plugins, texts
 
 _PICTURES = re.compile("Tensor|ImageSource|References")
 """In the annotation of a loss's `reference` that may be a tensor."""
 
 
-def rebuild(configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[Tensor], trust: bool) -> dict[str, Any]:
+def rebuild(
+    configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[Tensor], files: Mapping[str, str], trust: bool
+) -> dict[str, Any]:
     """Load parts again, "sampler", "loss" or "solver", as their configs say, or raise `CannotResume`.
 
     Only what installed plugins offer is made, from plain options. Reference pictures are the saved ones. Whatever else
-    the configs name outside the folder is read with `trust` only; a name on the Hub is, as nothing fetched is run.
+    the configs name outside the folder is read with `trust` only; a name on the Hub is, as nothing fetched is run. What
+    is another file than when the solve was made, by the checksums in `files`, is refused.
     """
     for kind, config in configs.items():
         if why := "made by hand" if config is None else runs_code(config):
@@ -37,11 +40,11 @@ def rebuild(configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[
             )
     try:
         configs, saved = copy.deepcopy(configs), iter(pictures)
-        for part in _plugins(configs.get("loss")):
+        for part in plugins(configs.get("loss")):
             own, reference = list(islice(saved, part.get("references", 0))), part["options"].get("reference")
             if own and len(own) == len(list(texts(reference))) and _takes_pictures(part["name"]):
                 part["options"]["reference"] = _put(iter(own), reference)
-        named = [(text, part["name"]) for part in _plugins(configs) for text in texts(part["options"])]
+        named = [(text, part["name"]) for part in plugins(configs) for text in texts(part["options"])]
         outside = dict.fromkeys(f"{text!r} ({name})" for text, name in named if _is_outside(text, folder))
         if outside and not trust:
             raise CannotResume(
@@ -55,6 +58,12 @@ def rebuild(configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[
                 "The loss that the saved solution names has other reference images than those saved with it. Give it "
                 "again: `gf.resume(..., loss=loss)`."
             )
+        for text, name in named:
+            if text in files and digest(text) != files[text]:
+                raise CannotResume(
+                    f"{text!r} ({name}) is another file than the one that the solve was made with. Bring that one "
+                    "back, or give what is made of it again, as in `gf.resume(..., loss=loss)`."
+                )
         return made
     except CannotResume:
         raise
@@ -64,7 +73,7 @@ def rebuild(configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[
 
 def runs_code(config: Any) -> str:
     """Say how a part was made that runs the code of a file while it loads; empty if it does not."""
-    for part in _plugins(config):
+    for part in plugins(config):
         if registry.is_file(str(part.get("name"))):
             return f"read from the file {part['name']}"
         if found := [name for name in ("allow_pickle", "trust_remote_code") if part["options"].get(name)]:
@@ -89,15 +98,6 @@ def _load(kind: str, config: Any) -> Any:
     if kind == "solver":  # one inside another is an option that is a config itself
         options = {key: _load(kind, value) if isinstance(value, dict) else value for key, value in options.items()}
     return load(config["name"], **options)
-
-
-def _plugins(config: Any) -> Iterator[dict[str, Any]]:
-    """Find the configs of what is loaded by name, however deep in another one."""
-    if isinstance(config, dict):
-        yield from [config] if isinstance(config.get("options"), dict) else []
-        config = list(config.values())
-    for inner in config if isinstance(config, list) else ():
-        yield from _plugins(inner)
 
 
 def _is_outside(text: str, folder: Path | None) -> bool:

@@ -1,7 +1,7 @@
 """The loop: step, stop each image in time, keep the best."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,21 +11,33 @@ from torch import Tensor
 from guideflow._solve.advance import Advance
 from guideflow._solve.candidates import choose_start
 from guideflow.callbacks import Callback, Progress
-from guideflow.errors import NonFinite
 from guideflow.losses.base import as_sum
 from guideflow.memory import peak_bytes
 from guideflow.problem import Problem
-from guideflow.solution import Kept, Result, Settings, Solution
+from guideflow.settings import Result, Settings
+from guideflow.solution import Kept, Solution
 from guideflow.solvers import Solver, State
 from guideflow.types import where
 
 
 def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping[str, Any]) -> "Run":
-    """Choose where to start, and roll the unguided images out."""
+    """Choose where to start, and roll the unguided images out.
+
+    Interrupted on the way, it is a run of no iterations from the best start so far, without gradients, if there is one.
+    """
     began = time.perf_counter()
     start = choose_start(problem, settings.seeds, settings.candidates)
-    advance = Advance(start.problem, solver)
-    state = advance(None)
+    advance, state = Advance(start.problem, solver), None
+    if start.complete:
+        try:
+            state = advance(None)
+        except KeyboardInterrupt:
+            if start.rollout is None:
+                raise
+    if state is None:
+        assert start.rollout is not None
+        z0 = start.problem.z0
+        state = State(0, z0, z0.new_zeros(problem.num_steps, *z0.shape), start.rollout)
     row, rollout = _measure(state), state.rollout
     solution = Solution(
         best=Kept.of(state),
@@ -45,14 +57,14 @@ def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping
         references=(),
         configs=configs,
     )
-    return Run(advance, solution)
+    return Run(advance, solution, stopped=rollout.gradients is None)
 
 
 class Run:
     """The changing part of a solve that goes on where a solution ended."""
 
-    def __init__(self, advance: Advance, saved: Solution) -> None:
-        self.advance, self.saved, self.settings = advance, saved, saved.settings
+    def __init__(self, advance: Advance, saved: Solution, stopped: bool = False) -> None:
+        self.advance, self.saved, self.settings, self.stopped = advance, saved, saved.settings, stopped
         self.state, self.best = saved.state, saved.best
         columns, count = saved.history.items(), len(saved.history["loss"])
         self.rows = [{name: column[i] for name, column in columns} for i in range(count)]
@@ -61,26 +73,30 @@ class Run:
         self.rebuilt = int(saved.stats["rebuilt_evaluations"])
         self.began = time.perf_counter() - saved.stats["seconds"]  # had it gone in one piece
 
-    def finish(self, tell: Callback, deadline: float, throw: bool) -> Solution:
-        """Iterate to the end, or to a point of `time.perf_counter`, and return the solution."""
+    def finish(self, tell: Callback, keep: Callable[["Run"], None], deadline: float) -> Solution:
+        """Iterate to the end, or to a point of `time.perf_counter`, and return the solution.
+
+        Arguments:
+            tell: called with what there is after every iteration, as is `keep` before.
+            keep: see `tell`.
+            deadline: the point.
+        """
+        if self.stopped:
+            raise KeyboardInterrupt
         outcome = Result.MAX_ITERATIONS
-        try:
+        self._review()
+        keep(self)
+        tell(self._progress())
+        while self.state.iteration < self.settings.max_iterations and None in self.result:
+            if time.perf_counter() >= deadline:
+                outcome = Result.TIME_LIMIT
+                break
+            self._iterate()
             self._review()
+            if None in self.result and self.state.iteration < self.settings.max_iterations:
+                keep(self)  # the last one is kept by who called
             tell(self._progress())
-            while self.state.iteration < self.settings.max_iterations and None in self.result:
-                if time.perf_counter() >= deadline:
-                    outcome = Result.TIME_LIMIT
-                    break
-                self._iterate()
-                self._review()
-                tell(self._progress())
-        except KeyboardInterrupt:
-            outcome = Result.INTERRUPTED
-        solution = self._solution(tuple(result or outcome for result in self.result))
-        failed = {i: result for i, result in enumerate(solution.result) if result.failed}
-        if throw and failed:
-            raise NonFinite("; ".join(f"Image {i}: {result.value}" for i, result in failed.items()), solution)
-        return solution
+        return self.solution(outcome)
 
     def _iterate(self) -> None:
         state = self.advance(self.state)
@@ -127,8 +143,9 @@ class Run:
             seconds=time.perf_counter() - self.began,
         )
 
-    def _solution(self, result: tuple[Result, ...]) -> Solution:
-        problem = self.advance.problem
+    def solution(self, outcome: Result) -> Solution:
+        """Return what was reached, and why those images that nothing had stopped were finished."""
+        problem, result = self.advance.problem, tuple(one or outcome for one in self.result)
         return replace(
             self.saved,
             best=self.best,

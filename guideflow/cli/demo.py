@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 import guideflow as gf
 from guideflow._require import require
+from guideflow.cli.console import console, visible
 
 PROMPT = "a smiling person with a yellow t-shirt, purple background"
 SEEDS = (0, 1, 2, 3)
@@ -25,18 +26,19 @@ def demo(out: Path) -> None:
     judges = require("guideflow_avatars.judges", extra="diffusers")
     require("matplotlib", extra="plot")  # asked for before the work, not after it
     out.mkdir(parents=True, exist_ok=True)
-    console = Console(highlight=False)
+    screen = console()
     seeds = ", ".join(map(str, SEEDS))
-    console.print(f"[bold]{PROMPT}[/bold]\nseeds {seeds}, guided to {', '.join(PEOPLE)}\n")
+    screen.print(PROMPT, style="bold")
+    screen.print(f"seeds {seeds}, guided to {', '.join(PEOPLE)}\n")
     sampler = gf.load_sampler("avatars-perflow")
     solutions, scores = dict[str, gf.Solution](), dict[str, dict[str, tuple[float, float]]]()
     for name in PEOPLE:
         loss, bar = gf.load_loss("avatars-identity", reference=avatars.portrait(name)), gf.callbacks.ProgressBar()
         solution = gf.solve(sampler, loss, prompt=PROMPT, seed=SEEDS, callback=bar)
         solutions[name], scores[name] = solution, _scores(judges, loss, solution)
-    console.print()
-    console.print(_table(scores))
-    console.print(
+    screen.print()
+    screen.print(_table(scores))
+    screen.print(
         "guidance: cosine to the portrait, by the network that steered\n"
         "judge: the same, by a network that did not\n"
         "prompt: share of background, clothes and colour that are as asked\n",
@@ -44,7 +46,7 @@ def demo(out: Path) -> None:
     )
     path = out / "demo.png"
     _figure(solutions).savefig(path, dpi=85)
-    console.print(f"Open [bold]{path}[/bold]", soft_wrap=True)
+    screen.print(Text.assemble("Open ", (visible(path), "bold")), soft_wrap=True)
 
 
 @torch.no_grad()

@@ -3,11 +3,13 @@
 import re
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from guideflow import registry
+from guideflow.cli.console import console, visible
 from guideflow.errors import InvalidArgument
+from guideflow.registry.entries import reason
 from guideflow.registry.loading import arguments
 
 _PLURAL = {"samplers": "sampler", "losses": "loss", "solvers": "solver"}
@@ -17,25 +19,31 @@ def show_list(kind: str) -> None:
     """Print the names of the samplers, losses or solvers that can be loaded; of all if `kind` is empty."""
     if kind and kind not in _PLURAL:
         raise InvalidArgument(f"There is nothing called {kind!r} to list. Type samplers, losses or solvers.")
-    console = Console()
+    screen, failed = console(), dict(registry.broken())
     for plural, singular in _PLURAL.items():
         if kind in ("", plural):
-            console.print(_table(plural, registry.offers(singular)))
-            console.print()
-    for plugin, reason in registry.broken().items():
-        line = f"The plugin {plugin.name!r} of {plugin.distribution} could not be loaded: {reason}"
-        Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+            screen.print(_table(plural, registry.offers(singular), failed))
+            screen.print()
+    for plugin, why in failed.items():
+        line = f"The plugin {plugin.name!r} of {plugin.distribution} could not be loaded: {why}"
+        console(stderr=True).print(visible(line), soft_wrap=True)
 
 
-def _table(title: str, offers: tuple[registry.Offer, ...]) -> Table:
+def _table(title: str, offers: tuple[registry.Offer, ...], failed: dict[registry.Plugin, str]) -> Table:
+    """List what is offered; a plugin whose entry cannot be shown is added to those that failed."""
     table = Table(
         box=None, title=title, title_justify="left", title_style="bold", show_header=False, padding=(0, 2, 0, 2)
     )
     table.add_column(no_wrap=True, style="cyan")
     table.add_column()
     for offer in offers:
-        facts = _facts(offer.entry)
-        table.add_row(escape(offer.name), escape(offer.entry.summary) + (f"\n[dim]{escape(facts)}[/]" if facts else ""))
+        try:
+            facts = _facts(offer.entry)
+        except Exception as error:  # of metadata that hold other types than they say
+            failed[offer.plugin] = reason(error)
+            continue
+        more = (f"\n{visible(facts)}", "dim") if facts else ""
+        table.add_row(offer.name, Text.assemble(visible(offer.entry.summary), more))
     if not offers:
         table.add_row("none installed", "")
     return table
@@ -52,13 +60,14 @@ def show_info(name: str) -> None:
     if not found:
         raise registry.not_found(name, *registry.HOOKS)
     for offer in found:
-        _show(Console(), offer)
+        _show(console(), offer)
 
 
-def _show(console: Console, offer: registry.Offer) -> None:
+def _show(screen: Console, offer: registry.Offer) -> None:
     entry, factory = offer.entry, offer.entry.resolve()
-    console.print(f"[bold cyan]{offer.name}[/], a {offer.kind} of {offer.plugin.distribution} {offer.plugin.version}")
-    console.print(f"  {escape(entry.summary)}")
+    of = f", a {offer.kind} of {offer.plugin.distribution} {offer.plugin.version}"
+    screen.print(Text.assemble((offer.name, "bold cyan"), of))
+    screen.print(f"  {visible(entry.summary)}")
     downloads = [f"{part}, {'present' if part.present() else 'to download'}" for part in entry.downloads or ()]
     facts = {
         "licence": entry.licence or "no weights of its own",
@@ -73,13 +82,13 @@ def _show(console: Console, offer: registry.Offer) -> None:
     table.add_column(style="dim", no_wrap=True)
     for fact, text in facts.items():
         if text:
-            table.add_row(fact, escape(text))
-    console.print(table)
+            table.add_row(fact, visible(text))
+    screen.print(table)
     options = registry.options(factory)
     if options is None:
-        console.print("  options: not told by its signature\n")
+        screen.print("  options: not told by its signature\n")
         return
-    console.print("  options:" if options else "  options: none")
+    screen.print("  options:" if options else "  options: none")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 4))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold", max_width=30)
@@ -88,8 +97,8 @@ def _show(console: Console, offer: registry.Offer) -> None:
     for option in options:
         type = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", option.type)
         value = f"{type} = {'required' if option.default is None else option.default}".lstrip(" =")
-        table.add_row(option.name, escape(value), escape(texts.get(option.name, "")))
-    console.print(table)
+        table.add_row(option.name, visible(value), visible(texts.get(option.name, "")))
+    screen.print(table)
     required = ",".join(f"{option.name}=..." for option in options if option.default is None)
     typed = f"{offer.name}:{required}" if required else offer.name
-    console.print(f"  use: guideflow run --{offer.kind} {typed} ...\n", highlight=False)
+    screen.print(f"  use: guideflow run --{offer.kind} {typed} ...\n")

@@ -1,5 +1,6 @@
 """The commands and what every one of them does about errors."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,23 +9,39 @@ from typing import Annotated
 import typer
 
 from guideflow.cli import options
+from guideflow.cli.codes import INTERRUPTED, Failed
+from guideflow.cli.console import visible
 from guideflow.errors import GuideflowError, InvalidArgument
+from guideflow.stopping import stoppable
 
 app = typer.Typer(name="guideflow", add_completion=False, pretty_exceptions_enable=False)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run a command; return 0, 130 after Ctrl-C, or 2 for what the user can mend, told in a line on standard error."""
+def run(arguments: Sequence[str], ending: bool = False) -> int:
+    """Run a command; return its exit code.
+
+    0; 130 after Ctrl-C, and so for other signals that stop it; 2 for what the user can mend and 1 for a solve that
+    failed, told in a line on standard error. The process is `ending` if it ends with the command.
+    """
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    with stoppable(*signals, ending=ending) as stop:
+        code = _run(arguments)
+        return stop.code if code == INTERRUPTED else code
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="guideflow", standalone_mode=False)
         return code if isinstance(code, int) else 0
+    except Failed as error:
+        return _complain(str(error), error.code)
     except GuideflowError as error:
         return _complain(str(error), 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _complain(f"{where}{error.strerror or error}", 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("Interrupted.", 130)
+        return _complain("Interrupted.", INTERRUPTED)
     except Exception as error:
         # Usage errors come from typer's own copy of click or from the installed one: known by what they can do.
         message = getattr(error, "format_message", None)
@@ -34,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    print(f"guideflow: {' '.join(text.split())}", file=sys.stderr)
+    print(f"guideflow: {visible(' '.join(text.split()))}", file=sys.stderr)
     return code
 
 
@@ -58,6 +75,7 @@ def run_command(
     candidates: options.CandidatesOption = None,
     gradient_mode: options.GradientModeOption = None,
     out: options.OutOption = Path("out"),
+    checkpoint_every: options.CheckpointOption = 10,
     resume: options.ResumeOption = False,
     trust: options.TrustOption = False,
 ) -> int:
@@ -78,10 +96,11 @@ def run_command(
     if trust and not resume:
         raise InvalidArgument("Got --trust without --resume, the only thing it is for. Leave it out.")
     if not resume:
-        return solve_new(sampler, loss or [], solver, out, max_iterations=iterations, **settings)
+        settings |= {"max_iterations": iterations, "checkpoint_every": checkpoint_every}
+        return solve_new(sampler, loss or [], solver, out, **settings)
     new = {"sampler": sampler, "loss": loss, "solver": solver, **settings}
     given = [f"--{name.replace('_', '-')}" for name, value in new.items() if value]
-    return resume_saved(out, iterations, given, loss or [], trust)
+    return resume_saved(out, iterations, given, loss or [], trust, checkpoint_every)
 
 
 @app.command("list")

@@ -10,7 +10,8 @@ import typer
 
 from guideflow import registry
 from guideflow.errors import GuideflowError, InvalidArgument
-from guideflow.registry.entries import FILE_NAME, is_file
+from guideflow.registry.entries import FILE_NAME
+from guideflow.registry.loading import failed
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}
@@ -42,6 +43,10 @@ GradientModeOption = Annotated[
     ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder to save to.")]
+CheckpointOption = Annotated[
+    int,
+    typer.Option(help="Iterations from one save to the next: what a killed process loses at most.", min=1),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --out.")]
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="With --resume: read files outside --out that the run names.")
@@ -56,11 +61,8 @@ def load(kind: str, text: str) -> Any:
         return getattr(registry, f"load_{kind}")(name, **given)
     except GuideflowError:
         raise
-    except Exception as error:  # what a plugin may raise is not ours to know
-        shown = ", ".join(f"{key}={value!r}" for key, value in given.items()) or "no options"
-        hint = "" if is_file(name) else f" See `guideflow info {name}`."
-        why = str(error) or type(error).__name__
-        raise InvalidArgument(f"The {kind} {name!r} cannot be made with {shown}: {why}.{hint}") from error
+    except Exception as error:
+        raise failed(kind, name, given, error) from error
 
 
 def split_name(text: str) -> tuple[str, str]:

@@ -1,15 +1,20 @@
 """The body of `guideflow run`: solve, save whatever was reached, and show it."""
 
-import os
 import shlex
+import tempfile
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
+from guideflow.cli.console import console, visible
 from guideflow.cli.options import load, load_losses
-from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
-from guideflow.solution import Result, Solution
+from guideflow.errors import CannotResume, FolderInUse, GuideflowError, InvalidArgument
+from guideflow.folder import MANIFEST, check_folder
+from guideflow.settings import Result
+from guideflow.solution import Solution
 
-INTERRUPTED = 130
 MORE = 12  # iterations to go on by, as suggested
 
 
@@ -22,16 +27,22 @@ def solve_new(sampler: str | None, losses: list[str], solver: str | None, out: P
         raise InvalidArgument(
             f"Give {what}; `guideflow list` shows the names. To go on with a saved run, type --resume."
         )
-    _refuse_used(out)
+    if (out / MANIFEST).exists():
+        resume = f"--resume --out {shlex.quote(str(out))}"
+        raise FolderInUse(f"{out} holds another run. Go on with it by {resume}, or give --out another folder.")
+    check_folder(out)
     # Cheap and most likely mistyped first: a solver and the losses' references load before the sampler's weights.
     if solver is not None:
         options["solver"] = load("solver", solver)
     loss = load_losses(losses)
     options = {name: value for name, value in options.items() if value is not None}
-    return _finish(gf.solve(load("sampler", sampler), loss, callback=gf.callbacks.ProgressBar(), **options), out)
+    made, bar = load("sampler", sampler), gf.callbacks.ProgressBar()
+    return _finish(lambda: gf.solve(made, loss, callback=bar, save_to=out, **options), out)
 
 
-def resume_saved(out: Path, iterations: int | None, also_given: list[str], losses: list[str], trust: bool) -> int:
+def resume_saved(
+    out: Path, iterations: int | None, also_given: list[str], losses: list[str], trust: bool, checkpoint_every: int
+) -> int:
     """Go on with a saved run, save and show; the exit code is returned. What cannot be loaded again is given again."""
     import guideflow as gf
     from guideflow._solve.rebuild import runs_code
@@ -45,39 +56,58 @@ def resume_saved(out: Path, iterations: int | None, also_given: list[str], losse
             f"{saved.state.iteration} iterations are done already. To go on, type "
             f"--iterations {saved.state.iteration + MORE} or any number above."
         )
-    loss = load_losses(losses) if losses else None
-    bar = gf.callbacks.ProgressBar()
-    return _finish(gf.resume(out, max_iterations=total, loss=loss, callback=bar, trust=trust), out)
+    options: dict[str, Any] = {"loss": load_losses(losses) if losses else None, "trust": trust, "save_to": out}
+    options |= {"callback": gf.callbacks.ProgressBar(), "checkpoint_every": checkpoint_every}
+    return _finish(lambda: gf.resume(out, max_iterations=total, **options), out)
 
 
-def _refuse_used(out: Path) -> None:
-    """Refuse before the work what saving would refuse after it."""
-    if out.exists() and not out.is_dir():
-        raise InvalidArgument(f"{out} is a file. Give --out another name.")
-    if (out / "manifest.json").exists():
-        resume = f"--resume --out {shlex.quote(str(out))}"
-        raise FolderInUse(f"{out} holds another run. Go on with it by {resume}, or give --out another folder.")
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InvalidArgument(f"{out} cannot be written: no permission for {existing}. Give --out another folder.")
-
-
-def _finish(solution: Solution, out: Path) -> int:
+def _finish(solve: Callable[[], Solution], out: Path) -> int:
     try:
-        solution.save(out)
-    except KeyboardInterrupt:
-        # The second Ctrl-C of an impatient user must not lose what the first one kept.
-        solution.save(out)
+        solution = solve()
+    except Exception as error:
+        found = getattr(error, "solution", None)
+        if isinstance(error, GuideflowError | OSError) and found is None:
+            raise
+        why = _why(error)
+        if not isinstance(found, Solution):
+            raise Failed(f"The solve failed before anything was made. {why}") from error
+        where = _rescue(found, out)
+        show(found, where)
+        done = f"The solve failed after {found.state.iteration} iterations, which are saved in {where}. {why}"
+        raise Failed(done, 2 if isinstance(error, GuideflowError | OSError) else FAILED) from error
     show(solution, out)
+    if all(result.failed for result in solution.result):
+        raise Failed("No image could be guided: the loss or its gradient was nan or inf in every one of them.")
     return INTERRUPTED if Result.INTERRUPTED in solution.result else 0
+
+
+def _rescue(solution: Solution, out: Path) -> Path:
+    """Save where there is room: the folder asked for, or else one in the folder for temporary files."""
+    folders = (out, Path(tempfile.gettempdir()) / f"guideflow-{solution.settings.run[:8]}")
+    for folder in folders:
+        try:
+            solution.save(folder)
+        except (OSError, GuideflowError) as error:
+            reason = error
+        else:
+            return folder
+    raise Failed(f"The solve can be saved neither in {folders[0]} nor in {folders[1]}: {reason}") from reason
+
+
+def _why(error: BaseException) -> str:
+    """Write an error on one line, with the place in the code that raised it unless it is meant for the user."""
+    if isinstance(error, GuideflowError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and not isinstance(error, OSError) else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def show(solution: Solution, out: Path) -> None:
     """Print a table of the images, where the files are, and how to go on."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    screen = console()
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("image", "seed", "prompt", "start", "guided", "result"):
         left = name in ("prompt", "result")
@@ -85,18 +115,20 @@ def show(solution: Solution, out: Path) -> None:
     start, guided = solution.history["loss"][0].tolist(), solution.loss.tolist()
     for i, result in enumerate(solution.result):
         numbers = f"{start[i]:.4f}", f"{guided[i]:.4f}"
-        table.add_row(str(i), str(solution.seeds[i]), solution.prompts[i] or "-", *numbers, _word(result))
-    console.print(table)
+        prompt = visible(solution.prompts[i]) or "-"
+        table.add_row(str(i), str(solution.seeds[i]), prompt, *numbers, _word(result))
+    screen.print(table)
     for result in dict.fromkeys(solution.result):
         if result.failed:
-            console.print(f"{_word(result)}: {result.value}", highlight=False)
+            screen.print(f"{_word(result)}: {result.value}")
     images = sorted(out.glob("guided-*.png"))
     saved = f"{images[0]} to {images[-1].name}" if len(images) > 1 else str(images[0] if images else out)
-    console.print(f"Saved {saved}, with history.csv and manifest.json.", highlight=False, soft_wrap=True)
+    screen.print(visible(f"Saved {saved}, with history.csv and manifest.json."), soft_wrap=True)
     if any(result.can_go_on for result in solution.result):
-        more = solution.settings.max_iterations + (0 if Result.INTERRUPTED in solution.result else MORE)
+        early = {Result.INTERRUPTED, Result.ERROR} & {*solution.result}
+        more = solution.settings.max_iterations + (0 if early else MORE)
         command = f"guideflow run --resume --out {shlex.quote(str(out))} --iterations {more}"
-        console.print(f"Go on with: {command}", highlight=False, soft_wrap=True)
+        screen.print(visible(f"Go on with: {command}"), soft_wrap=True)
 
 
 def _word(result: Result) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, prod
+from math import prod
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from guideflow._process import InOwnState
-from guideflow.errors import InvalidArgument, InvalidLoss
+from guideflow._require import in_range
+from guideflow.errors import InvalidLoss
 from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, plain, unique
 from guideflow.losses.schedules import Ramp
+from guideflow.pickling import state_of
 from guideflow.types import LossLike
 
 
@@ -29,6 +31,8 @@ class Loss(InOwnState, ABC):
     """Name of the loss in logs; the class name if empty."""
 
     _references: Sequence[Tensor] = ()
+    __getstate__ = state_of
+    __array_ufunc__ = None  # a number of numpy's before the * leaves the product to this class
 
     @abstractmethod
     def __call__(self, image: Any) -> Any:
@@ -215,9 +219,8 @@ class WeightedSum(Loss):
 
     def scaled(self, weight: float) -> WeightedSum:
         """Return the sum with every weight multiplied."""
-        if not isinstance(weight, int | float) or not isfinite(weight):
-            raise InvalidArgument(f"A loss was multiplied by {weight!r}. Expected a finite number, as in `2 * loss`.")
-        return replace(self, terms=tuple(replace(term, weight=weight * term.weight) for term in self.terms))
+        in_range("the weight of a loss", weight)
+        return replace(self, terms=tuple(replace(term, weight=float(weight) * term.weight) for term in self.terms))
 
     def describe(self) -> str:
         """Return the sum as one reads it: `identity + 0.5 * style`."""
@@ -243,8 +246,5 @@ def as_sum(loss: object) -> WeightedSum:
     if isinstance(loss, WeightedSum):
         return loss
     if not callable(loss):
-        raise InvalidLoss(
-            f"Got {loss!r} as a loss. Expected a callable from an image batch to one number per image, "
-            "for example `gf.load_loss('identity', reference='me.png')`."
-        )
+        raise InvalidLoss(f"Got {loss!r} as a loss. Expected a callable from images to a number each: `gf.load_loss`.")
     return WeightedSum((Term(1.0, loss, loss_name(loss)),))

@@ -69,7 +69,8 @@ class DetectionLoss(Loss):
         self._seen: weakref.ref[Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_seen": None}  # which image was seen last is nobody else's business
+        """Leave behind which tensor was seen last: it is none of another process's."""
+        return super().__getstate__() | {"_seen": None}
 
     @abstractmethod
     def detect(self, image: Tensor) -> Detections:

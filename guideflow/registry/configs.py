@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from os import PathLike, fspath
 from typing import Any
 
+from guideflow._require import plain_number
 from guideflow.errors import GuideflowError
 from guideflow.registry.discovery import find
 
@@ -54,4 +55,6 @@ def _written(value: object) -> Any:
         return str(fspath(value))
     if (found := config(value)) is not None:
         return found
+    if isinstance(plain := plain_number(value), bool | int | float):
+        return plain
     raise TypeError(f"{type(value).__name__} cannot be written down")

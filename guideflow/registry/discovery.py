@@ -2,17 +2,24 @@
 
 A plugin is a module named by an entry point of the group `guideflow`. All of them are imported when a name is first
 asked for: they are light by contract, and what is not stands behind `Entry("module:Factory")`. Each is guarded, so
-one broken plugin never harms another.
+one broken plugin never harms another: neither by what it raises nor by never coming to an end.
+
+Of three variables of the environment, `GUIDEFLOW_DISABLE_PLUGINS` lists entry points or distributions that are left
+out, by commas, or says `all` for everything but guideflow's own; `GUIDEFLOW_PLUGINS` lists the only ones that are let
+in beside those; and `GUIDEFLOW_PLUGIN_TIMEOUT` is how many seconds a plugin may take to answer, 20 by default.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import threading
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from math import nan
 from types import SimpleNamespace
 from typing import Final
 
@@ -26,6 +33,10 @@ from guideflow.registry.entries import Entry, Offer, Plugin, reason
 HOOKS: Final = {"sampler": "guideflow_samplers", "loss": "guideflow_losses", "solver": "guideflow_solvers"}
 """The kinds of thing that are loaded by name, and the hook that provides each."""
 
+DISABLE: Final = "GUIDEFLOW_DISABLE_PLUGINS"
+ALLOW: Final = "GUIDEFLOW_PLUGINS"
+TIMEOUT: Final = "GUIDEFLOW_PLUGIN_TIMEOUT"
+
 
 def refresh() -> None:
     """Forget what is cached, so that packages installed since then are seen."""
@@ -35,10 +46,33 @@ def refresh() -> None:
 
 @cache
 def plugins() -> tuple[Plugin, ...]:
-    """List the installed plugins by name, from their metadata: none is imported."""
-    points = ((point, point.dist) for point in entry_points(group="guideflow"))
-    found = {Plugin(point.name, point.module, dist.name, dist.version) for point, dist in points if dist}
+    """List the installed plugins that are not disabled, by name, from their metadata: none is imported."""
+    found = set(filter(_let_in, map(_described, entry_points(group="guideflow"))))
     return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution)))
+
+
+def _described(point: EntryPoint) -> Plugin:
+    """Read what metadata tell, which may be damaged: then the import says so."""
+    try:
+        module = point.module
+    except AttributeError:  # the value is of no form known
+        module = point.value
+    dist = point.dist
+    return Plugin(point.name, module, str(dist and dist.name), str(dist and dist.version))
+
+
+def _let_in(plugin: Plugin) -> bool:
+    def listed(variable: str) -> set[str]:
+        return {_canonical(name) for name in os.environ.get(variable, "").split(",")} - {""}
+
+    if plugin.module.partition(".")[0].startswith("guideflow") and _canonical(plugin.distribution) == "guideflow":
+        return not {_canonical(plugin.name)} & listed(DISABLE)
+    names, only, out = {_canonical(plugin.name), _canonical(plugin.distribution)}, listed(ALLOW), listed(DISABLE)
+    return not (names | {"all"}) & out and (not os.environ.get(ALLOW, "").strip() or bool(names & only))
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 @cache
@@ -47,13 +81,45 @@ def _found() -> tuple[tuple[Offer, ...], Mapping[Plugin, BaseException]]:
     offers: list[Offer] = []
     failed: dict[Plugin, BaseException] = {}
     for plugin in {plugin.module: plugin for plugin in plugins()}.values():
-        try:
-            offers += _ask(plugin)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a module may well call sys.exit
-            failed[plugin] = error
+        answer = _ask_in_time(plugin)
+        if isinstance(answer, BaseException):
+            failed[plugin] = answer
+        else:
+            offers += answer
     return tuple(sorted(offers, key=lambda offer: (offer.name, offer.plugin.distribution))), failed
+
+
+def _ask_in_time(plugin: Plugin) -> list[Offer] | BaseException:
+    """Ask a plugin in a thread of its own, which is left behind if it never answers; return what it raises."""
+    answers: list[list[Offer] | BaseException] = []
+
+    def ask() -> None:
+        try:
+            answers.append(_ask(plugin))
+        except BaseException as error:  # a module may well call sys.exit
+            answers.append(error)
+
+    seconds = _timeout()
+    thread = threading.Thread(target=ask, name=f"guideflow plugin {plugin.name}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        left_out = f"{DISABLE}={plugin.name}"
+        return TimeoutError(f"no answer within {seconds:g} seconds; {TIMEOUT}=60 waits longer, {left_out} not at all")
+    if isinstance(answers[0], KeyboardInterrupt):
+        raise answers[0]
+    return answers[0]
+
+
+def _timeout() -> float:
+    given = os.environ.get(TIMEOUT) or "20"
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = nan
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise InvalidArgument(f"Got {TIMEOUT}={given!r}. Expected a number of seconds.")
+    return seconds
 
 
 def _ask(plugin: Plugin) -> list[Offer]:

@@ -80,7 +80,7 @@ class Entry:
             found = resolve_name(self.factory)
         except GuideflowError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BrokenPlugin(f"The factory {self.factory!r} cannot be imported. {reason(error)}.") from error
         if not callable(found):
             raise BrokenPlugin(f"The factory {self.factory!r} is {found!r}. Expected a class or a function.")

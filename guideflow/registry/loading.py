@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from guideflow._require import did_you_mean
-from guideflow.errors import BrokenPlugin, InvalidArgument
+from guideflow._require import as_device, did_you_mean
+from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.configs import note
 from guideflow.registry.discovery import find
 from guideflow.registry.entries import is_file
@@ -62,10 +62,31 @@ def load_solver(name: str, /, **options: Any) -> Solver:
 def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     make = factory(kind, name)
     _check(kind, name, make, given)
-    made = make(**given)
+    if given.get("device") is not None:
+        as_device(given["device"])
+    origin = "" if is_file(name) else find(kind, name).plugin.distribution
+    try:
+        made = make(**given)
+    except GuideflowError:
+        raise
+    except (Exception, SystemExit) as error:  # what others' plugins may raise is not ours to know
+        if origin == "guideflow":
+            raise
+        raise failed(kind, name, given, error) from error
     if not isinstance(made, base):
-        raise BrokenPlugin(f"The {kind} {name!r} is made as a {type(made).__name__}. Expected a {base.__name__}.")
+        offered = origin and f" It is offered by {origin}."
+        wanted = f"Expected a {base.__name__}.{offered}"
+        raise BrokenPlugin(f"The {kind} {name!r} is made as a {type(made).__name__}. {wanted}")
     return note(made, name, given)
+
+
+def failed(kind: str, name: str, given: dict[str, Any], error: BaseException) -> BrokenPlugin:
+    """Make the error that names what cannot be made with some options, and why."""
+    of = "" if is_file(name) else f" of {find(kind, name).plugin.distribution}"
+    hint = of and f" See `guideflow info {name}`."
+    shown = ", ".join(f"{key}={value!r}"[:80] for key, value in given.items()) or "no options"
+    why = " ".join(str(error).split()) or type(error).__name__
+    return BrokenPlugin(f"The {kind} {name!r}{of} cannot be made with {shown}: {why}.{hint}")
 
 
 def factory(kind: str, name: str) -> Callable[..., Any]:

@@ -1,0 +1,14 @@
+"""How commands end that do not end well."""
+
+from typing import Final
+
+INTERRUPTED: Final = 130
+FAILED: Final = 1
+
+
+class Failed(Exception):
+    """A solve ended early or in vain; the message says what has become of it. `code` is that of the process."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code

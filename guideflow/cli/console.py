@@ -1,0 +1,17 @@
+"""What is printed is what was meant: nothing that a user, a plugin or a saved run says is read as markup."""
+
+from typing import Any
+from unicodedata import category
+
+from rich.console import Console
+
+
+def console(**options: Any) -> Console:
+    """Make a console that knows no markup and no emoji codes in what it prints; styles are given beside the text."""
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def visible(text: object) -> str:
+    """Write a text of anybody's for a terminal: what controls one, or is half a character, is shown and not sent."""
+    hidden = {one for one in str(text) if category(one) in ("Cc", "Cs") and one != "\n"}
+    return str(text).translate({ord(one): one.encode("unicode_escape").decode() for one in hidden})

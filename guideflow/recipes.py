@@ -1,0 +1,63 @@
+"""How the parts of a solve are written down, to be loaded again."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from guideflow import registry
+from guideflow.losses.balancing import Balanced
+from guideflow.losses.base import Loss, WeightedSum
+from guideflow.types import LossLike
+
+_LARGEST: Final = 64 * 2**20
+
+
+def loss_config(loss: LossLike) -> dict[str, Any] | None:
+    """Return how to load a loss again, None if some term was made by hand."""
+    if isinstance(loss, Balanced):
+        inner = loss_config(loss.sum)
+        return None if inner is None else {"balanced": inner, "limit": loss.limit, "name": loss.name}
+    if not isinstance(loss, WeightedSum):
+        config, pictures = registry.config(loss), loss.references() if isinstance(loss, Loss) else ()
+        return config and config | {"references": len(pictures)}
+    terms = [
+        {"weight": term.weight, "name": term.name, "loss": loss_config(term.loss), "ramps": [*map(asdict, term.ramps)]}
+        for term in loss.terms
+    ]
+    return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
+
+
+def texts(value: Any) -> Iterator[str]:
+    """List every text in an option, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from texts(inner)
+
+
+def digests(configs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the checksum of every file that options name, so that another one under the name is noticed."""
+    named = {text for part in plugins(dict(configs)) for text in texts(part["options"])}
+    return {text: found for text in sorted(named) if (found := digest(text))}
+
+
+def digest(name: str) -> str | None:
+    """Return the checksum of a file; None if there is none, or one of weights, too large to be read for this."""
+    try:
+        if not Path(name).is_file() or Path(name).stat().st_size > _LARGEST:
+            return None
+        return hashlib.sha256(Path(name).read_bytes()).hexdigest()
+    except (OSError, ValueError):  # no name that a file may have
+        return None
+
+
+def plugins(config: Any) -> Iterator[dict[str, Any]]:
+    """Find the configs of what is loaded by name, however deep in another one."""
+    if isinstance(config, dict):
+        yield from [config] if isinstance(config.get("options"), dict) else []
+        config = list(config.values())
+    for inner in config if isinstance(config, list) else ():
+        yield from plugins(inner)

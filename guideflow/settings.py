@@ -1,0 +1,82 @@
+"""How a solve is asked for, and why each of its images was finished."""
+
+import re
+import uuid
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Literal
+
+from guideflow._batch import broadcast
+from guideflow._require import count, in_range, one_of, plain_number
+from guideflow.errors import InvalidArgument
+from guideflow.gradients import MODES
+
+
+class Result(Enum):
+    """Why an image was finished; the value is the message."""
+
+    MAX_ITERATIONS = "All iterations were done. Raise `max_iterations`, or `gf.resume` the solution, to go on."
+    TARGET_REACHED = "The loss reached `target_loss`."
+    NO_IMPROVEMENT = "The loss did not improve for `patience` iterations."
+    TIME_LIMIT = "The time limit was reached. `gf.resume` goes on."
+    INTERRUPTED = "The solve was interrupted. `gf.resume` goes on."
+    ERROR = "The loss, a callback or the device failed; this is what was reached. `gf.resume` goes on."
+    NONFINITE = "The loss or its gradient became nan or inf; this is the last good iterate. Lower the solver's scale."
+    NONFINITE_START = "The unguided image's loss or gradient is nan or inf. Check the loss, or change the seed."
+
+    @property
+    def failed(self) -> bool:
+        """Whether the image could not be guided as asked."""
+        return self in (Result.NONFINITE, Result.NONFINITE_START)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether `resume` continues this image."""
+        return self in (Result.MAX_ITERATIONS, Result.TIME_LIMIT, Result.INTERRUPTED, Result.ERROR)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a solve was asked for, as `solve` has it; prompts and seeds have one entry per image.
+
+    `horizon` is the number of iterations that were planned at first, and `run` the identity of the solve; both stay the
+    same after `resume`.
+    """
+
+    prompts: tuple[str, ...]
+    negative_prompts: tuple[str, ...] | None
+    seeds: tuple[int, ...]
+    max_iterations: int
+    horizon: int
+    candidates: int = 1
+    keep: Literal["best", "last"] = "best"
+    target_loss: float | None = None
+    patience: int | None = None
+    loss_scale: float = 100.0
+    gradient_mode: str = "full"
+    memory_limit: float | None = None
+    run: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # what cannot be written as JSON is made plain before the work, not refused after it
+            object.__setattr__(self, item.name, plain_number(getattr(self, item.name)))
+        if not re.fullmatch("[0-9a-f]{32}", self.run):  # files are named after it
+            raise InvalidArgument(f"Got run={self.run!r}. Expected 32 hexadecimal digits; leave it out.")
+        if broadcast(self.prompts, self.negative_prompts, self.seeds) != (
+            self.prompts,
+            self.negative_prompts,
+            self.seeds,
+        ):
+            raise InvalidArgument("Expected a prompt and a seed for each image.")
+        count("max_iterations", self.max_iterations, low=0)
+        count("horizon", self.horizon, low=0)
+        count("candidates", self.candidates)
+        one_of("keep", self.keep, ("best", "last"))
+        one_of("gradient_mode", self.gradient_mode, ("auto", *MODES))
+        in_range("loss_scale", self.loss_scale, 0)
+        if self.patience is not None:
+            count("patience", self.patience)
+        if self.target_loss is not None:
+            in_range("target_loss", self.target_loss)
+        if self.memory_limit is not None:
+            in_range("memory_limit", self.memory_limit, 0)

@@ -1,0 +1,197 @@
+"""Arguments as users of numpy, Pillow and torch pass them: taken where they are meant, else refused in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import guideflow as gf
+from guideflow import registry
+from guideflow._require import as_device
+from guideflow.errors import InvalidArgument, InvalidImage
+from guideflow.losses.vision import read_images, read_subjects
+from problems import Distance, assert_same, linear, mixture, target
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+EXACT = torch.from_numpy(PIXELS).permute(2, 0, 1).float() / 255
+
+
+def turned() -> Image.Image:
+    """The picture as a phone keeps it: turned, with a tag that says so."""
+    picture = Image.fromarray(np.rot90(PIXELS).copy())
+    picture.getexif()[0x0112] = 6
+    return picture
+
+
+def transparent() -> Image.Image:
+    picture = Image.fromarray(PIXELS).convert("RGBA")
+    picture.putalpha(255)
+    return picture
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Image.fromarray(PIXELS),
+        transparent(),
+        turned(),
+        PIXELS,
+        PIXELS[None],
+        np.dstack([PIXELS, np.full((6, 5), 255, np.uint8)]),
+        PIXELS.astype(np.uint16) * 257,
+        (PIXELS / 255).astype(np.float32),
+        EXACT,
+        EXACT[None],
+        EXACT.numpy(),
+        np.rot90(np.rot90(PIXELS).copy(), -1),  # with negative strides
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_a_reference_is_what_it_looks_like(given: Any) -> None:
+    for several in (given, [given, given]):
+        for read in read_images(several):
+            assert read.dtype == torch.float32
+            torch.testing.assert_close(read, EXACT, rtol=0, atol=1e-6)
+    (((name, image),),) = read_subjects(given, False, "same")
+    assert name == "reference 0" and torch.equal(image[0], read)
+    assert [len(each) for each in read_subjects([given, [given, given]], False, "same")] == [1, 2]
+    assert len(read_subjects([given, given], True, "same")[0]) == 2
+
+
+def test_grey_and_transparent_arrays_become_rgb() -> None:
+    grey = PIXELS[..., 0]
+    for given in (grey, grey[..., None], Image.fromarray(grey)):
+        assert torch.equal(read_images(given)[0], EXACT[:1].expand(3, -1, -1))
+    assert (read_images(np.zeros((4, 4, 4), np.uint8))[0] == 1).all(), "white shows through"
+    assert read_images(np.float64(PIXELS / 255))[0].dtype == torch.float64
+
+
+def test_sizes_may_be_numpys(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    for size in (np.int64(4), [np.int64(4), 4], np.array([4, 4])):
+        assert gf.images.read_image(tmp_path / "a.png", size=size).shape == (1, 3, 4, 4)
+
+
+def test_what_is_read_is_a_copy() -> None:
+    mine = (PIXELS / 255).astype(np.float32)
+    (read,) = read_images(mine)
+    mine[:] = 0
+    assert read.mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (b"\x89PNG", "of type bytes"),
+        (None, "of type NoneType"),
+        (3, "of type int"),
+        ([None], "of type NoneType"),
+        ([], "no image"),
+        (PIXELS.astype(np.int64), "array of int64"),
+        (PIXELS.astype(np.float32), r"range \[0, 2\d\d\]"),
+        (np.zeros(4, np.uint8), "shape"),
+        (np.array(["a.png"]), "array of <U5"),
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_refused(given: Any, says: str) -> None:
+    with pytest.raises(InvalidImage, match=says):
+        read_images(given)
+
+
+def test_a_damaged_image_of_pillow_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:500])
+    with Image.open(tmp_path / "a.png") as cut, pytest.raises(InvalidImage, match="damaged or cut short"):
+        read_images(cut)
+
+
+@pytest.mark.parametrize("seed", [3, np.int64(3), np.uint8(3), torch.tensor(3), np.array(3)], ids=repr)
+def test_a_seed_is_a_whole_number_of_any_library(seed: Any) -> None:
+    sampler = mixture()
+    loss, whole = Distance(target(sampler)), {"max_iterations": np.int64(1), "candidates": np.int32(2)}
+    expected = gf.solve(sampler, loss, seed=[3, 3], max_iterations=1, candidates=2)
+    assert_same(gf.solve(sampler, loss, seed=[seed, seed], **whole), expected)
+    many = gf.solve(sampler, loss, seed=np.array([3, 3]), prompt=np.array(["", ""]), **whole)
+    assert_same(many, expected)
+    assert many.seeds == (3, 3) and type(many.seeds[0]) is int and type(many.prompts[0]) is str
+
+
+@pytest.mark.parametrize("seed", [3.0, True, "3", None, 2**64, -(2**63) - 1, torch.tensor(3.0), [[1]]], ids=repr)
+def test_what_is_no_seed_is_refused(seed: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"`seed`\. Expected whole numbers"):
+        gf.solve(mixture(), Distance(target(mixture())), seed=seed)
+
+
+@pytest.mark.parametrize("prompt", [None, 3, [None], "caf\udce9", b"x"], ids=repr)
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_what_is_no_prompt_is_refused(name: str, prompt: Any) -> None:
+    if (name, prompt) == ("negative_prompt", None):
+        return
+    with pytest.raises(InvalidArgument, match=f"`{name}`\\. Expected str"):
+        gf.solve(mixture(), Distance(target(mixture())), **{name: prompt})
+
+
+NUMBERS = {"target_loss": 0.25, "patience": 3, "loss_scale": 100.0, "memory_limit": 10**9}
+
+
+@pytest.mark.parametrize("make", [np.float32, np.float64, np.int64, torch.tensor], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(("name", "value"), NUMBERS.items())
+def test_numbers_of_any_library_are_saved(name: str, value: float, make: Any, tmp_path: Path) -> None:
+    if isinstance(value, int) and "float" in make.__name__ and name == "patience":
+        return
+    solution = gf.solve(linear(), Distance(target(linear())), max_iterations=1, **{name: make(value)})
+    solution.save(tmp_path)
+    again = gf.Solution.load(tmp_path).settings
+    assert getattr(again, name) == make(value).item() and type(getattr(again, name)) in (int, float)
+
+
+def test_options_of_solvers_and_weights_of_losses_may_be_numpys(tmp_path: Path) -> None:
+    loss = gf.load_loss("avatars-style", reference=PIXELS) * np.float32(0.5)
+    solver = gf.FlowGrad(scale=np.float32(0.5), decay=np.float64(0.0))
+    gf.solve(gf.load_sampler("toy-mixture", num_steps=np.int64(2)), loss, solver=solver, max_iterations=1).save(
+        tmp_path
+    )
+    configs = gf.Solution.load(tmp_path).configs
+    assert configs["solver"]["options"]["scale"] == 0.5
+    assert configs["sampler"] == {"name": "toy-mixture", "options": {"num_steps": 2}}
+    assert registry.config(loss) is None
+
+
+@pytest.mark.parametrize("weight", [np.float32(2), np.int64(2), np.float64(2)], ids=repr)
+def test_a_weight_may_stand_on_either_side(weight: Any) -> None:
+    loss, image = Distance(torch.zeros(3, 4, 4)), torch.rand(1, 3, 4, 4)
+    assert type((weight * loss).weights()["distance"]) is float
+    assert torch.equal((weight * loss)(image), (loss * weight)(image)) and torch.equal(
+        (loss / weight)(image), loss(image) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "says"), [("gpu", "Expected 'cpu', 'cuda'"), (3.5, "Expected 'cpu'"), ("cuda:x", "Exp")]
+)
+def test_what_is_no_device_is_refused(device: Any, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        gf.load_sampler("toy-mixture", device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has one")
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", torch.device("cuda"), "mps"])
+def test_a_device_that_is_not_there_is_one_line(device: Any) -> None:
+    for kind, name in (("sampler", "toy-mixture"), ("sampler", "avatars-perflow"), ("loss", "avatars-identity")):
+        options = {"reference": PIXELS} if kind == "loss" else {}
+        with pytest.raises(InvalidArgument, match=r"^Got device=.*finds no .* on this machine. Type device='cpu'"):
+            getattr(gf, f"load_{kind}")(name, device=device, **options)
+
+
+def test_a_device_that_is_there_is_taken(monkeypatch: Any) -> None:
+    assert as_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert as_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InvalidArgument, match="there are 2 GPUs"):
+        as_device("cuda:2")
