@@ -83,7 +83,7 @@ def test_a_batch_equals_single_solves(exact_sampler, solver):
 
 
 def test_identity_conforms():
-    check_loss(lambda: AvatarsIdentity(avatars.portrait("ada")), image_size=64)
+    check_loss(lambda: AvatarsIdentity(avatars.portrait("ada")), image_size=128)
 
 
 def test_reference_has_no_distance_to_itself_and_others_have():
@@ -109,7 +109,7 @@ def test_other_picture_sizes_are_resized():
     assert AvatarsIdentity(reference())(large).item() < 0.1
 
 
-@pytest.mark.parametrize("bad", [[], torch.zeros(1, 4, 64, 64), torch.full((3, 64, 64), 2.0)])
+@pytest.mark.parametrize("bad", [[], torch.zeros(1, 4, 128, 128), torch.full((3, 128, 128), 2.0)])
 def test_useless_references_are_refused(bad):
     with pytest.raises(InvalidImage):
         AvatarsIdentity(bad)

@@ -42,8 +42,8 @@ def sampler(family):
 
 def test_it_has_the_steps_of_its_family(family, sampler):
     assert sampler.num_steps == STEPS[family]
-    assert sampler.latent_shape == (16, 8, 8)
-    assert sampler.image_size == (64, 64)
+    assert sampler.latent_shape == (8, 16, 16)
+    assert sampler.image_size == (128, 128)
 
 
 def test_pictures_obey_prompts_never_trained_on(family, sampler):

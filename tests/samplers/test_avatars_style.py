@@ -20,8 +20,8 @@ MEADOW = ("14532d", "3f9142", "95d5a2", "ffe873")
 
 
 def bands(colours, shift=0.0):
-    """Wavy bands of some colours, (3, 64, 64)."""
-    y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
+    """Wavy bands of some colours, (3, 128, 128)."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, 128), torch.linspace(0, 1, 128), indexing="ij")
     rgb = torch.tensor([list(bytes.fromhex(colour)) for colour in colours]) / 255
     number = (9 * y + 0.7 * torch.sin(7 * x + 4 * y) + shift).floor().long() % len(rgb)
     return rgb[number].permute(2, 0, 1)
@@ -96,7 +96,7 @@ def test_the_network_is_loaded_from_its_folder(people):
     network = load_style_features(WEIGHTS / "style", layers=[2, 0])
     assert network.layers == (0, 2)
     fine, coarse = network(people)
-    assert fine.shape[-2:] == (64, 64) and coarse.shape[-2:] == (16, 16)
+    assert fine.shape[-2:] == (128, 128) and coarse.shape[-2:] == (32, 32)
     assert all(p.dtype == torch.float32 for p in network.parameters())
 
 
