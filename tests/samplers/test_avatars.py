@@ -21,7 +21,7 @@ def sampler():
 
 @pytest.fixture(scope="module")
 def exact_sampler():
-    return gf.load_sampler("avatars-perflow", dtype="float64")
+    return gf.load_sampler("avatars-perflow", dtype="float64", image_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,7 @@ def test_unguided_pictures_obey_the_prompt(sampler):
         prompt=[p for p in prompts for _ in range(2)],
         seed=range(8),
         max_iterations=0,
+        candidates=1,
     ).images
     assert judges.prompt_accuracy(images, [p for p in prompts for _ in range(2)]).mean() >= 0.8
 

@@ -26,8 +26,8 @@ PROMPTS = [
 
 
 def unguided(sampler, prompts):
-    still = gf.solve(sampler, lambda x: x.mean((1, 2, 3)), prompt=prompts, seed=range(len(prompts)), max_iterations=0)
-    return still.images
+    options = {"prompt": prompts, "seed": range(len(prompts)), "max_iterations": 0, "candidates": 1}
+    return gf.solve(sampler, lambda x: x.mean((1, 2, 3)), **options).images
 
 
 @pytest.fixture(scope="module", params=STEPS)
@@ -55,7 +55,7 @@ def test_pictures_obey_prompts_never_trained_on(family, sampler):
 def test_guidance_raises_the_likeness_that_a_held_out_judge_sees(sampler):
     reference = gf.images.read_image(avatars.portrait("gus"))
     loss = gf.load_loss("avatars-identity", reference=reference)
-    solution = gf.solve(sampler, loss, prompt=PROMPTS[0], seed=[0, 1], max_iterations=10)
+    solution = gf.solve(sampler, loss, prompt=PROMPTS[0], seed=[0, 1], max_iterations=6, candidates=4)
     assert (solution.loss < solution.history["loss"][0]).all()
     before, after = (judges.identity_similarity(x, reference).mean() for x in (solution.unguided, solution.images))
     assert after > before + 0.1

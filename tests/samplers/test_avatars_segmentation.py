@@ -108,7 +108,7 @@ def test_gradients_are_finite_and_point_at_what_is_wrong(pictures, layout):
 def test_guidance_gives_a_drawn_layout(layout):
     loss = avatars_segmentation(layout, labels=["background", "clothes", "skin", "hair"])
     sampler = gf.load_sampler("avatars-perflow")
-    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1], max_iterations=10)
+    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1], max_iterations=8, candidates=4)
     before, after = (judges.layout_iou(images, layout) for images in (solution.unguided, solution.images))
     assert (after > before + 0.05).all()
     assert (loss.iou(solution.images) > loss.iou(solution.unguided) + 0.1).all()
