@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 2)
     options = parser.parse_args()
     for name in COUNTS:
-        if not (DATA / name / "maps.npy").exists():
+        if getattr(options, name) and not (DATA / name / "maps.npy").exists():
             print(write(name, getattr(options, name), options.processes), flush=True)
     print(sheet(DATA / "sheets" / "labels.png"))
 
