@@ -10,6 +10,7 @@ from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.testing import check_loss
 from guideflow_avatars import judges
 from guideflow_avatars.identity import AvatarsIdentity
+from guideflow_avatars.words import WORDS, asked_attributes
 
 PROMPT = "a person with a yellow t-shirt, purple background"
 
@@ -121,11 +122,34 @@ def test_unknown_portrait_names_the_known_ones():
         avatars.portrait("nobody")
 
 
-def test_prompts_are_read_for_what_they_ask():
-    asked = judges.asked_attributes("an angry person wearing a blue t-shirt, orange background")
-    assert asked == {"background": "orange", "clothes": "t-shirt", "colour": "blue", "expression": "angry"}
-    assert judges.asked_attributes("a person in a shirt") == {"clothes": "shirt"}
-    assert judges.asked_attributes("somebody") == {}
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        (
+            "an angry person wearing a blue t-shirt, orange background",
+            {"background": "orange", "clothes": "t-shirt", "colour": "blue", "expression": "angry"},
+        ),
+        ("a person in a shirt", {"clothes": "shirt"}),
+        ("A  Cheerful guy in a GREY sweater", {"expression": "smiling", "colour": "grey", "clothes": "turtleneck"}),
+        (
+            "long, messy dark blond hair and tanned skin",
+            {"hair": "spiky", "hair colour": "sandy", "rear hair": "long straight", "skin": "tan"},
+        ),
+        ("a black-haired woman with a bun", {"hair": "bun", "hair colour": "black"}),
+        ("a man without a beard in front of a violet wall", {"beard": "none", "background": "purple"}),
+        ("a long beard, one eye closed, black clothes", {"beard": "long beard", "eyes": "winking", "colour": "black"}),
+        ("a shirtless person in an address book, a red face", {}),  # words inside words, colours of nothing
+        ("somebody", {}),
+        ("", {}),
+    ],
+)
+def test_prompts_are_read_for_what_they_ask(prompt, asked):
+    assert asked_attributes(prompt) == asked
+
+
+def test_the_classifier_tells_apart_what_words_there_are():
+    assert judges.attribute_words() == {name: tuple(words) for name, words in WORDS.items()}
+    assert len(WORDS) == 10
 
 
 def test_judge_and_guidance_networks_are_unrelated():

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from guideflow_avatars.words import asked_attributes
+import guideflow as gf
+import guideflow_avatars as avatars
+from guideflow_avatars import judges
+from guideflow_avatars.words import WORDS, asked_attributes
 
 TOOLS = Path(__file__).parents[2] / "tools" / "avatars"
 
@@ -60,6 +63,21 @@ def test_prompts_that_generators_are_measured_by_are_read_as_they_were_meant(mon
     prompts = load("prompts", monkeypatch)
     for text, asked in (*prompts.TYPED, *prompts.with_unknown(prompts.held_out(40))):
         assert asked_attributes(text) == asked, text
+
+
+def test_the_judge_sees_all_ten_attributes_of_people_that_no_network_knows(monkeypatch):
+    portraits = load("portraits", monkeypatch)
+    said = {name: portraits.portrait(name).words for name in avatars.portraits()}
+    texts = []
+    for words in said.values():
+        wording = {name: WORDS[name][word][0] for name, word in words.items()}
+        hair = f"{wording['rear hair']} {wording['hair colour']} hair, {wording['hair']}"
+        face = f"{wording['expression']}, {wording['skin']} skin, {wording['beard']}, {wording['eyes']}"
+        texts.append(f"{face}, {hair}, {words['colour']} {words['clothes']}, {words['background']} background")
+        assert asked_attributes(texts[-1]) == words
+    images = torch.cat([gf.images.read_image(avatars.portrait(name)) for name in said])
+    assert judges.prompt_accuracy(images, texts, tuple(WORDS)).mean() > 0.9
+    assert judges.prompt_accuracy(images, texts[1:] + texts[:1], tuple(WORDS)).mean() < 0.6
 
 
 def test_interrupted_training_equals_uninterrupted(monkeypatch, tmp_path):
