@@ -59,7 +59,7 @@ def test_a_change_of_background_matters_less_than_one_of_person(people):
 def test_guidance_brings_the_person_for_a_judge_that_did_not_steer():
     loss = gf.load_loss("avatars-subject", reference=avatars.portrait("ada"))
     sampler = gf.load_sampler("avatars-perflow")
-    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=[1, 2], max_iterations=8, candidates=4)
+    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=[1, 2], max_iterations=10)
     assert (solution.loss < solution.history["loss"][0]).all()
     assert (solution.loss < 0.5 * loss(solution.unguided)).all()
     reference = gf.images.read_image(avatars.portrait("ada"))
