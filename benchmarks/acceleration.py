@@ -42,6 +42,7 @@ from avatars import (
 from PIL import Image
 from realism import naturalness
 from torch import Tensor
+from torch.nn import functional as F
 
 import guideflow as gf
 from guideflow_avatars import judges
@@ -430,13 +431,13 @@ def draw_pictures() -> None:
 
 
 def draw_sheet() -> None:
-    """All pairs of one family at the pictures' own size: each person's reference, then the guided pictures."""
+    """All pairs of one family at half the pictures' size: each person's reference, then the guided pictures."""
     part = "acceleration-run"
     references, *_ = cases(part)
     guided = solved(part, "perflow", "auto")[str(QUICK)].unflatten(0, (-1, PROMPTS[part]))
     sheet = torch.cat([references[:: PROMPTS[part], None], guided], 1).flatten(0, 1)
     path = IMAGES / "fewer-iterations-sheet.png"
-    gf.images.save_image(path, gf.images.grid(sheet, columns=12), {})
+    gf.images.save_image(path, gf.images.grid(F.avg_pool2d(sheet, 2), columns=12), {})
     Image.open(path).save(path, optimize=True)
 
 

@@ -35,7 +35,7 @@ class PairedIdentity(gf.Loss):
     name = "identity"
 
     def __init__(self, references: Tensor) -> None:
-        """Embed the references, (B, 3, 64, 64)."""
+        """Embed the references, (B, 3, 128, 128)."""
         self._identity = AvatarsIdentity(references[:1])
         self._targets = self._identity.embed(references).detach()
 
@@ -45,7 +45,8 @@ class PairedIdentity(gf.Loss):
 
 
 def cases(part: str) -> tuple[Tensor, list[str], list[int], Tensor]:
-    """References (N, 3, 64, 64), prompts, seeds and identities; `search` shares no person with the others."""
+    """References (N, 3, 128, 128), prompts, seeds and identities; `search` shares no person with the others."""
+    import captions
     import world
     from common import as_float, load_data
 
@@ -58,7 +59,7 @@ def cases(part: str) -> tuple[Tensor, list[str], list[int], Tensor]:
     for person in people:
         first = (data["identity"] == person).nonzero()[0, 0]
         for clothes, colour, background in rng.sample(world.PROMPTS_OF[True], PROMPTS.get(part, 4)):
-            prompts.append(f"a person in {world.with_article(f'{colour} {clothes}')}, {background} background")
+            prompts.append(f"a person in {captions.with_article(f'{colour} {clothes}')}, {background} background")
             rows.append(first)
     chosen = torch.stack(rows)
     return as_float(data["images"][chosen]), prompts, list(range(1000, 1000 + len(rows))), data["identity"][chosen]

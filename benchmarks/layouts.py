@@ -44,7 +44,7 @@ class PairedLayouts(gf.Loss):
     name = "layout"
 
     def __init__(self, layouts: Tensor) -> None:
-        """Take the layouts, (B, 64, 64)."""
+        """Take the layouts, (B, 128, 128)."""
         self._network = avatars_segmentation(layouts[0])
         self._layouts = layouts
 
@@ -54,7 +54,8 @@ class PairedLayouts(gf.Loss):
 
 
 def cases(part: str) -> tuple[Tensor, Tensor, list[str], list[int]]:
-    """Portraits (N, 3, 64, 64), their layouts (N, 64, 64), prompts and seeds; `search` shares nobody with `run`."""
+    """Portraits (N, 3, 128, 128), their layouts (N, 128, 128), prompts and seeds; `search` shares nobody with `run`."""
+    import captions
     import world
     from common import as_float, load_data
     from labels import load_labels
@@ -68,7 +69,7 @@ def cases(part: str) -> tuple[Tensor, Tensor, list[str], list[int]]:
     for person in people[first : first + CASES[part]]:
         rows.append((data["identity"] == person).nonzero()[0, 0])
         clothes, colour, background = rng.choice(world.PROMPTS_OF[True])
-        prompts.append(f"a person in {world.with_article(f'{colour} {clothes}')}, {background} background")
+        prompts.append(f"a person in {captions.with_article(f'{colour} {clothes}')}, {background} background")
     chosen = torch.stack(rows)
     return as_float(data["images"][chosen]), labels[chosen].long(), prompts, list(range(2000, 2000 + len(rows)))
 

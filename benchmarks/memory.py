@@ -118,7 +118,7 @@ def main() -> None:
     torch.manual_seed(0)
     networks = {}
     avatars = gf.load_sampler("avatars-perflow", device=options.device)
-    networks["avatars-perflow, 64x64, float32, 8 images"] = compare(avatars, 8, options.repeats)
+    networks["avatars-perflow, 128x128, float32, 8 images"] = compare(avatars, 8, options.repeats)
     size = 64 if options.tiny else options.size
     parts = build(torch.bfloat16, tiny=options.tiny)
     for network in (parts.unet, parts.vae, parts.text_encoder):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import guideflow as gf
+from guideflow_avatars.identity import SIZE
 
 PART = "realism"
 PEOPLE[PART], FIRST[PART] = 60, 100
@@ -37,7 +38,7 @@ STEPS = 600
 
 
 def guided(family: str) -> Tensor:
-    """Guided pictures of the family's share of the cases, (cases, iterates, 3, 64, 64), remembered on disk."""
+    """Guided pictures of the family's share of the cases, (cases, iterates, 3, 128, 128), remembered on disk."""
     path = CACHE / f"{PART}{PEOPLE[PART]}-{family}.pt"
     if not path.exists():
         CACHE.mkdir(exist_ok=True)
@@ -107,8 +108,8 @@ def real() -> Tensor:
 def jiggle(x: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror images and small shifts: nothing that would hide how a picture is drawn."""
     mirrored = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
-    dx, dy = torch.randint(0, 7, (2,), generator=generator).tolist()
-    return F.pad(x.flip(-1).where(mirrored, x), (3, 3, 3, 3), mode="replicate")[..., dy : dy + 64, dx : dx + 64]
+    dx, dy = torch.randint(0, 13, (2,), generator=generator).tolist()
+    return F.pad(x.flip(-1).where(mirrored, x), (6,) * 4, mode="replicate")[..., dy : dy + SIZE, dx : dx + SIZE]
 
 
 class Patches(nn.Sequential):
@@ -130,7 +131,7 @@ class Patches(nn.Sequential):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 64, 64) in [0, 1] -> (B,)."""
+        """(B, 3, 128, 128) in [0, 1] -> (B,)."""
         return super().forward(images * 2 - 1).mean((1, 2, 3))
 
 
@@ -138,7 +139,7 @@ def train(rows: list[int]) -> nn.Module:
     """Train on some of the cases; the output is positive for real pictures."""
     torch.manual_seed(0)
     network = Patches()
-    fake = torch.empty(4 * PEOPLE[PART], len(AT), 3, 64, 64)
+    fake = torch.empty(4 * PEOPLE[PART], len(AT), 3, SIZE, SIZE)
     for family in FAMILIES:
         fake[share(family)] = guided(family)
     true, chosen = real(), torch.tensor(rows)
@@ -181,7 +182,7 @@ def check() -> None:
     count = 4 * PEOPLE[PART]
     network = train(list(range(count * 3 // 4)))
     rest = [row for row in range(count * 3 // 4, count)]
-    fake = torch.empty(count, len(AT), 3, 64, 64)
+    fake = torch.empty(count, len(AT), 3, SIZE, SIZE)
     for family in FAMILIES:
         fake[share(family)] = guided(family)
     with torch.no_grad():

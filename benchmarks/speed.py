@@ -245,7 +245,7 @@ def main() -> None:
         task, iterations, repeats = avatars(options.device), 2 if options.tiny else 8, options.repeats or 9
         repeats = 1 if options.tiny else repeats
         report["parts"]["avatars"] = {
-            "title": "avatars-perflow, one 64x64 picture, float32",
+            "title": "avatars-perflow, one 128x128 picture, float32",
             "iterations": iterations,
             "repeats": repeats,
             "rows": compare(task, iterations, repeats),

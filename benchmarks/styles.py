@@ -15,9 +15,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import guideflow as gf
 from guideflow_avatars import avatars_style, judges
+from guideflow_avatars.identity import SIZE
 
 RESULTS = Path(__file__).parent / "results"
 PALETTES = {
@@ -36,7 +38,7 @@ ATTRIBUTES = {"free": ("clothes",), "named": ("clothes", "colour", "background")
 SOLVER, SCALE, ITERATIONS = "flowgrad", 1.5, 15
 
 
-def painting(colours: tuple[str, ...], size: int = 64) -> Tensor:
+def painting(colours: tuple[str, ...], size: int = SIZE) -> Tensor:
     """Wavy bands of the colours, (1, 3, size, size) in [0, 1]."""
     rgb = torch.tensor([list(bytes.fromhex(colour)) for colour in colours]) / 255
     y, x = torch.meshgrid(torch.linspace(0, 1, size), torch.linspace(0, 1, size), indexing="ij")
@@ -96,7 +98,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     report = {**vars(options), "date": str(datetime.date.today()), "rows": rows}
     (RESULTS / "styles.json").write_text(json.dumps(report, indent=1) + "\n")
-    gf.images.save_image(RESULTS / "styles.png", gf.images.grid(torch.cat(sheet), columns=9), {})
+    gf.images.save_image(RESULTS / "styles.png", gf.images.grid(F.avg_pool2d(torch.cat(sheet), 2), columns=9), {})
     text = table(rows)
     (RESULTS / "styles.md").write_text(text)
     print(text)

@@ -51,7 +51,8 @@ def test_a_family(install, capsys):
     assert main(["info", "halves"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "num_steps int = 3 1 to 10." in said and "dtype" in said
-    check_sampler(lambda: gf.load_sampler("halves", checkpoint=guideflow_avatars.BASE), prompts=("a person", ""))
+    small = {"checkpoint": guideflow_avatars.BASE, "image_size": 64}
+    check_sampler(lambda: gf.load_sampler("halves", **small), prompts=("a person", ""))
 
 
 def test_an_option_of_a_loss(install, capsys):

@@ -1,16 +1,19 @@
-"""Check that the binary files under version control obey the project's limits.
+"""Check that the files under version control obey the project's limits.
 
-Only safetensors and png, each under 20 MB, together under 80 MB:
-a clone stays quick, and nothing runs code when it is loaded.
+Binaries are safetensors and png only, each under 16 MB, a picture at most 400 kB, together under 45 MB, and all files
+together under 58 MB: a clone stays quick, and nothing runs code when it is loaded.
 """
 
 import subprocess
 import sys
 from pathlib import Path
 
+MB = 2**20
 ALLOWED = {".safetensors", ".png"}
-EACH = 20 * 2**20
-TOGETHER = 80 * 2**20
+EACH = 16 * MB
+PICTURE = 400_000
+TOGETHER = 45 * MB
+CHECKOUT = 58 * MB
 
 
 def tracked() -> list[Path]:
@@ -31,13 +34,19 @@ def is_binary(path: Path) -> bool:
 
 def problems(paths: list[Path]) -> list[str]:
     """One line for every limit that is broken."""
-    binaries = {path: path.stat().st_size for path in paths if path.suffix in ALLOWED or is_binary(path)}
+    sizes = {path: path.stat().st_size for path in paths}
+    binaries = {path: size for path, size in sizes.items() if path.suffix in ALLOWED or is_binary(path)}
     found = [f"{path}: a binary that is neither safetensors nor png" for path in binaries if path.suffix not in ALLOWED]
-    found += [f"{path}: {size / 2**20:.1f} MB, the limit is 20 MB" for path, size in binaries.items() if size >= EACH]
-    total = sum(binaries.values())
-    if total >= TOGETHER:
-        found.append(f"all binaries together: {total / 2**20:.1f} MB, the limit is 80 MB")
-    print(f"{len(binaries)} binaries, {total / 2**20:.1f} MB")
+    for path, size in binaries.items():
+        if size >= EACH:
+            found.append(f"{path}: {size / MB:.1f} MB, the limit is {EACH // MB} MB")
+        if path.suffix == ".png" and size > PICTURE:
+            found.append(f"{path}: {size / 1000:.0f} kB, the limit for a picture is {PICTURE // 1000} kB")
+    totals = {"all binaries": (sum(binaries.values()), TOGETHER), "all files": (sum(sizes.values()), CHECKOUT)}
+    for what, (total, limit) in totals.items():
+        if total >= limit:
+            found.append(f"{what} together: {total / MB:.1f} MB, the limit is {limit // MB} MB")
+    print(", ".join(f"{what}: {total / MB:.1f} of {limit // MB} MB" for what, (total, limit) in totals.items()))
     return found
 
 

@@ -19,7 +19,7 @@ def portrait(name: str) -> Path:
         name: One of `portraits()`.
 
     Returns:
-        Path of a PNG, 64x64.
+        Path of a PNG, 128x128.
 
     Raises:
         InvalidArgument: If there is no portrait of that name.

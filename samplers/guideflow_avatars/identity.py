@@ -16,7 +16,7 @@ from guideflow.losses.vision import ImageSources, Preparation, read_images
 from guideflow.types import PerImage
 
 WEIGHTS = Path(__file__).parent / "weights"
-SIZE = 64
+SIZE = 128
 
 _PREPARATION = Preparation((SIZE, SIZE), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), crop=True)
 
@@ -33,7 +33,7 @@ class AvatarsIdentity(Loss):
     Arguments:
         reference: Path of a portrait, a tensor (1, 3, H, W) or (3, H, W) in [0, 1], or several of them that show the
             same person; of another size than the network's, the middle counts.
-        network: Module from images (B, 3, 64, 64) in [-1, 1] to embeddings (B, C), or None for the bundled one.
+        network: Module from images (B, 3, 128, 128) in [-1, 1] to embeddings (B, C), or None for the bundled one.
         device: Where the network runs.
 
     Raises:

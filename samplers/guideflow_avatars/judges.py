@@ -1,4 +1,4 @@
-"""Judges that no loss uses: held-out identity and segmentation networks, an attribute classifier, words of a prompt.
+"""Judges that no loss uses: held-out identity, segmentation and style networks, and an attribute classifier.
 
 The identity judge has another architecture, another seed and other training identities than the network behind
 `avatars-identity`, so an image that merely fools the latter does not fool it; so has the segmentation judge.
@@ -7,7 +7,6 @@ The identity judge has another architecture, another seed and other training ide
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.types import Image, PerImage
-from guideflow_avatars.identity import WEIGHTS, load_recogniser
+from guideflow_avatars.identity import SIZE, WEIGHTS, load_recogniser
+from guideflow_avatars.words import asked_attributes
 from guideflow_segmentation import Segmenter, load_segmenter
 
 FOLDER = WEIGHTS / "evaluation"
@@ -37,8 +37,8 @@ def identity_similarity(images: Image, reference: Tensor) -> PerImage:
     """Cosine similarity of each image to a reference portrait by the held-out identity network, in [-1, 1].
 
     Arguments:
-        images: (B, 3, 64, 64) in [0, 1].
-        reference: (1, 3, 64, 64) or one per image.
+        images: (B, 3, 128, 128) in [0, 1].
+        reference: (1, 3, 128, 128) or one per image.
     """
     return (embed_identity(images) * embed_identity(reference)).sum(1)
 
@@ -51,32 +51,17 @@ def style_distance(images: Image, reference: Tensor) -> PerImage:
     place of Gram matrices.
 
     Arguments:
-        images: (B, 3, 64, 64) in [0, 1].
-        reference: (1, 3, 64, 64) or one per image.
+        images: (B, 3, 128, 128) in [0, 1].
+        reference: (1, 3, 128, 128) or one per image.
     """
     network: Any = _judge("style")
     one, other = (network.resnet(x.float() * 2 - 1).pooler_output.flatten(1) for x in (images, reference))
     return 1 - F.cosine_similarity(one, other, dim=1)
 
 
-def asked_attributes(prompt: str) -> dict[str, str]:
-    """Attributes that a prompt asks for, of background, clothes, colour (of the clothes) and expression."""
-    words = attribute_words()
-    text = prompt.lower()
-    asked = {}
-    clothes = "|".join(sorted(map(re.escape, words["clothes"]), key=len, reverse=True))
-    if found := re.search(rf"\b({'|'.join(words['background'])}) background\b", text):
-        asked["background"] = found[1]
-    if found := re.search(rf"(?:\b({'|'.join(words['colour'])}) )?(?<![\w-])({clothes})\b", text):
-        asked |= {"clothes": found[2]} | ({"colour": found[1]} if found[1] else {})
-    if found := re.search(rf"\b({'|'.join(words['expression'])})\b", text):
-        asked["expression"] = found[1]
-    return asked
-
-
 @functools.cache
 def attribute_words() -> dict[str, tuple[str, ...]]:
-    """Attributes of the world and their words."""
+    """Attributes of the world and their words, in the order of the classifier's outputs."""
     names = [name.split(":") for _, name in sorted(_judge("attributes").config.id2label.items())]  # type: ignore[union-attr]
     return {key: tuple(word for k, word in names if k == key) for key in dict.fromkeys(k for k, _ in names)}
 
@@ -88,9 +73,9 @@ def prompt_accuracy(
     """Share of the attributes asked for by each prompt that the attribute classifier sees in the image.
 
     Arguments:
-        images: (B, 3, 64, 64) in [0, 1].
+        images: (B, 3, 128, 128) in [0, 1].
         prompts: One per image.
-        attributes: The ones that count.
+        attributes: The ones that count, of those of `guideflow_avatars.words.WORDS`.
 
     Returns:
         One number per image in [0, 1]; nan where the prompt asks for none of them.
@@ -110,16 +95,16 @@ def layout_iou(images: Image, layouts: Tensor) -> PerImage:
     """How far images have a layout by the held-out segmentation network: `mean_iou` of what it sees.
 
     Arguments:
-        images: (B, 3, 64, 64) in [0, 1].
-        layouts: Class numbers (64, 64), or (B, 64, 64), one per image; 255 is free.
+        images: (B, 3, 128, 128) in [0, 1].
+        layouts: Class numbers (128, 128), or (B, 128, 128), one per image; 255 is free.
     """
     return mean_iou(segment(images), layouts.expand(len(images), -1, -1))
 
 
 @torch.no_grad()
 def segment(images: Image) -> Tensor:
-    """Class numbers (B, 64, 64) by the held-out segmentation network."""
-    return _segmenter().logits(images, (64, 64)).argmax(1)
+    """Class numbers (B, 128, 128) by the held-out segmentation network."""
+    return _segmenter().logits(images, (SIZE, SIZE)).argmax(1)
 
 
 @functools.cache

@@ -1,8 +1,7 @@
 """Samplers of the avatars world: the same families and the same loading as Stable Diffusion, on bundled weights.
 
 `weights/base` is this world's Stable Diffusion: the teacher with autoencoder, tokenizer and text encoder. Every family
-lies beside it, PeRFlow, rectified flow and InstaFlow as denoisers like their authors', PCM and Turbo as LoRAs.
-Classifier-free guidance is distilled into all of them. Latents are 16x8x8, images 64x64.
+lies beside it as a LoRA, with classifier-free guidance distilled in. Latents are 8x16x16, images 128x128.
 """
 
 from __future__ import annotations
@@ -26,34 +25,28 @@ BASE = WEIGHTS / "base"
 LICENCE = "CC BY 4.0 (trained on ToonHead by Johan Melin)"
 
 
-def _family(schedule: Callable[..., gf.Schedule], what: str, steps: str, weights: Mapping[str, Path]) -> Family:
+def _family(name: str, schedule: Callable[..., gf.Schedule], what: str, steps: str) -> Family:
     """Make the record of bundled weights, which are not for the user to choose."""
-    fixed: dict[str, Any] = dict.fromkeys(("base", "variant", "delta", "style", "lora"))
+    fixed: dict[str, Any] = dict.fromkeys(("base", "variant", "delta", "style"))
+    lora = WEIGHTS / name / "pytorch_lora_weights.safetensors"
     return Family(
         schedule,
-        weights["checkpoint"],
+        BASE,
         base="avatars",
-        summary=f"cartoon portraits, 64x64; {what}",
+        summary=f"cartoon portraits, 128x128; {what}",
         steps=steps,
         licence=LICENCE,
-        fixed={**fixed, "style_base": BASE, "lora_scale": 1.0, **weights},
+        fixed={**fixed, "checkpoint": BASE, "style_base": BASE, "lora": lora, "lora_scale": 1.0},
     )
 
 
-def _denoiser(name: str) -> dict[str, Path]:
-    return {"checkpoint": WEIGHTS / name, "base": BASE}
-
-
-def _lora(name: str) -> dict[str, Path]:
-    return {"checkpoint": BASE, "lora": WEIGHTS / name / "pytorch_lora_weights.safetensors"}
-
-
 FAMILIES: Mapping[str, Family] = {
-    "avatars-perflow": _family(perflow_schedule, "piecewise rectified flow", "4 or more", _denoiser("perflow")),
-    "avatars-rectified-flow": _family(
-        rectified_flow_schedule, "2-rectified flow", "1 or more", _denoiser("rectified-flow")
-    ),
-    "avatars-instaflow": _family(instaflow_schedule, "distilled rectified flow", "1", _denoiser("instaflow")),
-    "avatars-turbo": _family(turbo_schedule, "adversarial distillation", "1 to 4", _lora("turbo")),
-    "avatars-pcm": _family(pcm_schedule, "phased consistency model", "4 or more", _lora("pcm")),
+    f"avatars-{name}": _family(name, *more)
+    for name, *more in (
+        ("perflow", perflow_schedule, "piecewise rectified flow", "4 or more"),
+        ("rectified-flow", rectified_flow_schedule, "2-rectified flow", "1 or more"),
+        ("instaflow", instaflow_schedule, "distilled rectified flow", "1"),
+        ("turbo", turbo_schedule, "adversarial distillation", "1 to 4"),
+        ("pcm", pcm_schedule, "phased consistency model", "4 or more"),
+    )
 }

@@ -48,9 +48,9 @@ def avatars_segmentation(
 
         loss(x) = sum over pixels p of  w[y_p] CE(net(x)_p, y_p)  /  sum over pixels p of  w[y_p]
 
-    `segmentation` with a U-Net for 64x64 portraits and a palette to draw in: background (0) white #ffffff, clothes (1)
-    blue #1f4fd8, skin (2) orange #ffb74d, hair (3) brown #5d2e0c, beard (4) green #1fae4b, features (5: eyes, brows,
-    mouth) pink #e0107a. Pixels of other colours, and transparent ones, are free.
+    `segmentation` with a U-Net for 128x128 portraits and a palette to draw in: background (0) white #ffffff, clothes
+    (1) blue #1f4fd8, skin (2) orange #ffb74d, hair (3) brown #5d2e0c, beard (4) green #1fae4b, features (5: eyes,
+    brows, mouth) pink #e0107a. Pixels of other colours, and transparent ones, are free.
 
     Arguments:
         layout: Path of a PNG in these colours, or with a palette of other colours or grey values whose numbers are the

@@ -17,7 +17,7 @@ DEFAULTS: Final = {"network": None, "size": SIZE, "detector": None}
 def avatars_subject(reference: References, **options: Any) -> Subject:
     """Distance between portraits in the features of a small vision transformer that was trained without labels.
 
-    `subject` with a network of DINOv2's layout for 64x64 portraits and without a detector, so that whole images are
+    `subject` with a network of DINOv2's layout for 128x128 portraits and without a detector, so that whole images are
     compared; with one, several people in one image are told apart. Its features know skin and hair colour best, shapes
     of hair partly, beards hardly; place, size, mirror image, background and clothes matter little. 0 is a perfect
     likeness. Not for a likeness in every feature, for which `avatars-identity` has the better network.

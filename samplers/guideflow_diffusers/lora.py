@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from guideflow_diffusers.peft import PREFIX, read_strength
 from guideflow_diffusers.weights import Weights, add, sum_dtype
 
 _MATRIX = re.compile(r"(?P<name>.+?)[._]lora(?:_linear_layer)?[._](?P<side>down|up|A|B)(?:\.default)?\.weight")
-_ALPHA = re.compile(r"(?P<name>.+?)\.alpha")
+_OTHER = re.compile(r"(?P<name>.+?)\.(?P<side>alpha|diff|diff_b)")
 _SIDES = {"down": "down", "A": "down", "up": "up", "B": "up"}
 _PREFIXES = {
     "unet": ("lora_unet_", "unet_", ""),
@@ -35,6 +36,7 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
     """Merge a LoRA into networks.
 
         W <- W + scale (alpha / r) up @ down        (r: rank; alpha = r where neither file nor configuration has one)
+        W <- W + scale diff,  b <- b + scale diff_b        (whole differences, as LyCORIS writes them)
 
     Kohya's names (`lora_unet_..._to_q.lora_down.weight`, with diffusers' or Stability's block names), diffusers' and
     peft's (`unet....to_q.lora_A.weight`) are understood, linear layers and convolutions alike, and what
@@ -57,14 +59,10 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
     found: dict[str, dict[str, str]] = defaultdict(dict)
     unmatched = []
     for key in weights:
-        match, side = _MATRIX.fullmatch(key), ""
-        if match:
-            side = _SIDES[match["side"]]
-        elif match := _ALPHA.fullmatch(key):
-            side = "alpha"
+        match = _MATRIX.fullmatch(key) or _OTHER.fullmatch(key)
         name = _flat(match["name"]) if match else ""
-        if name in layers:
-            found[name][side] = key
+        if match and name in layers:
+            found[name][_SIDES.get(match["side"], match["side"])] = key
         else:
             unmatched.append(key)
     if unmatched or not found:
@@ -72,22 +70,32 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
             f"{several(unmatched)} of the LoRA {where} fit no layer of {', '.join(networks)}. Expected pairs such as "
             "lora_unet_<layer>.lora_down.weight and .lora_up.weight. Give a LoRA that was made for this base."
         )
-    changes = []
+    changes: list[tuple[Tensor, float, list[str]]] = []
     for name, keys in found.items():
-        layer = layers[name]
+        for side, kind in (("diff", "weight"), ("diff_b", "bias")):
+            if side in keys:
+                layer, given = getattr(layers[name], kind, None), tuple(weights[keys[side]].shape)
+                if layer is None or given != layer.shape:
+                    own = "none" if layer is None else tuple(layer.shape)
+                    raise InvalidArgument(f"The LoRA {where} has {given} for the {kind} of {name}, which is {own}.")
+                changes.append((layer, scale, [keys[side]]))
+        if keys.keys() <= {"diff", "diff_b"}:
+            continue
         if not {"down", "up"} <= keys.keys():
             raise InvalidArgument(f"The LoRA {where} has only {sorted(keys)} of {name}. Expected both down and up.")
-        down, up = weights[keys["down"]], weights[keys["up"]]
+        layer, down, up = layers[name].weight, weights[keys["down"]], weights[keys["up"]]
         rows, columns = len(layer), layer[0].numel()
         if (len(up), down[0].numel(), up[0].numel()) != (rows, columns, len(down)):
-            given = f"{tuple(up.shape)} x {tuple(down.shape)} for {name}"
-            raise InvalidArgument(f"The LoRA {where} has {given}, whose weight is {tuple(layer.shape)}.")
+            sizes = f"{tuple(up.shape)} x {tuple(down.shape)} for {name}"
+            raise InvalidArgument(f"The LoRA {where} has {sizes}, whose weight is {tuple(layer.shape)}.")
         alpha = float(weights[keys["alpha"]]) if "alpha" in keys else None
         named = _MATRIX.fullmatch(keys["down"])
-        changes.append((layer, keys, scale * strength.factor(named["name"] if named else name, len(down), alpha)))
-    for layer, keys, factor in changes:
-        down, up = (weights[keys[side]].to(layer.device, sum_dtype(layer)) for side in ("down", "up"))
-        add(layer, factor * (up.flatten(1) @ down.flatten(1)).reshape(layer.shape))
+        factor = strength.factor(named["name"] if named else name, len(down), alpha)
+        changes.append((layer, scale * factor, [keys["up"], keys["down"]]))
+    for layer, factor, names in changes:
+        one, *other = (weights[name].to(layer.device, sum_dtype(layer)) for name in names)
+        change = one.flatten(1) @ other[0].flatten(1) if other else one
+        add(layer, factor * change.reshape(layer.shape))
 
 
 def _flat(name: str) -> str:
@@ -96,13 +104,12 @@ def _flat(name: str) -> str:
     return re.sub(r"_to_out$", "_to_out_0", name.replace(".", "_"))
 
 
-def _layers(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Index the weights of linear layers and convolutions by every name a LoRA may have for them."""
-    index: dict[str, Tensor] = {}
+def _layers(networks: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """Index layers with weights by every name a LoRA may have for them."""
+    index: dict[str, Any] = {}
     for network_name, network in networks.items():
         for name, module in network.named_modules():
-            weight = getattr(module, "weight", None)
-            if not isinstance(weight, Tensor) or weight.ndim not in (2, 4):
+            if not isinstance(getattr(module, "weight", None), Tensor):
                 continue
             names = {name.replace(".", "_")}
             if network_name.startswith("text"):  # transformers 5 dropped the first level of the name
@@ -113,7 +120,7 @@ def _layers(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
                 names |= {theirs.replace("upsampler", place) for place in ("1", "2")}
             for prefix in _PREFIXES[network_name]:
                 for flat in names:
-                    index.setdefault(prefix + flat, weight)
+                    index.setdefault(prefix + flat, module)
     return index
 
 

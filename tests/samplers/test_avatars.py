@@ -10,6 +10,7 @@ from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.testing import check_loss
 from guideflow_avatars import judges
 from guideflow_avatars.identity import AvatarsIdentity
+from guideflow_avatars.words import WORDS, asked_attributes
 
 PROMPT = "a person with a yellow t-shirt, purple background"
 
@@ -21,7 +22,7 @@ def sampler():
 
 @pytest.fixture(scope="module")
 def exact_sampler():
-    return gf.load_sampler("avatars-perflow", dtype="float64")
+    return gf.load_sampler("avatars-perflow", dtype="float64", image_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,7 @@ def test_unguided_pictures_obey_the_prompt(sampler):
         prompt=[p for p in prompts for _ in range(2)],
         seed=range(8),
         max_iterations=0,
+        candidates=1,
     ).images
     assert judges.prompt_accuracy(images, [p for p in prompts for _ in range(2)]).mean() >= 0.8
 
@@ -83,7 +85,7 @@ def test_a_batch_equals_single_solves(exact_sampler, solver):
 
 
 def test_identity_conforms():
-    check_loss(lambda: AvatarsIdentity(avatars.portrait("ada")), image_size=64)
+    check_loss(lambda: AvatarsIdentity(avatars.portrait("ada")), image_size=128)
 
 
 def test_reference_has_no_distance_to_itself_and_others_have():
@@ -109,7 +111,7 @@ def test_other_picture_sizes_are_resized():
     assert AvatarsIdentity(reference())(large).item() < 0.1
 
 
-@pytest.mark.parametrize("bad", [[], torch.zeros(1, 4, 64, 64), torch.full((3, 64, 64), 2.0)])
+@pytest.mark.parametrize("bad", [[], torch.zeros(1, 4, 128, 128), torch.full((3, 128, 128), 2.0)])
 def test_useless_references_are_refused(bad):
     with pytest.raises(InvalidImage):
         AvatarsIdentity(bad)
@@ -120,11 +122,34 @@ def test_unknown_portrait_names_the_known_ones():
         avatars.portrait("nobody")
 
 
-def test_prompts_are_read_for_what_they_ask():
-    asked = judges.asked_attributes("an angry person wearing a blue t-shirt, orange background")
-    assert asked == {"background": "orange", "clothes": "t-shirt", "colour": "blue", "expression": "angry"}
-    assert judges.asked_attributes("a person in a shirt") == {"clothes": "shirt"}
-    assert judges.asked_attributes("somebody") == {}
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        (
+            "an angry person wearing a blue t-shirt, orange background",
+            {"background": "orange", "clothes": "t-shirt", "colour": "blue", "expression": "angry"},
+        ),
+        ("a person in a shirt", {"clothes": "shirt"}),
+        ("A  Cheerful guy in a GREY sweater", {"expression": "smiling", "colour": "grey", "clothes": "turtleneck"}),
+        (
+            "long, messy dark blond hair and tanned skin",
+            {"hair": "spiky", "hair colour": "sandy", "rear hair": "long straight", "skin": "tan"},
+        ),
+        ("a black-haired woman with a bun", {"hair": "bun", "hair colour": "black"}),
+        ("a man without a beard in front of a violet wall", {"beard": "none", "background": "purple"}),
+        ("a long beard, one eye closed, black clothes", {"beard": "long beard", "eyes": "winking", "colour": "black"}),
+        ("a shirtless person in an address book, a red face", {}),  # words inside words, colours of nothing
+        ("somebody", {}),
+        ("", {}),
+    ],
+)
+def test_prompts_are_read_for_what_they_ask(prompt, asked):
+    assert asked_attributes(prompt) == asked
+
+
+def test_the_classifier_tells_apart_what_words_there_are():
+    assert judges.attribute_words() == {name: tuple(words) for name, words in WORDS.items()}
+    assert len(WORDS) == 10
 
 
 def test_judge_and_guidance_networks_are_unrelated():

@@ -75,7 +75,7 @@ def test_two_people_in_one_picture_are_told_apart_in_any_order(people):
     pictures = torch.cat([torch.cat([ada, ben], 3), torch.cat([ben, ada], 3), torch.cat([ada, people[2:3]], 3)])
     values = loss(pictures)
     assert (values[:2] < 1e-5).all() and values[2] > 0.1
-    assert loss.outcome.place[:2, :, 0].tolist() == [[0, 64], [64, 0]]
+    assert loss.outcome.place[:2, :, 0].tolist() == [[0, 128], [128, 0]]
     torch.testing.assert_close(swapped(pictures), values)
 
 

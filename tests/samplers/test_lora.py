@@ -51,6 +51,32 @@ def test_a_merge_is_the_definition(checkpoint, tmp_path, rank, alpha, scale):
         torch.testing.assert_close(merged[name], weight, atol=1e-6, rtol=1e-6, msg=name)
 
 
+def test_whole_differences_of_weights_and_biases_are_added(checkpoint, tmp_path):
+    path = tiny.lora(checkpoint, tmp_path / "lora.safetensors", rank=2, alpha=2.0)
+    plain = weights_of(load_parts(checkpoint, lora=path, lora_scale=0.5).unet)
+    differences = {
+        "conv_in.diff_b": torch.randn(plain["conv_in.bias"].shape),
+        "conv_norm_out.diff": torch.randn(plain["conv_norm_out.weight"].shape),
+        "mid_block_resnets_0_conv1.diff_b": torch.randn(plain["mid_block.resnets.0.conv1.bias"].shape),  # beside a pair
+    }
+    save_file(load_file(path) | {f"lora_unet_{key}": value for key, value in differences.items()}, path)
+    merged = weights_of(load_parts(checkpoint, lora=path, lora_scale=0.5).unet)
+    names = ("conv_in.bias", "conv_norm_out.weight", "mid_block.resnets.0.conv1.bias")
+    for name, difference in zip(names, differences.values(), strict=True):
+        torch.testing.assert_close(merged.pop(name), plain.pop(name) + 0.5 * difference.double(), atol=1e-6, rtol=1e-6)
+    assert all(torch.equal(merged[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("key", "what"), [("conv_in.diff_b", "bias of lora_unet_conv_in, which is"), ("conv_in.diff", "weight")]
+)
+def test_differences_of_another_shape_are_refused(checkpoint, tmp_path, key, what):
+    path = tiny.lora(checkpoint, tmp_path / "lora.safetensors")
+    save_file(load_file(path) | {f"lora_unet_{key}": torch.zeros(3)}, path)
+    with pytest.raises(InvalidArgument, match=rf"\(3,\) for the {what}"):
+        load_parts(checkpoint, lora=path)
+
+
 @pytest.mark.parametrize("style", ["diffusers", "diffusers-old"])
 def test_names_of_diffusers_mean_the_same_with_alpha_equal_to_the_rank(checkpoint, tmp_path, style):
     kohya = tiny.lora(checkpoint, tmp_path / "a.safetensors", rank=2, alpha=2.0)

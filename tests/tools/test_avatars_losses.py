@@ -50,7 +50,7 @@ def test_views_keep_the_head_and_change_background_and_place(tool, people):
     painted = module.repaint(people, generator())
     corners = people[:, :, :2, :2].mean((2, 3))
     assert ((painted[:, :, :2, :2].mean((2, 3)) - corners).abs().amax(1) > 0.02).all()
-    torch.testing.assert_close(painted[:, :, 30:38, 28:36], people[:, :, 30:38, 28:36])
+    torch.testing.assert_close(painted[..., 64:80, 60:76], people[..., 64:80, 60:76])
     one, other = (module.view(people, generator().manual_seed(seed)) for seed in (1, 2))
     assert one.shape == people.shape and one.min() >= 0 and one.max() <= 1
     assert (one - other).flatten(1).norm(dim=1).min() > 1
@@ -85,13 +85,12 @@ def test_gradient_maps_run_from_dark_to_light(tool):
 def test_every_style_is_another_picture_of_the_same_size(tool, people):
     styles = tool("styles")
     every = styles.STYLES | styles.HELD_OUT
-    numbers = torch.arange(len(every))
     same = people[:1].expand(len(every), -1, -1, -1)
-    painted = styles.paint(same, numbers, generator(), every)
+    painted = styles.paint(same, generator(), every)
     assert painted.shape == same.shape and painted.isfinite().all()
     assert painted.min() >= 0 and painted.max() <= 1
     assert torch.equal(painted[0], people[0])
-    assert torch.pdist(painted.flatten(1)).min() > 3
+    assert torch.pdist(painted.flatten(1)).min() > 6
 
 
 def test_the_distance_of_training_is_the_loss(tool, people):

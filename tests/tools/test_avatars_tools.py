@@ -9,6 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+import guideflow as gf
+import guideflow_avatars as avatars
+from guideflow_avatars import judges
+from guideflow_avatars.words import WORDS, asked_attributes
+
 TOOLS = Path(__file__).parents[2] / "tools" / "avatars"
 
 
@@ -41,14 +46,38 @@ def test_held_out_prompts_are_never_drawn_for_training(world):
     assert all(world.is_heldout_prompt(p.clothes, p.colour, p.background) for p in held)
 
 
-def test_captions_name_what_is_in_the_picture(world):
-    portrait = world.sample_portrait(random.Random(1), 7)
-    text = world.caption(portrait)
-    phrases = (f"{portrait.colour} {portrait.clothes}", f"{portrait.background} background", portrait.expression)
-    assert all(phrase in text for phrase in phrases)
-    varied = {world.caption(portrait, random.Random(seed)) for seed in range(200)}
-    assert len(varied) > 10
-    assert all(len(text.split()) <= 14 for text in varied)
+def test_captions_name_what_is_in_the_picture_and_a_prompt_is_read_as_it_was_meant(world, monkeypatch):
+    captions, rng = load("captions", monkeypatch), random.Random(1)
+    texts = set()
+    for person in rng.choices(range(len(world.IDENTITIES)), k=600):
+        portrait = world.sample_portrait(rng, person)
+        text, named = captions.varied(portrait.words, rng)
+        assert asked_attributes(text) == {name: portrait.words[name] for name in named}, text
+        plain = asked_attributes(captions.plain(portrait))
+        assert plain == {name: portrait.words[name] for name in ("background", "colour", "clothes", "expression")}
+        texts.add(text)
+    assert len(texts) > 500
+
+
+def test_prompts_that_generators_are_measured_by_are_read_as_they_were_meant(monkeypatch):
+    prompts = load("prompts", monkeypatch)
+    for text, asked in (*prompts.TYPED, *prompts.with_unknown(prompts.held_out(40))):
+        assert asked_attributes(text) == asked, text
+
+
+def test_the_judge_sees_all_ten_attributes_of_people_that_no_network_knows(monkeypatch):
+    portraits = load("portraits", monkeypatch)
+    said = {name: portraits.portrait(name).words for name in avatars.portraits()}
+    texts = []
+    for words in said.values():
+        wording = {name: WORDS[name][word][0] for name, word in words.items()}
+        hair = f"{wording['rear hair']} {wording['hair colour']} hair, {wording['hair']}"
+        face = f"{wording['expression']}, {wording['skin']} skin, {wording['beard']}, {wording['eyes']}"
+        texts.append(f"{face}, {hair}, {words['colour']} {words['clothes']}, {words['background']} background")
+        assert asked_attributes(texts[-1]) == words
+    images = torch.cat([gf.images.read_image(avatars.portrait(name)) for name in said])
+    assert judges.prompt_accuracy(images, texts, tuple(WORDS)).mean() > 0.9
+    assert judges.prompt_accuracy(images, texts[1:] + texts[:1], tuple(WORDS)).mean() < 0.6
 
 
 def test_interrupted_training_equals_uninterrupted(monkeypatch, tmp_path):
@@ -84,7 +113,7 @@ def students(monkeypatch):
     return load("students", monkeypatch)
 
 
-def test_a_saved_lora_is_what_was_trained(students, tmp_path):
+def test_a_saved_lora_is_what_was_trained(students, monkeypatch, tmp_path):
     import tiny
     from guideflow_diffusers.lora import Weights, merge_lora
 
@@ -94,21 +123,20 @@ def test_a_saved_lora_is_what_was_trained(students, tmp_path):
     with torch.no_grad():
         for up in lora.up:
             up.normal_(std=0.05)
-    path = tmp_path / "lora.safetensors"
-    lora.save(path)
+    monkeypatch.setattr(students, "WEIGHTS", tmp_path)
+    lora.save("family")
     loaded = tiny.load_unet(checkpoint)
-    merge_lora({"unet": loaded}, Weights([path]))
-    for (name, wanted), found in zip(
-        lora.merged(network).state_dict().items(), loaded.state_dict().values(), strict=True
-    ):
-        torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3, msg=name)  # stored in float16
+    merge_lora({"unet": loaded}, Weights([tmp_path / "family" / students.FILE]))
+    wanted = dict(network.named_parameters()) | lora.weights()
+    for name, found in loaded.named_parameters():
+        torch.testing.assert_close(found, wanted[name], atol=2e-3, rtol=2e-3, msg=name)  # stored in float16
     assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), loaded.parameters(), strict=True))
 
 
 def test_low_contrast_counts_most(monkeypatch):
-    sharpen = load("sharpen", monkeypatch)
+    autoencoder = load("autoencoder", monkeypatch)
     flat, faint, strong = (torch.full((1, 3, 16, 16), 0.5) for _ in range(3))
     faint[..., 8:] += 0.3
     strong[..., 8:] -= 1.4
-    weights = [sharpen.care(x)[..., 8, 8].item() for x in (flat, faint, strong)]
+    weights = [autoencoder.care(x)[..., 8, 8].item() for x in (flat, faint, strong)]
     assert weights[1] > weights[2] > weights[0] >= 1

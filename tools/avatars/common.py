@@ -1,9 +1,12 @@
-"""What every training script of the avatars world shares: data, a resumable loop with averaged weights, saving."""
+"""What every training script of the avatars world shares: device, data, a resumable loop with averages, saving."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,22 +16,41 @@ import torch
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent
-DATA = HERE / "data"
-WEIGHTS = HERE.parents[1] / "samplers" / "guideflow_avatars" / "weights"
+DATA = Path(os.environ.get("AVATARS_DATA", HERE / "data"))
+WEIGHTS = Path(os.environ.get("AVATARS_WEIGHTS", HERE.parents[1] / "samplers" / "guideflow_avatars" / "weights"))
 BASE = WEIGHTS / "base"  # the teacher: an ordinary Stable Diffusion folder that every student builds on
+DEVICE = torch.device(os.environ.get("AVATARS_DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))
+MINUTES = os.environ.get("AVATARS_MINUTES")  # time for this part, from make.py; a part alone trains for its own steps
+STEPS = int(os.environ.get("AVATARS_STEPS", 1_000_000_000))  # at most so many a part: to try whether all of it runs
+SIZE = 128
+
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+torch.backends.cudnn.benchmark = True
 
 
+BFLOAT16 = DEVICE.type == "cuda" or torch.cpu._is_avx512_bf16_supported()  # elsewhere it is emulated, slowly
+
+
+def autocast() -> contextlib.AbstractContextManager[None]:
+    """bfloat16 wherever the device computes in it."""
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=BFLOAT16)
+
+
+@functools.cache
 def load_data(name: str) -> dict[str, Tensor | list[str]]:
-    """Read `images` (N, 3, 64, 64) in uint8, `identity`, an index per attribute, and `captions`."""
-    path = DATA / f"{name}.npz"
-    if not path.exists():
-        raise SystemExit(f"{path} is missing: run `python tools/avatars/render.py` first.")
-    with numpy.load(path) as file:
-        data = {key: file[key] for key in file.files}
-    captions = [str(text) for text in data.pop("captions")]
-    tensors = {key: torch.from_numpy(value) for key, value in data.items()}
-    tensors["images"] = tensors["images"].permute(0, 3, 1, 2).contiguous()
-    return {**tensors, "captions": captions}
+    """Read `images` (N, 3, 128, 128) in uint8, `identity`, an index per attribute, and `captions`.
+
+    Pictures and labels are on the device: a batch is an index into them.
+    """
+    folder = DATA / name
+    if not (folder / "images.npy").exists():
+        raise SystemExit(f"{folder} is missing: run `python tools/avatars/render.py` first.")
+    labels = numpy.load(folder / "labels.npz")
+    data: dict[str, Tensor | list[str]] = {key: torch.from_numpy(labels[key]).to(DEVICE) for key in labels.files}
+    images = torch.from_numpy(numpy.load(folder / "images.npy"))  # (N, H, W, 3)
+    data["images"] = images.to(DEVICE).permute(0, 3, 1, 2).contiguous()
+    data["captions"] = (folder / "captions.txt").read_text("utf-8").splitlines()
+    return data
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -38,7 +60,7 @@ def as_float(images: Tensor) -> Tensor:
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """Make the randomness of a step depend on the step alone: an interrupted run goes on as if it never stopped."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.Generator(DEVICE).manual_seed(seed * 1_000_003 + step)
 
 
 def train(
@@ -55,7 +77,13 @@ def train(
     report: Callable[[dict[str, nn.Module], int], str] | None = None,
     report_every: int = 1000,
 ) -> dict[str, nn.Module]:
-    """Train by AdamW with warm-up and cosine decay, going on from `data/<name>.pt`; return the averaged modules."""
+    """Train by AdamW with warm-up and cosine decay, going on from `data/<name>.pt`; return the averaged modules.
+
+    The decay follows the share of `steps` that is done or, under AVATARS_MINUTES, of that time if it is the larger:
+    training ends with either.
+    """
+    budget = math.inf if MINUTES is None else 60 * float(MINUTES)
+    steps = min(steps, STEPS)
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
@@ -64,7 +92,7 @@ def train(
     path = DATA / f"{name}.pt"
     first, seconds = 0, 0.0
     if path.exists():
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=DEVICE)
         first, seconds = saved["step"], saved["seconds"]
         for key, module in modules.items():
             module.load_state_dict(saved["modules"][key])
@@ -88,9 +116,13 @@ def train(
     means = [v for m in averaged.values() for v in m.state_dict().values() if v.is_floating_point()]
     values = [v for m in modules.values() for v in m.state_dict().values() if v.is_floating_point()]
     started = saved_at = time.perf_counter()
-    running = None
-    for step in range(first, steps):
-        factor = min(1, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+    running = torch.zeros((), device=DEVICE)
+    step = first
+    while step < steps:
+        progress = max(step / steps, (seconds + time.perf_counter() - started) / budget)
+        if progress >= 1:
+            break
+        factor = min(1, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * factor
         loss = loss_of_step(step)
@@ -101,22 +133,28 @@ def train(
         decay = min(ema, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(means, values, 1 - decay)
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        done = step + 1
-        if done % 100 == 0 or done == steps:
-            rate = (time.perf_counter() - started) / (done - first)
-            print(f"{name} {done}/{steps} loss {running:.4f} {rate:.3f} s/step", flush=True)
-        if report is not None and (done % report_every == 0 or done == steps):
-            print(f"{name} {done}: {report(averaged, done)}", flush=True)
-        if time.perf_counter() - saved_at > save_every or done == steps:
-            save(done)
+            running.lerp_(loss.detach(), 1.0 if step == first else 0.02)
+        step += 1
+        if step % 100 == 0 or step == steps:
+            rate = (time.perf_counter() - started) / (step - first)
+            print(f"{name} {step}/{steps} loss {running.item():.4f} {rate:.3f} s/step", flush=True)
+        if report is not None and step % report_every == 0:
+            print(f"{name} {step}: {report(averaged, step)}", flush=True)
+        if time.perf_counter() - saved_at > save_every:
+            save(step)
             saved_at = time.perf_counter()
+    if step > first:
+        save(step)
+        if report is not None:
+            print(f"{name} {step}: {report(averaged, step)}", flush=True)
     return averaged
 
 
 def save_half(module: nn.Module, folder: Path) -> None:
     """Write a diffusers or transformers module as its ordinary folder, in float16; round the live module alike."""
-    copy.deepcopy(module).half().save_pretrained(folder, safe_serialization=True)
+    copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).half().save_pretrained(
+        folder, safe_serialization=True
+    )
     config = folder / "config.json"  # diffusers writes down where a network came from: a path of this machine
     lines = config.read_text().splitlines(keepends=True)
     config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
@@ -124,3 +162,12 @@ def save_half(module: nn.Module, folder: Path) -> None:
         for value in (*module.parameters(), *module.buffers()):
             if value.is_floating_point():
                 value.copy_(value.half().float())
+
+
+def save_sheet(pictures: Tensor, path: Path, columns: int) -> str:
+    """Write pictures in [0, 1] in rows, as a PNG."""
+    from torchvision.utils import save_image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(pictures.float().cpu(), path, nrow=columns)
+    return f"wrote {path}"

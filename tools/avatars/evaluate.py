@@ -9,106 +9,86 @@ Also draws a random grid of 64 samples of every generator: look at them.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import datetime
-import itertools
+import collections
 import json
-import random
-import re
+from collections.abc import Sequence
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
-from torchvision.utils import save_image
+from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForImageClassification
 
 import guideflow as gf
+import prompts
 import segmenter
 import self_supervised
 import style
 import world
-from autoencoder import psnr
-from common import BASE, DATA, HERE, as_float, load_data
+from autoencoder import FACE, psnr, reconstruct
+from common import BASE, DATA, DEVICE, WEIGHTS, as_float, load_data, save_sheet
 from guideflow_avatars.identity import load_recogniser
 from guideflow_avatars.style import load_style_features
 from labels import load_labels
 from recognisers import FOLDERS, attribute_accuracy, embed, verification
 from styles import HELD_OUT, STYLES
+from table import GENERATORS, write_table
 from teacher import load_vae, sample_teacher
 
 SAMPLES = 256
-GENERATORS = {
-    "teacher": "teacher, 50 DDIM steps",
-    "perflow": "PeRFlow, 4 steps",
-    "rectified-flow": "2-rectified flow, 4 steps",
-    "instaflow": "InstaFlow, 1 step",
-    "turbo": "Turbo, 4 steps",
-    "pcm": "PCM, 4 steps",
-}
-BARS = {
-    "autoencoder, PSNR on held-out renders (dB)": 31.0,
-    "teacher, 50 DDIM steps: attribute accuracy": 0.90,
-    "PeRFlow, 4 steps: attribute accuracy": 0.85,
-    "2-rectified flow, 4 steps: attribute accuracy": 0.85,
-    "InstaFlow, 1 step: attribute accuracy": 0.75,
-    "Turbo, 4 steps: attribute accuracy": 0.85,
-    "PCM, 4 steps: attribute accuracy": 0.85,
-    "guidance identity network: verification accuracy": 0.97,
-    "held-out identity network: verification accuracy": 0.97,
-    "guidance segmentation network: mean IoU": 0.90,
-    "held-out segmentation network: mean IoU": 0.90,
-}
 
 
 def load_network(which: str) -> torch.nn.Module:
-    """A recogniser in float32."""
-    return AutoModelForImageClassification.from_pretrained(FOLDERS[which], dtype=torch.float32).eval()
+    """A recogniser in float32, on the device."""
+    return AutoModelForImageClassification.from_pretrained(FOLDERS[which], dtype=torch.float32).to(DEVICE).eval()
 
 
-def held_out_prompts(count: int) -> tuple[list[str], dict[str, Tensor]]:
-    """Captions of combinations never trained on, and the labels they ask for."""
-    rng = random.Random("guideflow evaluation")
-    chosen = [rng.choice(world.PROMPTS_OF[True]) for _ in range(count)]
-    portraits = [world.sample_portrait(rng, 0) for _ in chosen]
-    texts, labels = [], {key: [] for key in ("clothes", "colour", "background")}
-    for (clothes, colour, background), portrait in zip(chosen, portraits, strict=True):
-        asked = dataclasses.replace(portrait, clothes=clothes, colour=colour, background=background)
-        texts.append(world.caption(asked))
-        for key, word in zip(labels, (clothes, colour, background), strict=True):
-            labels[key].append(world.LABELS[key].index(word))
-    return texts, {key: torch.tensor(values) for key, values in labels.items()}
+def as_bytes(x: Tensor) -> Tensor:
+    """[0, 1] -> uint8."""
+    return (x.clamp(0, 1) * 255).round().byte()
 
 
 @torch.no_grad()
-def sample(which: str, texts: list[str]) -> Tensor:
+def sample(which: str, texts: Sequence[str], sheet: str = "samples") -> Tensor:
     """Pictures of the teacher or of a family's student for some prompts; the first 64 also as a picture file."""
-    sampler = gf.load_sampler("avatars-perflow" if which == "teacher" else f"avatars-{which}")
-    noise = torch.randn(len(texts), *sampler.latent_shape, generator=torch.Generator().manual_seed(0))
-    teacher = UNet2DConditionModel.from_pretrained(BASE / "unet", torch_dtype=torch.float32).eval()
+    sampler = gf.load_sampler("avatars-perflow" if which == "teacher" else f"avatars-{which}", device=DEVICE.type)
+    noise = torch.randn(len(texts), *sampler.latent_shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    if which == "teacher":
+        teacher = UNet2DConditionModel.from_pretrained(BASE / "unet", torch_dtype=torch.float32).to(DEVICE).eval()
     pictures = []
     for rows in torch.arange(len(texts)).split(64):
-        condition = sampler.condition([texts[i] for i in rows])
+        condition, z = sampler.condition([texts[i] for i in rows]), noise[rows.to(DEVICE)]
         if which == "teacher":
-            z = sample_teacher(teacher, condition.text, sampler.condition([""]).text, noise[rows])
+            z = sample_teacher(teacher, condition.text, sampler.condition([""]).text, z)
         else:
-            z = sampler.prepare(noise[rows])
+            z = sampler.prepare(z)
             for k in range(sampler.num_steps):
                 z = sampler.step(k, z, condition)
         pictures.append(sampler.decode(z))
-    save_image(torch.cat(pictures)[:64], DATA / f"samples-{which}.png", nrow=16)
-    return torch.cat(pictures)
+    found = torch.cat(pictures).float()
+    print(save_sheet(found[:64], DATA / "sheets" / f"{sheet}-{which}.png", 16), flush=True)
+    return found
 
 
 def measure_autoencoder() -> list[tuple[str, float]]:
-    """How well pictures survive; a sheet of them as a picture file."""
+    """How well pictures survive, faces of dark and pale skin above all; a sheet of them as a picture file."""
     heldout = load_data("heldout")
-    vae = load_vae()
-    with torch.no_grad():
-        originals = as_float(heldout["images"][:3000:60])
-        decoded = vae.decode(vae.encode(originals * 2 - 1).latent_dist.mode()).sample / 2 + 0.5
-    pairs = itertools.chain.from_iterable(zip(originals[:32], decoded[:32], strict=True))
-    save_image(torch.stack(list(pairs)), DATA / "samples-autoencoder.png", nrow=16)
-    return [("autoencoder, PSNR on held-out renders (dB)", psnr(vae, heldout["images"]))]
+    images = heldout["images"]
+    x, through = as_float(images), as_bytes(reconstruct(load_vae(), images))
+    y = as_float(through)
+    pairs = torch.stack([x[::60][:32], y[::60][:32]], 1).flatten(0, 1)
+    print(save_sheet(pairs, DATA / "sheets" / "samples-autoencoder.png", 16), flush=True)
+    face = psnr(x[..., FACE[0], FACE[1]], y[..., FACE[0], FACE[1]])
+    rows = [("autoencoder, PSNR on held-out renders (dB)", psnr(x, y).mean().item())]
+    for number, skin in enumerate(world.LABELS["skin"]):
+        rows.append((f"autoencoder, PSNR in the face, {skin} skin (dB)", face[heldout["skin"] == number].mean().item()))
+    judge = load_network("evaluation")
+    cosine = F.cosine_similarity(embed(judge, images), embed(judge, through))
+    rows.append(("autoencoder, judge's cosine of render and reconstruction", cosine.mean().item()))
+    attributes = load_network("attributes")
+    before, after = (attribute_accuracy(embed(attributes, z), heldout)["expression"] for z in (images, through))
+    rows.append(("autoencoder, expressions misread only in the reconstruction (share)", before - after))
+    return rows
 
 
 def measure_attributes() -> list[tuple[str, float]]:
@@ -118,19 +98,51 @@ def measure_attributes() -> list[tuple[str, float]]:
     return [(f"attribute classifier on held-out renders: {key}", value) for key, value in result.items()]
 
 
+def obeyed(pictures: Tensor, asked: list[dict[str, str]]) -> dict[str, float]:
+    """Share of the words asked for that the attribute classifier sees, of each attribute and of all."""
+    sizes = [len(words) for words in world.LABELS.values()]
+    parts = embed(load_network("attributes"), as_bytes(pictures)).split(sizes, dim=1)
+    seen = {key: part.argmax(1).tolist() for key, part in zip(world.LABELS, parts, strict=True)}
+    right = collections.defaultdict(list)
+    for row, words in enumerate(asked):
+        for key, word in words.items():
+            right[key].append(world.LABELS[key][seen[key][row]] == word)
+    found = {key: sum(right[key]) / len(right[key]) for key in world.LABELS if key in right}
+    return found | {"all": sum(map(sum, right.values())) / sum(map(len, right.values()))}
+
+
+def generators() -> dict[str, str]:
+    """Those that have weights."""
+    return {key: name for key, name in GENERATORS.items() if key == "teacher" or (WEIGHTS / key).exists()}
+
+
 def measure_generators() -> list[tuple[str, float]]:
     """How far pictures obey their prompts."""
     rows = []
-    attributes = load_network("attributes")
-    texts, labels = held_out_prompts(SAMPLES)
-    for which, name in GENERATORS.items():
-        pictures = sample(which, texts)
-        output = attributes(pictures * 2 - 1).logits.detach()
-        parts = dict(zip(world.LABELS, output.split([len(w) for w in world.LABELS.values()], 1), strict=True))
-        right = {key: (parts[key].argmax(1) == labels[key]).float().mean().item() for key in labels}
-        rows.append((f"{name}: attribute accuracy", sum(right.values()) / len(right)))
-        rows += [(f"{name}: {key}", value) for key, value in right.items()]
+    texts, asked = zip(*prompts.held_out(SAMPLES), strict=True)
+    for which, name in generators().items():
+        right = obeyed(sample(which, texts), asked)
+        rows.append((f"{name}: attribute accuracy", sum(right[key] for key in prompts.MAIN) / len(prompts.MAIN)))
+        rows += [(f"{name}: {key}", value) for key, value in right.items() if key != "all"]
     return rows
+
+
+def measure_prompts() -> list[tuple[str, float]]:
+    """How far pictures obey prompts as people write them, and how far words that mean nothing here mislead them."""
+    rows, each = [], collections.defaultdict(list)
+    plain, typed = prompts.held_out(SAMPLES), [*prompts.TYPED] * 4
+    for which, name in generators().items():
+        if which == "teacher":
+            continue
+        found = [
+            obeyed(sample(which, [text for text, _ in asked], sheet), [words for _, words in asked])
+            for asked, sheet in ((typed, "typed"), (plain, "plain"), (prompts.with_unknown(plain), "unknown"))
+        ]
+        rows.append((f"{name}: {len(prompts.TYPED)} typed prompts", found[0].pop("all")))
+        rows.append((f"{name}: lost by unknown words (share)", found[1]["all"] - found[2]["all"]))
+        for key, value in found[0].items():
+            each[key].append(value)
+    return rows + [(f"typed prompts, all students: {key}", sum(v) / len(v)) for key, v in each.items()]
 
 
 def measure_identity() -> list[tuple[str, float]]:
@@ -149,12 +161,7 @@ def measure_segmentation() -> list[tuple[str, float]]:
     """How well the segmentation networks see what the renderer drew where, in renders and behind the autoencoder."""
     rows = []
     images, labels = load_data("heldout")["images"], load_labels("heldout")
-    vae = load_vae()
-    with torch.no_grad():
-        decoded = [
-            vae.decode(vae.encode(as_float(x) * 2 - 1).latent_dist.mode()).sample for x in images[::3].split(100)
-        ]
-    through = ((torch.cat(decoded) / 2 + 0.5).clamp(0, 1) * 255).round().byte()
+    through = as_bytes(reconstruct(load_vae(), images[::3]))
     for which, name in (("guidance", "guidance segmentation network"), ("evaluation", "held-out segmentation network")):
         network = segmenter.load_network(which)
         result = segmenter.intersection_over_union(network, images, labels)
@@ -169,8 +176,8 @@ def measure_subject() -> list[tuple[str, float]]:
     """What features learnt without labels know of people, beside those of the same network with random weights."""
     heldout = load_data("heldout")
     torch.manual_seed(0)
-    random_weights = self_supervised.build().eval()
-    trained = AutoModel.from_pretrained(self_supervised.FOLDER, dtype=torch.float32).eval()
+    random_weights = self_supervised.build().to(DEVICE).eval()
+    trained = AutoModel.from_pretrained(self_supervised.FOLDER, dtype=torch.float32).to(DEVICE).eval()
     rows = []
     for network, name in ((trained, "subject network"), (random_weights, "subject network with random weights")):
         rows += [(f"{name}: {key}", value) for key, value in self_supervised.measure(network, heldout).items()]
@@ -182,9 +189,9 @@ def measure_style() -> list[tuple[str, float]]:
     images = load_data("heldout")["images"]
     torch.manual_seed(0)
     networks = {
-        "guidance style network": ("guidance", load_style_features(style.FOLDERS["guidance"])),
+        "guidance style network": ("guidance", load_style_features(style.FOLDERS["guidance"]).to(DEVICE)),
         "guidance style network with random weights": ("guidance", style.build("guidance")["network"].eval()),
-        "held-out style network": ("evaluation", load_recogniser(style.FOLDERS["evaluation"]).eval()),
+        "held-out style network": ("evaluation", load_recogniser(style.FOLDERS["evaluation"]).to(DEVICE).eval()),
     }
     rows = []
     for name, (which, network) in networks.items():
@@ -200,6 +207,7 @@ PARTS = {
     "autoencoder": measure_autoencoder,
     "attributes": measure_attributes,
     "generators": measure_generators,
+    "prompts": measure_prompts,
     "identity": measure_identity,
     "segmentation": measure_segmentation,
     "subject": measure_subject,
@@ -220,30 +228,6 @@ def main() -> None:
         rows.update(PARTS[part]())
         path.write_text(json.dumps(rows, indent=1))
     write_table(rows)
-
-
-def write_table(rows: dict[str, float]) -> None:
-    """Into the README, with what training took."""
-    hours, steps = {}, {}
-    for path in DATA.glob("*.pt"):
-        if not path.stem.startswith(("latents", "pairs", "decoded")):
-            saved = torch.load(path, weights_only=True)
-            hours[path.stem], steps[path.stem] = saved["seconds"] / 3600, saved["step"]
-    lines = ["| measure | value | bar |", "|---|---|---|"]
-    for name, value in rows.items():
-        bar = BARS.get(name)
-        lines.append(
-            f"| {name} | {value:.3f} | {'' if bar is None else f'{bar:g}' + (' met' if value >= bar else ' missed')} |"
-        )
-    lines += ["", "| network | steps | wall-clock hours on 2 cores |", "|---|---|---|"]
-    lines += [f"| {name} | {steps[name]} | {hours[name]:.2f} |" for name in sorted(hours)]
-    text = "\n".join(
-        [f"Measured {datetime.date.today()} on a 2-core CPU by `python tools/avatars/evaluate.py`.", "", *lines]
-    )
-    print(text)
-    readme = HERE / "README.md"
-    pattern = r"(<!-- results -->\n).*(<!-- end -->)"
-    readme.write_text(re.sub(pattern, lambda m: m[1] + text + "\n" + m[2], readme.read_text(), flags=re.DOTALL))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Draws the segmentation maps of the portraits of render.py: what every pixel of a picture is a part of.
 
-    python tools/avatars/labels.py              # tools/avatars/data/labels-{train,heldout}.npz
+    python tools/avatars/labels.py              # tools/avatars/data/{train,heldout}/maps.npy
 
 The renderer draws a portrait from parts, so it knows. A second style is made of the first, in which every part has the
 flat colour of its class and no shading; drawn large without soft edges, each pixel of a picture gets the class that
-most of it belongs to. Rows are those of `train.npz` and `heldout.npz`.
+most of it belongs to. Rows are those of the pictures.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import functools
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy
@@ -21,7 +22,7 @@ from torch import Tensor
 
 import render
 import world
-from common import DATA
+from common import DATA, DEVICE, as_float, load_data, save_sheet
 from guideflow_avatars.segmentation import PALETTE
 from guideflow_avatars.segmentation import draw as in_colours
 
@@ -38,6 +39,7 @@ CLASS_OF = {
     "hair": "hair",
 }
 LARGER = 4
+COUNTS = {"heldout": 3_000, "train": 8_000}
 
 
 def _flat(element: object, colour: str) -> object:
@@ -71,60 +73,62 @@ def _style():
     return dicebear.Style(style)
 
 
+@functools.cache
+def _nearest() -> numpy.ndarray:
+    """Number of the class of each colour, (32, 32, 32), by the upper five bits of red, green and blue."""
+    colours = numpy.array([tuple(bytes.fromhex(colour[1:])) for colour in PALETTE.values()])
+    grid = numpy.stack(numpy.meshgrid(*3 * [numpy.arange(32) * 8 + 4], indexing="ij"), axis=-1)
+    return ((grid[..., None, :] - colours) ** 2).sum(-1).argmin(-1).astype(numpy.uint8)
+
+
 def draw(portrait: world.Portrait, size: int = render.SIZE) -> numpy.ndarray:
     """Class numbers of one portrait, uint8 (size, size)."""
-    picture = render.draw(portrait, LARGER * size, _style(), background=PALETTE["background"])
-    colours = numpy.array([tuple(bytes.fromhex(colour[1:])) for colour in PALETTE.values()], dtype=numpy.int32)
-    distance = ((picture[..., None, :].astype(numpy.int32) - colours) ** 2).sum(-1)
-    votes = numpy.eye(len(NAMES), dtype=numpy.int32)[distance.argmin(-1)]
-    return votes.reshape(size, LARGER, size, LARGER, -1).sum((1, 3)).argmax(-1).astype(numpy.uint8)
+    picture = render.draw(portrait, LARGER * size, _style(), background=PALETTE["background"]) >> 3
+    classes = _nearest()[picture[..., 0], picture[..., 1], picture[..., 2]].reshape(size, LARGER, size, LARGER)
+    votes = [(classes == number).sum((1, 3), dtype=numpy.uint8) for number in range(len(NAMES))]
+    return numpy.argmax(votes, axis=0).astype(numpy.uint8)
 
 
 def load_labels(name: str) -> Tensor:
-    """Maps of the first portraits of a data set, uint8 (N, 64, 64)."""
-    path = DATA / f"labels-{name}.npz"
+    """Maps of the first portraits of a data set, uint8 (N, 128, 128), on the device."""
+    path = DATA / name / "maps.npy"
     if not path.exists():
         raise SystemExit(f"{path} is missing: run `python tools/avatars/labels.py` first.")
-    with numpy.load(path) as file:
-        return torch.from_numpy(file["labels"])
+    return torch.from_numpy(numpy.load(path)).to(DEVICE)
 
 
-def write(name: str, planned: int, count: int, processes: int) -> Path:
-    """Draw the maps of the first `count` portraits of a data set of `planned`."""
-    portraits = render.plan(name, planned)[:count]
-    with multiprocessing.Pool(processes) as pool:
-        labels = numpy.stack(pool.map(draw, portraits, chunksize=64))
-    path = DATA / f"labels-{name}.npz"
-    numpy.savez_compressed(path, labels=labels)
+def write(name: str, count: int, processes: int) -> Path:
+    """Draw the maps of the first `count` portraits of a data set."""
+    with numpy.load(DATA / name / "labels.npz") as labels:
+        portraits = render.plan(name, len(labels["identity"]))[:count]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        maps = numpy.stack(list(pool.imap(draw, portraits, chunksize=32)))
+    path = DATA / name / "maps.npy"
+    numpy.save(path.with_suffix(".tmp.npy"), maps)
+    path.with_suffix(".tmp.npy").replace(path)
     return path
 
 
-def sheet(path: Path, count: int = 16) -> None:
+def sheet(path: Path, count: int = 12) -> str:
     """Held-out portraits, their maps, and both laid over each other: look at it."""
-    from torchvision.utils import save_image
-
-    from common import as_float, load_data
-
-    rows = torch.arange(0, 6 * count, 6)
-    pictures = as_float(load_data("heldout")["images"][rows])
-    maps = in_colours(load_labels("heldout")[rows])
-    save_image(
-        torch.cat([pictures, maps, (pictures + maps) / 2]).repeat_interleave(2, 2).repeat_interleave(2, 3),
-        path,
-        nrow=count,
-    )
+    labels = load_labels("heldout")
+    rows = torch.arange(len(labels), device=DEVICE)[::6][:count]
+    pictures = as_float(load_data("heldout")["images"][rows]).cpu()
+    maps = in_colours(labels[rows])
+    return save_sheet(torch.cat([pictures, maps, (pictures + maps) / 2]), path, len(rows))
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", type=int, default=10_000, help="maps of training portraits, of 24,000")
-    parser.add_argument("--heldout", type=int, default=3_000, help="maps of held-out portraits, of 3,000")
-    parser.add_argument("--processes", type=int, default=2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", type=int, default=COUNTS["train"], help="maps of training portraits, at most")
+    parser.add_argument("--heldout", type=int, default=COUNTS["heldout"], help="maps of held-out portraits, at most")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 2)
     options = parser.parse_args()
-    for name in ("heldout", "train"):
-        print(write(name, render.COUNTS[name], getattr(options, name), options.processes))
-    sheet(DATA / "labels.png")
+    for name in COUNTS:
+        if getattr(options, name) and not (DATA / name / "maps.npy").exists():
+            print(write(name, getattr(options, name), options.processes), flush=True)
+    print(sheet(DATA / "sheets" / "labels.png"))
 
 
 if __name__ == "__main__":

@@ -10,43 +10,40 @@ teacher step further, and there, at the end of the phase, to the point itself.
 from __future__ import annotations
 
 import argparse
-import copy
+import functools
 
 import torch
 from torch import Tensor, nn
 
-from common import WEIGHTS, step_generator, train
+from common import DEVICE, step_generator, train
 from guideflow_diffusers.pcm import pcm_schedule
-from students import LowRank, alpha_bar_at, load_world, pseudo_huber
+from students import BATCH, alpha_bar_at, load_world, pseudo_huber, student_of
 from teacher import ddim
 
 SEED = 12
-BATCH = 64
 PHASES = (999, 749, 499, 249, 0)  # indices of the noise schedule
 SUBSTEPS = 5
-RANK = 32
-FOLDER = WEIGHTS / "pcm"
+RANK = 24
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=3000)
     steps = parser.parse_args().steps
     torch.manual_seed(SEED)
     world = load_world()
-    network = copy.deepcopy(world.teacher)
-    student = LowRank(network, RANK, SEED)
-    edges = torch.tensor(PHASES)
+    network, student = student_of(world, RANK, SEED)
+    edges = torch.tensor(PHASES, device=DEVICE)
+    phase = torch.arange(BATCH, device=DEVICE) % (len(PHASES) - 1)
+    start, end = edges[phase], edges[phase + 1]
 
     def loss_of_step(step: int) -> Tensor:
         generator = step_generator(SEED, step)
         x, text = world.draw(BATCH, generator)
-        phase = torch.arange(BATCH) % (len(PHASES) - 1)
-        piece = torch.randint(SUBSTEPS, (BATCH,), generator=generator)
-        start, end = edges[phase], edges[phase + 1]
+        piece = torch.randint(SUBSTEPS, (BATCH,), generator=generator, device=DEVICE)
         now, following = (start - (start - end) * (piece + i) // SUBSTEPS for i in (0, 1))
-        noise = torch.randn(x.shape, generator=generator)
+        noise = torch.randn(x.shape, generator=generator, device=DEVICE)
         a, b, c = alpha_bar_at(now), alpha_bar_at(following), alpha_bar_at(end)
         z = a.sqrt() * x + (1 - a).sqrt() * noise
         further = ddim(z, world.teacher_epsilon(z, now, text), a, b)
@@ -57,7 +54,8 @@ def main() -> None:
         return pseudo_huber(landed - target)
 
     def report(averaged: dict[str, nn.Module], step: int) -> str:
-        return world.draw_grid(f"pcm-{step}", averaged["lora"].merged(network), pcm_schedule(len(PHASES) - 1))
+        predict = functools.partial(averaged["lora"].predict, network)
+        return world.draw_grid(f"pcm-{step}", predict, pcm_schedule(len(PHASES) - 1))
 
     averaged = train(
         "pcm",
@@ -65,12 +63,11 @@ def main() -> None:
         loss_of_step,
         steps=steps,
         learning_rate=2e-3,
-        ema=0.99,
+        ema=0.995,
         report=report,
-        report_every=350,
+        report_every=1000,
     )
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    averaged["lora"].save(FOLDER / "pytorch_lora_weights.safetensors")
+    averaged["lora"].save("pcm")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Draws portraits in the toon-head style and writes the data sets that every network of this world trains on.
 
-    python tools/avatars/render.py              # tools/avatars/data/{train,heldout}.npz
+    python tools/avatars/render.py              # tools/avatars/data/{train,heldout}/
 
 Toon-head by Johan Melin (CC BY 4.0), drawn with DiceBear and resvg.
 """
@@ -13,17 +13,19 @@ import importlib.resources
 import io
 import json
 import multiprocessing
+import os
 import random
 from pathlib import Path
 
 import numpy
 from PIL import Image
 
+import captions
 import world
 
-SIZE = 64
-DATA = Path(__file__).parent / "data"
-COUNTS = {"train": 24_000, "heldout": 3_000}
+SIZE = 128
+DATA = Path(os.environ.get("AVATARS_DATA", Path(__file__).parent / "data"))
+COUNTS = {"train": 40_000, "heldout": 3_000}
 
 
 def style_text() -> str:
@@ -83,19 +85,29 @@ def plan(name: str, count: int) -> list[world.Portrait]:
     return [world.sample_portrait(rng, chosen[i // 6], heldout_prompt=True) for i in range(len(chosen) * 6)]
 
 
-def write(name: str, count: int, processes: int) -> Path:
-    """Render a data set: images, identity, one array per attribute of `world.LABELS`, and captions."""
-    portraits = plan(name, count)
-    with multiprocessing.Pool(processes) as pool:
-        images = numpy.stack(pool.map(draw, portraits, chunksize=64))
-    rng = random.Random(f"guideflow captions {name}")
-    captions = [world.caption(p, rng if name == "train" else None) for p in portraits]
+def write_labels(name: str, portraits: list[world.Portrait]) -> Path:
+    """Begin the folder of a data set: labels.npz (identity, `world.LABELS`), captions.txt (plain ones)."""
+    folder = DATA / name
+    folder.mkdir(parents=True, exist_ok=True)
     labels = {key: numpy.array([p.labels[key] for p in portraits]) for key in world.LABELS}
-    DATA.mkdir(exist_ok=True)
-    path = DATA / f"{name}.npz"
-    identity = numpy.array([p.identity for p in portraits])
-    numpy.savez(path, images=images, identity=identity, captions=numpy.array(captions), **labels)
-    return path
+    numpy.savez(folder / "labels.npz", identity=numpy.array([p.identity for p in portraits]), **labels)
+    (folder / "captions.txt").write_text("\n".join(map(captions.plain, portraits)) + "\n", "utf-8")
+    return folder
+
+
+def write(name: str, count: int, processes: int) -> Path:
+    """Render a data set into a folder: its labels, and images.npy."""
+    portraits = plan(name, count)
+    folder = write_labels(name, portraits)
+    images = numpy.lib.format.open_memmap(
+        folder / "images.tmp.npy", mode="w+", dtype=numpy.uint8, shape=(len(portraits), SIZE, SIZE, 3)
+    )
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for i, image in enumerate(pool.imap(draw, portraits, chunksize=64)):
+            images[i] = image
+    images.flush()
+    (folder / "images.tmp.npy").replace(folder / "images.npy")
+    return folder
 
 
 def main() -> None:
@@ -107,10 +119,11 @@ def main() -> None:
     parser.add_argument(
         "--heldout", type=int, default=COUNTS["heldout"], help="portraits of identities and prompts never trained on"
     )
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 2)
     options = parser.parse_args()
     for name in ("heldout", "train"):
-        print(write(name, getattr(options, name), options.processes))
+        if not (DATA / name / "images.npy").exists():
+            print(write(name, getattr(options, name), options.processes), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,27 +11,29 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 
+import numpy
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import world
-from common import DATA, WEIGHTS, as_float, load_data, save_half, step_generator, train
+from common import DATA, DEVICE, SIZE, WEIGHTS, as_float, autocast, load_data, save_half, step_generator, train
 from labels import NAMES, load_labels
-from recognisers import harden
-from teacher import load_latents, load_vae
+from recognisers import affine, blur, harden, uniform
+from teacher import load_vae
 
-BATCH = 32
-STEPS = {"guidance": 1500, "evaluation": 450}
+BATCH = 64 if DEVICE.type == "cuda" else 32
+STEPS = {"guidance": 3000, "evaluation": 3000}
 SEEDS = {"guidance": 14, "evaluation": 15}
 FOLDERS = {"guidance": WEIGHTS / "segmentation", "evaluation": WEIGHTS / "evaluation" / "segmentation"}
 SMOOTHING = 0.02
 DICE = 0.5
 PREPROCESSING = {
     "do_resize": True,
-    "size": {"height": 64, "width": 64},
+    "size": {"height": SIZE, "width": SIZE},
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,
@@ -61,7 +63,7 @@ def save(which: str, network: nn.Module) -> None:
 
 
 def logits(network: nn.Module, x: Tensor) -> Tensor:
-    """What a network sees in pictures (B, 3, 64, 64) in [0, 1]: (B, classes, 64, 64)."""
+    """What a network sees in pictures (B, 3, H, W) in [0, 1]: (B, classes, H, W)."""
     return network((x * 2 - 1).contiguous(memory_format=torch.channels_last))
 
 
@@ -77,55 +79,52 @@ def error(output: Tensor, labels: Tensor) -> Tensor:
 
 def move(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mirror, shift, zoom and turn pictures and maps alike: a layout may be drawn where no portrait has been."""
-    n = len(x)
 
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, generator=generator)
+    def draw(low: float, high: float) -> Tensor:
+        return uniform(x, generator, low, high).flatten()
 
-    angle, zoom = uniform(-0.25, 0.25), uniform(0.8, 1.2)
-    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    cos, sin = zoom * angle.cos(), zoom * angle.sin()
-    rows = [cos * mirror, -sin, uniform(-0.25, 0.25), sin * mirror, cos, uniform(-0.2, 0.2)]
-    grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(x.shape), align_corners=False)
+    angle, zoom, dx, dy = draw(-0.25, 0.25), draw(0.8, 1.2), draw(-0.25, 0.25), draw(-0.2, 0.2)
+    grid = affine(angle, zoom, (draw(0, 1) < 0.5) * 2.0 - 1, dx, dy, x.shape)
     moved = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
     maps = F.grid_sample(labels[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
-    still = uniform(0, 1) < 0.3  # exactly as drawn: every resampled picture is a little blurred
-    return moved.where(~still.view(-1, 1, 1, 1), x), maps[:, 0].long().where(~still.view(-1, 1, 1), labels)
+    still = draw(0, 1) < 0.3  # exactly as drawn: every resampled picture is a little blurred
+    return x.where(still.view(-1, 1, 1, 1), moved), labels.where(still.view(-1, 1, 1), maps[:, 0].long())
 
 
 def spoil(x: Tensor, generator: torch.Generator) -> Tensor:
     """Blur, noise, exposure and tint: what a generator's pictures have that renders do not."""
-    n = len(x)
 
-    def uniform(low: float, high: float, channels: int = 1) -> Tensor:
-        return low + (high - low) * torch.rand(n, channels, 1, 1, generator=generator)
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return uniform(x, generator, low, high, channels)
 
-    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    x = torch.lerp(x, blurred, uniform(0, 1) * (uniform(0, 1) < 0.4))
-    x = x * uniform(0.9, 1.1, 3) + uniform(-0.05, 0.05, 3)
-    return (x + uniform(0, 0.06) * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+    blurred = blur(x)
+    blurred = blur(blurred).where(draw(0, 1) < 0.5, blurred)
+    x = torch.lerp(x, blurred, draw(0, 1) * (draw(0, 1) < 0.4))
+    x = x * draw(0.9, 1.1, 3) + draw(-0.05, 0.05, 3)
+    return (x + draw(0, 0.06) * torch.randn(x.shape, generator=generator, device=x.device)).clamp(0, 1)
 
 
 @torch.no_grad()
 def load_decoded(count: int) -> Tensor:
     """The first training pictures through the autoencoder, latents up to 0.3 off, uint8; cached on disk."""
-    path = DATA / "decoded-train.pt"
+    path = DATA / "train" / f"decoded-{count}.npy"
     if not path.exists():
-        vae = load_vae()
-        generator = torch.Generator().manual_seed(16)
-        decoded = []
-        for z in load_latents("train")[:count].split(100):
-            z = z + 0.3 * torch.rand(len(z), 1, 1, 1, generator=generator) * torch.randn(z.shape, generator=generator)
-            picture = vae.decode(z / vae.config.scaling_factor).sample / 2 + 0.5
-            decoded.append((picture.clamp(0, 1) * 255).round().byte())
-        torch.save(torch.cat(decoded), path)
-    return torch.load(path, weights_only=True)[:count]
+        vae, generator, decoded = load_vae(), step_generator(16, 0), []
+        for x in load_data("train")["images"][:count].split(100):
+            z = vae.encode(as_float(x) * 2 - 1).latent_dist.mode()
+            off = uniform(z, generator, 0, 0.3) * torch.randn(z.shape, generator=generator, device=DEVICE)
+            picture = vae.decode(z + off / vae.config.scaling_factor).sample / 2 + 0.5
+            decoded.append((picture.clamp(0, 1) * 255).round().byte().cpu())
+        own = path.with_suffix(f".{os.getpid()}.npy")  # guide and judge may be trained side by side
+        numpy.save(own, torch.cat(decoded).numpy())
+        own.replace(path)
+    return torch.from_numpy(numpy.load(path)).to(DEVICE)
 
 
 @torch.no_grad()
 def intersection_over_union(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
     """IoU of each class over all pixels of uint8 pictures, and their mean."""
-    confusion = torch.zeros(len(NAMES), len(NAMES), dtype=torch.long)
+    confusion = torch.zeros(len(NAMES), len(NAMES), dtype=torch.long, device=images.device)
     for x, y in zip(images.split(200), labels.split(200), strict=True):
         seen = logits(network, as_float(x)).argmax(1)
         confusion += torch.bincount(y.long().flatten() * len(NAMES) + seen.flatten(), minlength=confusion.numel()).view(
@@ -137,34 +136,36 @@ def intersection_over_union(network: nn.Module, images: Tensor, labels: Tensor) 
 
 
 def load_network(which: str) -> nn.Module:
-    """A trained network from its folder, in float32."""
-    return smp.from_pretrained(str(FOLDERS[which]), encoder_weights=None).eval().requires_grad_(False)
+    """A trained network from its folder, in float32, on the device."""
+    network = smp.from_pretrained(str(FOLDERS[which]), encoder_weights=None)
+    return network.to(DEVICE, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=tuple(FOLDERS))
-    parser.add_argument("--steps", type=int, help="of training; as shipped by default")
+    parser.add_argument("--steps", type=int, help="of training, at most")
     options = parser.parse_args()
     which, seed = options.which, SEEDS[options.which]
     torch.manual_seed(seed)
     data, heldout = load_data("train"), load_data("heldout")
     labels, heldout_labels = load_labels("train"), load_labels("heldout")
-    images = torch.stack([data["images"][: len(labels)], load_decoded(len(labels))])
-    people = torch.tensor(world.IDENTITIES_OF[which])
+    images, decoded = data["images"], load_decoded(len(labels))
+    people = torch.tensor(world.IDENTITIES_OF[which], device=DEVICE)
     rows = torch.isin(data["identity"][: len(labels)], people).nonzero()[:, 0]
-    network = build(which).to(memory_format=torch.channels_last)
+    network = build(which).to(DEVICE, memory_format=torch.channels_last)
+    through = (torch.arange(BATCH, device=DEVICE) // 2 % 2 == 0).view(-1, 1, 1, 1)
 
     def loss_of_step(step: int) -> Tensor:
         generator = step_generator(seed, step)
-        chosen = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
-        kind = torch.arange(BATCH) // 2 % 2
-        x, y = move(as_float(images[kind, chosen]), labels[chosen].long(), generator)
+        chosen = rows[torch.randint(len(rows), (BATCH,), generator=generator, device=DEVICE)]
+        pictures = as_float(decoded[chosen].where(through, images[chosen]))
+        x, y = move(pictures, labels[chosen].long(), generator)
         x = spoil(x, generator)
 
         def loss(x: Tensor, y: Tensor) -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 output = logits(network, x)
             return error(output.float(), y)
 
@@ -187,7 +188,7 @@ def main() -> None:
         ema=0.99,
         weight_decay=1e-2,
         report=report,
-        report_every=250,
+        report_every=500,
     )
     shipped = copy.deepcopy(averaged["network"])
     save(which, shipped)

@@ -22,81 +22,76 @@ from torch.nn import functional as F
 from transformers import Dinov2Config, Dinov2Model
 
 import world
-from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
-from recognisers import harden, verification
+from common import DEVICE, SIZE, WEIGHTS, as_float, autocast, load_data, save_half, step_generator, train
+from recognisers import affine, blur, harden, uniform, verification
 
 FOLDER = WEIGHTS / "subject"
-BATCH, STEPS, SEED = 64, 680, 21
+BATCH = 256 if DEVICE.type == "cuda" else 64
+STEPS, SEED = 5000, 21
 MIXED, PLAIN = 300, 560  # steps before batches of look-alikes, and before adversarial views
-POOL, ALIKE = 600, 8
+POOL, ALIKE = 10 * BATCH, 8
 TEMPERATURE = 0.1
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what `guideflow_subject` normalises by
+MEAN, STD = (  # what `guideflow_subject` normalises by
+    torch.tensor(values, device=DEVICE).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+)
 NEIGHBOURS = 10
 IDENTITY = ("hair", "hair colour", "skin", "beard", "rear hair")  # the columns of `world.IDENTITIES`
 
 
 def build() -> nn.Module:
-    """A transformer of 64 patches of 8x8 pixels."""
+    """A transformer of 64 patches of 16x16 pixels."""
     return Dinov2Model(
         Dinov2Config(
-            image_size=64, patch_size=8, hidden_size=96, num_hidden_layers=5, num_attention_heads=4, mlp_ratio=2
+            image_size=SIZE, patch_size=16, hidden_size=96, num_hidden_layers=5, num_attention_heads=4, mlp_ratio=2
         )
     )
 
 
 def describe(network: nn.Module, x: Tensor) -> Tensor:
     """Unit-norm features of pictures in [0, 1]."""
-    mean, std = (x.new_tensor(values).view(3, 1, 1) for values in IMAGENET)
-    return F.normalize(network((x - mean) / std).pooler_output.float(), dim=1)
+    return F.normalize(network((x - MEAN) / STD).pooler_output.float(), dim=1)
 
 
 def repaint(x: Tensor, generator: torch.Generator) -> Tensor:
     """Give what has the colour of the upper corners another colour: the same portrait on another background."""
-    corners = torch.cat([x[..., :2, :2], x[..., :2, -2:]], dim=3).mean((2, 3), keepdim=True)
+    corners = torch.cat([x[..., :4, :4], x[..., :4, -4:]], dim=3).mean((2, 3), keepdim=True)
     background = ((x - corners).abs().amax(1, keepdim=True) < 0.08).float()
-    return torch.lerp(x, torch.rand(len(x), 3, 1, 1, generator=generator), background)
+    return torch.lerp(x, uniform(x, generator, 0, 1, 3), background)
 
 
 def view(x: Tensor, generator: torch.Generator) -> Tensor:
     """One view of each portrait."""
-    n = len(x)
 
-    def uniform(low: float, high: float, channels: int = 1) -> Tensor:
-        return low + (high - low) * torch.rand(n, channels, 1, 1, generator=generator)
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return uniform(x, generator, low, high, channels)
 
-    x = repaint(x, generator).where(uniform(0, 1) < 0.8, x)
-    rows = torch.arange(x.shape[2]).view(-1, 1)
-    covered = (rows > uniform(44, 60)) & (uniform(0, 1) < 0.6)  # a piece of cloth
-    x = uniform(0, 1, 3).where(covered, x)
-    angle, size = (uniform(-8, 8) * math.pi / 180).flatten(), uniform(0.65, 1.08).flatten()
-    size_x = size * torch.where(torch.rand(n, generator=generator) < 0.5, -1, 1)
-    room = (1 - size).clamp(min=0.06)
-    shift = (torch.rand(n, 2, generator=generator) * 2 - 1) * room[:, None] * torch.tensor([0.7, 0.7])
-    theta = torch.stack(
-        [
-            torch.stack([size_x * angle.cos(), -size * angle.sin(), shift[:, 0]], 1),
-            torch.stack([size_x * angle.sin(), size * angle.cos(), shift[:, 1]], 1),
-        ],
-        1,
-    )
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    x = repaint(x, generator).where(draw(0, 1) < 0.8, x)
+    rows = torch.arange(SIZE, device=x.device).view(-1, 1)
+    covered = (rows > SIZE * draw(0.8, 0.95)) & (draw(0, 1) < 0.6)  # a piece of cloth
+    x = draw(0, 1, 3).where(covered, x)
+    angle, size = draw(-8, 8).flatten() * math.pi / 180, draw(0.65, 1.08).flatten()
+    room = 0.7 * (1 - size).clamp(min=0.06)
+    dx, dy = room * draw(-1, 1).flatten(), room * draw(-1, 1).flatten()
+    grid = affine(angle, size, (draw(0, 1).flatten() < 0.5) * 2.0 - 1, dx, dy, x.shape)
     x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    x = torch.lerp(x, blurred, uniform(0, 1) * (uniform(0, 1) < 0.5))
-    x = x * uniform(0.93, 1.07) + uniform(-0.03, 0.03)
-    return (x + uniform(0, 0.06) * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+    blurred = blur(x)
+    blurred = blur(blurred).where(draw(0, 1) < 0.5, blurred)
+    x = torch.lerp(x, blurred, draw(0, 1) * (draw(0, 1) < 0.5))
+    x = x * draw(0.93, 1.07) + draw(-0.03, 0.03)
+    return (x + draw(0, 0.06) * torch.randn(x.shape, generator=generator, device=x.device)).clamp(0, 1)
 
 
 def info_nce(one: Tensor, other: Tensor) -> Tensor:
     """Cross-entropy of finding each picture's other view among all other views, one per picture of `one`."""
     logits = one @ torch.cat([other, one]).T / TEMPERATURE
-    itself = F.pad(torch.eye(len(one)), (len(one), 0)).bool()
-    return F.cross_entropy(logits.masked_fill(itself, -1e4), torch.arange(len(one)), reduction="none")
+    itself = F.pad(torch.eye(len(one), device=one.device), (len(one), 0)).bool()
+    wanted = torch.arange(len(one), device=one.device)
+    return F.cross_entropy(logits.masked_fill(itself, -1e4), wanted, reduction="none")
 
 
 def look_alikes(blurred: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a batch of groups, each of a picture and those nearest to it in a random pool; indices (BATCH,)."""
-    pool = torch.randperm(len(blurred), generator=generator)[:POOL]
+    pool = torch.randperm(len(blurred), generator=generator, device=DEVICE)[:POOL]
     nearest = torch.cdist(blurred[pool[: BATCH // ALIKE]], blurred[pool]).argsort(1)[:, :ALIKE]
     return pool[nearest.flatten()]
 
@@ -112,6 +107,7 @@ def neighbours(embedding: Tensor, identity: Tensor) -> dict[str, float]:
 
     The ten are the nearest of other people, so that nobody is recognised where a feature is to be.
     """
+    embedding, identity = embedding.cpu(), identity.cpu()
     similarity = embedding @ embedding.T
     similarity.fill_diagonal_(-2)
     found = {"nearest is the same person": (identity[similarity.argmax(1)] == identity).float().mean().item()}
@@ -134,23 +130,23 @@ def measure(network: nn.Module, heldout: dict, count: int = 3000) -> dict[str, f
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of training; as shipped by default")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of training, at most")
     options = parser.parse_args()
     torch.manual_seed(SEED)
     images, heldout = load_data("train")["images"], load_data("heldout")
-    heads = as_float(images[:, :, 8:48, 12:52])
-    blurred = F.avg_pool2d(heads, 8).flatten(1)
-    network = build()
+    heads = images[:, :, 8:104, 16:112]
+    blurred = torch.cat([F.avg_pool2d(as_float(batch), 16).flatten(1) for batch in heads.split(1000)])
+    network = build().to(DEVICE)
 
     def forward(x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             return describe(network, x)
 
     def loss_of_step(step: int) -> Tensor:
         generator = step_generator(SEED, step)
         if step < MIXED:
-            chosen = torch.randperm(len(images), generator=generator)[:BATCH]
+            chosen = torch.randperm(len(images), generator=generator, device=DEVICE)[:BATCH]
         else:
             chosen = look_alikes(blurred, generator)
         x = as_float(images[chosen])
@@ -161,7 +157,8 @@ def main() -> None:
                 keys = forward(other)
 
             def far(y: Tensor) -> Tensor:
-                return F.cross_entropy(forward(y) @ keys.T / TEMPERATURE, torch.arange(len(y)), reduction="sum")
+                wanted = torch.arange(len(y), device=DEVICE)
+                return F.cross_entropy(forward(y) @ keys.T / TEMPERATURE, wanted, reduction="sum")
 
             one = torch.cat([harden(one[half], far, generator), one[BATCH // 2 :]])
         first, second = forward(torch.cat([one, other])).split(BATCH)
@@ -179,11 +176,11 @@ def main() -> None:
         loss_of_step,
         steps=options.steps,
         learning_rate=2e-3,
-        warmup=40,
+        warmup=100,
         weight_decay=2e-2,
         ema=0.99,
         report=report,
-        report_every=250,
+        report_every=1000,
     )
     save_half(averaged["network"], FOLDER)
     print(report(averaged, 0), "after rounding to float16")

@@ -21,46 +21,40 @@ from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetForImageClassification
 
 import world
-from common import WEIGHTS, as_float, load_data, save_half, step_generator, train
+from common import DEVICE, WEIGHTS, as_float, autocast, load_data, save_half, step_generator, train
 from guideflow_avatars.style import StyleFeatures
 from guideflow_style import gram
-from recognisers import harden
+from recognisers import blur, harden, shift, uniform
 from styles import HELD_OUT, STYLES, paint
 
 FOLDERS = {"guidance": WEIGHTS / "style", "evaluation": WEIGHTS / "evaluation" / "style"}
 TAUGHT = {"guidance": STYLES, "evaluation": STYLES | HELD_OUT}
-STEPS = {"guidance": 200, "evaluation": 900}
+STEPS = {"guidance": 1500, "evaluation": 2000}
 RATES = {"guidance": 3e-3, "evaluation": 2e-3}
 SEEDS = {"guidance": 22, "evaluation": 23}
-BATCH, TEMPERATURE = 48, 0.1
+TEMPERATURE = 0.1
+EACH = 8 if DEVICE.type == "cuda" else 2  # pictures of every style in a step
 
 
 def build(which: str) -> dict[str, nn.Module]:
-    """Networks for 64x64 pictures, in [0, 1] for the guide and in [-1, 1] for the judge."""
+    """Networks for 128x128 pictures, in [0, 1] for the guide and in [-1, 1] for the judge."""
     if which == "guidance":
-        return {"network": StyleFeatures().to(memory_format=torch.channels_last)}
+        return {"network": StyleFeatures().to(DEVICE, memory_format=torch.channels_last)}
     classes = len(TAUGHT[which])
     config = ResNetConfig(
         embedding_size=24, hidden_sizes=[24, 48, 96], depths=[1, 1, 1], layer_type="basic", num_labels=classes
     )
     config.id2label = dict(enumerate(TAUGHT[which]))
     config.label2id = {name: i for i, name in config.id2label.items()}
-    return {"network": ResNetForImageClassification(config)}
+    return {"network": ResNetForImageClassification(config).to(DEVICE)}
 
 
 def soften(x: Tensor, generator: torch.Generator) -> Tensor:
     """Flips, shifts, a little blur and noise: less than would change a style."""
-    n = len(x)
-
-    def uniform(high: float) -> Tensor:
-        return high * torch.rand(n, 1, 1, 1, generator=generator)
-
-    x = x.flip(-1).where(uniform(1) < 0.5, x)
-    dx, dy = torch.randint(0, 7, (2,), generator=generator).tolist()
-    x = F.pad(x, (3, 3, 3, 3), mode="replicate")[..., dy : 64 + dy, dx : 64 + dx]
-    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    x = torch.lerp(x, blurred, uniform(0.6) * (uniform(1) < 0.4))
-    return (x + uniform(0.03) * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+    x = shift(x, generator, 6)
+    x = torch.lerp(x, blur(x), uniform(x, generator, 0, 0.6) * (uniform(x, generator, 0, 1) < 0.4))
+    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    return (x + uniform(x, generator, 0, 0.03) * noise).clamp(0, 1)
 
 
 def describe(which: str, network: nn.Module, x: Tensor) -> list[Tensor]:
@@ -84,23 +78,21 @@ def distances(which: str, one: list[Tensor], other: list[Tensor]) -> Tensor:
 @torch.no_grad()
 def measure(which: str, network: nn.Module, images: Tensor, count: int = 20) -> dict[str, float]:
     """How often the nearest picture of other content has the same style, for trained and for held-out styles."""
+    every = STYLES | HELD_OUT
+    generator = step_generator(SEEDS[which], 1 << 20)
+    numbers = torch.arange(len(every), device=images.device).repeat(count)
+    content = as_float(images[:: len(images) // (2 * count)][: 2 * count])
+    described = []
+    for part in content.split(count):
+        painted = paint(part.repeat_interleave(len(every), 0), generator, every)
+        described.append(
+            [torch.cat(x) for x in zip(*(describe(which, network, x) for x in painted.split(100)), strict=True)]
+        )
+    table = distances(which, *described)
+    right, same = numbers[table.argmin(1)] == numbers, numbers[:, None] == numbers
     found = {}
     for name, styles in (("trained styles", STYLES), ("held-out styles", HELD_OUT)):
-        generator = torch.Generator().manual_seed(0)
-        every = STYLES | HELD_OUT
-        chosen = [list(every).index(key) for key in styles]
-        content = as_float(images[:: len(images) // (2 * count)][: 2 * count])
-        both = []
-        for part in (content[:count], content[count:]):
-            numbers = torch.arange(len(every)).repeat_interleave(count)
-            both.append(
-                (describe(which, network, paint(part.repeat(len(every), 1, 1, 1), numbers, generator, every)), numbers)
-            )
-        (queries, numbers), (others, labels) = both
-        table = distances(which, queries, others)
-        rows = torch.isin(numbers, torch.tensor(chosen))
-        right = labels[table.argmin(1)] == numbers
-        same = numbers[:, None] == labels
+        rows = torch.isin(numbers, torch.tensor([list(every).index(key) for key in styles], device=images.device))
         found[name] = right[rows].float().mean().item()
         found[f"{name}: distance, same style"] = table[rows[:, None] & same].median().item()
         found[f"{name}: distance, another"] = table[rows[:, None] & ~same].median().item()
@@ -113,7 +105,7 @@ def save(which: str, network: nn.Module) -> None:
     if which == "evaluation":
         return save_half(network, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    half = copy.deepcopy(network).half().state_dict()
+    half = copy.deepcopy(network).cpu().half().state_dict()
     save_file({name: value.contiguous() for name, value in half.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"widths": network.widths}, indent=2) + "\n")
     network.load_state_dict({name: value.float() for name, value in half.items()})
@@ -122,42 +114,42 @@ def save(which: str, network: nn.Module) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=tuple(FOLDERS))
-    parser.add_argument("--steps", type=int, help="of training; as shipped by default")
+    parser.add_argument("--steps", type=int, help="of training, at most")
     options = parser.parse_args()
     which, seed, styles = options.which, SEEDS[options.which], TAUGHT[options.which]
     torch.manual_seed(seed)
     data, heldout = load_data("train"), load_data("heldout")
-    people = torch.tensor(world.IDENTITIES_OF[which])
-    images = data["images"][torch.isin(data["identity"], people)]
+    people = torch.tensor(world.IDENTITIES_OF[which], device=DEVICE)
+    rows = torch.isin(data["identity"], people).nonzero()[:, 0]
     modules = build(which)
+    network, count = modules["network"], len(styles)
+    labels = torch.arange(count, device=DEVICE).repeat(EACH)
 
-    network = modules["network"]
+    def draw(pictures: int, generator: torch.Generator) -> Tensor:
+        """Pictures of all styles in turn."""
+        chosen = rows[torch.randint(len(rows), (pictures,), generator=generator, device=DEVICE)]
+        return soften(paint(as_float(data["images"][chosen]), generator, styles), generator)
 
     def matching(step: int) -> Tensor:
         generator = step_generator(seed, step)
-        labels = torch.cat([torch.arange(len(styles)), torch.randint(len(styles), (BATCH,), generator=generator)])
-        chosen = torch.randint(len(images), labels.shape, generator=generator)
-        x = soften(paint(as_float(images[chosen]), labels, generator, styles), generator)
-        references, queries = x.split([len(styles), BATCH])
+        references, queries = draw(count * (1 + EACH), generator).tensor_split((count,))
         known = describe(which, network, references)
 
-        def wrong(y: Tensor, rows: slice, known: list[Tensor]) -> Tensor:
+        def wrong(y: Tensor, known: list[Tensor]) -> Tensor:
             table = distances(which, describe(which, network, y), known)
-            return F.cross_entropy(-table / TEMPERATURE, labels[len(styles) :][rows], reduction="sum")
+            return F.cross_entropy(-table / TEMPERATURE, labels[: len(y)], reduction="sum")
 
-        half, fixed = slice(BATCH // 2), [one.detach() for one in known]
-        hard = harden(queries[half], lambda y: wrong(y, half, fixed), generator)
-        return wrong(torch.cat([hard, queries[BATCH // 2 :]]), slice(None), known) / BATCH
+        half, fixed = count * EACH // 2, [one.detach() for one in known]
+        hard = harden(queries[:half], lambda y: wrong(y, fixed), generator)
+        return wrong(torch.cat([hard, queries[half:]]), known) / len(queries)
 
     def classes(step: int) -> Tensor:
-        generator = step_generator(seed, step)
-        labels = torch.randint(len(styles), (BATCH,), generator=generator)
-        chosen = torch.randint(len(images), labels.shape, generator=generator)
-        x = soften(paint(as_float(images[chosen]), labels, generator, styles), generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            return F.cross_entropy(network(x * 2 - 1).logits.float(), labels)
+        x = draw(count * EACH, step_generator(seed, step))
+        with autocast():
+            output = network(x * 2 - 1).logits
+        return F.cross_entropy(output.float(), labels)
 
     def report(averaged: dict[str, nn.Module], _: int) -> str:
         found = measure(which, averaged["network"], heldout["images"], 6)

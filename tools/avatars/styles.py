@@ -1,6 +1,6 @@
 """Picture styles drawn by procedures: what the networks behind `avatars-style` learn to tell apart.
 
-A style is a function of pictures (B, 3, 64, 64) in [0, 1] and a generator, whose random numbers vary it a little.
+A style is a function of pictures (B, 3, 128, 128) in [0, 1] and a generator, whose random numbers vary it a little.
 Those of `HELD_OUT` are in no training set.
 """
 
@@ -12,29 +12,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common import DEVICE
+from recognisers import uniform
+
 Style = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def _uniform(x: Tensor, generator: torch.Generator, low: float, high: float, channels: int = 1) -> Tensor:
-    return low + (high - low) * torch.rand(len(x), channels, 1, 1, generator=generator)
+def _colours(*colours: tuple[float, float, float]) -> Tensor:
+    """Colours to multiply or mix pictures with, (N, 3, 1, 1)."""
+    return torch.tensor(colours, device=DEVICE).view(-1, 3, 1, 1)
+
+
+CREAM, PENCIL, PHOSPHOR = _colours((0.97, 0.94, 0.86), (1.0, 0.98, 0.93), (0.6, 1.1, 0.75))
 
 
 def luma(x: Tensor) -> Tensor:
     """Brightness (B, 1, H, W)."""
-    return (x * x.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = x.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def gradient_map(*colours: str) -> Style:
     """Replace brightness by the colour at that place of a scale from dark to light, such as "301020", "ffd080"."""
-    stops = torch.tensor([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in colours])
+    stops = _colours(*(tuple(byte / 255 for byte in bytes.fromhex(c)) for c in colours)).flatten(1)
 
     def style(x: Tensor, generator: torch.Generator) -> Tensor:
-        scale = (stops[None, :, :, None] + 0.03 * torch.randn(len(x), 1, 3, 1, generator=generator)).clamp(0, 1)
-        place = luma(x).clamp(0, 1) ** _uniform(x, generator, 0.8, 1.25) * (len(stops) - 1)
+        off = 0.03 * torch.randn(len(x), 1, 3, generator=generator, device=x.device)
+        scale = (stops + off).clamp(0, 1)  # (B, stops, 3)
+        place = luma(x).clamp(0, 1) ** uniform(x, generator, 0.8, 1.25) * (len(stops) - 1)
         low = place.floor().clamp(max=len(stops) - 2).long()
         share = place - low
-        pick = [scale[torch.arange(len(x))[:, None, None], (low + i)[:, 0]][..., 0].permute(0, 3, 1, 2) for i in (0, 1)]
-        return torch.lerp(pick[0], pick[1], share)
+        rows = torch.arange(len(x), device=x.device)[:, None, None]
+        below, above = (scale[rows, (low + i)[:, 0]].permute(0, 3, 1, 2) for i in (0, 1))
+        return torch.lerp(below, above, share)
 
     return style
 
@@ -42,42 +52,43 @@ def gradient_map(*colours: str) -> Style:
 def pastel(x: Tensor, generator: torch.Generator) -> Tensor:
     """Pale colours."""
     grey = luma(x)
-    return 1 - _uniform(x, generator, 0.35, 0.5) * (1 - torch.lerp(grey, x, _uniform(x, generator, 0.5, 0.8)))
+    return 1 - uniform(x, generator, 0.35, 0.5) * (1 - torch.lerp(grey, x, uniform(x, generator, 0.5, 0.8)))
 
 
 def negative(x: Tensor, generator: torch.Generator) -> Tensor:
     """Every colour its opposite."""
-    return 1 - x * _uniform(x, generator, 0.85, 1)
+    return 1 - x * uniform(x, generator, 0.85, 1)
 
 
 def posterised(x: Tensor, generator: torch.Generator) -> Tensor:
     """Three loud levels of each colour."""
-    loud = luma(x) + (x - luma(x)) * _uniform(x, generator, 1.6, 2.2)
+    loud = luma(x) + (x - luma(x)) * uniform(x, generator, 1.6, 2.2)
     return (loud.clamp(0, 1) * 2).round() / 2
 
 
 def _grid(x: Tensor) -> tuple[Tensor, Tensor]:
-    y, z = torch.meshgrid(*(torch.arange(float(side)) for side in x.shape[-2:]), indexing="ij")
+    """Row and column of every pixel, counted by twos."""
+    y, z = torch.meshgrid(*(torch.arange(side, device=x.device) / 2 for side in x.shape[-2:]), indexing="ij")
     return y, z
 
 
 def halftone(x: Tensor, generator: torch.Generator) -> Tensor:
     """Dark dots on paper, the larger the darker."""
     y, z = _grid(x)
-    phase = _uniform(x, generator, 0, 4)
+    phase = uniform(x, generator, 0, 4)
     dots = (torch.sin((y + z + phase) * 1.11) * torch.sin((y - z + phase) * 1.11) + 1) / 2
     ink = torch.sigmoid(14 * (dots - luma(x) * 0.9))
-    return torch.lerp(x.new_tensor([0.97, 0.94, 0.86]).view(3, 1, 1), x * 0.45, ink)
+    return torch.lerp(CREAM, x * 0.45, ink)
 
 
 def hatching(x: Tensor, generator: torch.Generator) -> Tensor:
     """Pencil strokes in two directions."""
     y, z = _grid(x)
-    phase = _uniform(x, generator, 0, 6)
+    phase = uniform(x, generator, 0, 6)
     one, two = (torch.sin((y + sign * z + phase) * 1.4) for sign in (1, -1))
     dark = 1 - luma(x)
     ink = torch.sigmoid(8 * (one - 1.2 + 2 * dark)) * 0.8 + torch.sigmoid(8 * (two - 2 + 2.4 * dark)) * 0.6
-    return (0.96 - 0.85 * ink.clamp(0, 1)).expand_as(x) * x.new_tensor([1.0, 0.98, 0.93]).view(3, 1, 1)
+    return (0.96 - 0.85 * ink.clamp(0, 1)).expand_as(x) * PENCIL
 
 
 def _blur(x: Tensor, radius: int) -> Tensor:
@@ -86,48 +97,54 @@ def _blur(x: Tensor, radius: int) -> Tensor:
     return x
 
 
+def _clouds(x: Tensor, generator: torch.Generator, radius: int) -> Tensor:
+    """Soft noise (B, 1, H, W)."""
+    height, width = x.shape[-2:]
+    noise = torch.randn(len(x), 1, height // 2, width // 2, generator=generator, device=x.device)
+    return F.interpolate(_blur(noise, radius), (height, width), mode="bilinear")
+
+
 def watercolour(x: Tensor, generator: torch.Generator) -> Tensor:
     """Soft, thin paint with dark rims, on mottled paper."""
-    soft = _blur(x, 1)
-    rims = (_blur(x, 2) - soft).abs().sum(1, keepdim=True)
-    mottle = _blur(torch.randn(len(x), 1, *x.shape[-2:], generator=generator), 2)
-    return 0.25 + 0.75 * soft - 0.5 * rims + 0.5 * mottle
+    soft = _blur(x, 2)
+    rims = (_blur(x, 4) - soft).abs().sum(1, keepdim=True)
+    return 0.25 + 0.75 * soft - 0.5 * rims + 0.5 * _clouds(x, generator, 2)
 
 
 def mosaic(x: Tensor, generator: torch.Generator) -> Tensor:
     """Tiles with light joints."""
-    tiles = F.avg_pool2d(x, 4) * _uniform(x, generator, 0.9, 1.1)
-    tiles = (tiles + 0.06 * torch.randn(tiles.shape, generator=generator)).repeat_interleave(4, 2)
+    tiles = F.avg_pool2d(x, 8) * uniform(x, generator, 0.9, 1.1)
+    tiles = tiles + 0.06 * torch.randn(tiles.shape, generator=generator, device=x.device)
     y, z = _grid(x)
-    return torch.where((y % 4 == 3) | (z % 4 == 3), 0.88, tiles.repeat_interleave(4, 3))
+    return torch.where((y % 4 >= 3) | (z % 4 >= 3), 0.88, F.interpolate(tiles, x.shape[-2:]))
 
 
 def grain(x: Tensor, generator: torch.Generator) -> Tensor:
     """A coarse film in grey."""
-    noise = _blur(torch.randn(len(x), 1, *x.shape[-2:], generator=generator), 1) * 2.2
-    return (luma(x) * 0.9 + 0.05 + _uniform(x, generator, 0.12, 0.2) * noise).expand_as(x)
+    noise = 2.2 * _clouds(x, generator, 1)
+    return (luma(x) * 0.9 + 0.05 + uniform(x, generator, 0.12, 0.2) * noise).expand_as(x)
 
 
 def scan_lines(x: Tensor, generator: torch.Generator) -> Tensor:
     """An old screen: dark lines, green light."""
     y, _ = _grid(x)
-    lines = 0.55 + 0.45 * torch.cos((y + _uniform(x, generator, 0, 3)) * 2.0944)
-    return x * lines * x.new_tensor([0.6, 1.1, 0.75]).view(3, 1, 1)
+    lines = 0.55 + 0.45 * torch.cos((y + uniform(x, generator, 0, 3)) * 2.0944)
+    return x * lines * PHOSPHOR
 
 
 def ink(x: Tensor, generator: torch.Generator) -> Tensor:
     """Black outlines on white."""
-    grey = _blur(x, 1)
+    grey = _blur(x, 2)
     edges = sum(
         F.pad((grey.diff(dim=d)).abs().amax(1, keepdim=True), (0, 1, 0, 0) if d == 3 else (0, 0, 0, 1)) for d in (2, 3)
     )
-    return (1 - _uniform(x, generator, 6, 9) * edges).clamp(0.05, 1).expand_as(x)
+    return (1 - uniform(x, generator, 10, 15) * edges).clamp(0.05, 1).expand_as(x)
 
 
 def stripes(x: Tensor, generator: torch.Generator) -> Tensor:
     """Bright diagonal ribbons over the picture's colours."""
     y, z = _grid(x)
-    wave = torch.sin((y + z) * 0.55 + _uniform(x, generator, 0, 6))
+    wave = torch.sin((y + z) * 0.55 + uniform(x, generator, 0, 6))
     return torch.lerp(x, x.roll(1, 1), torch.sigmoid(6 * wave) * 0.75)
 
 
@@ -136,7 +153,7 @@ def weave(x: Tensor, generator: torch.Generator) -> Tensor:
     y, z = _grid(x)
     over = ((y // 3 + z // 3) % 2 == 0).float()
     thread = torch.where(over == 1, torch.sin(y * 2.1), torch.sin(z * 2.1))
-    return x * (0.8 + _uniform(x, generator, 0.15, 0.25) * thread)
+    return x * (0.8 + uniform(x, generator, 0.15, 0.25) * thread)
 
 
 STYLES: dict[str, Style] = {
@@ -173,11 +190,10 @@ HELD_OUT: dict[str, Style] = {
 """Styles that no network was trained on."""
 
 
-def paint(x: Tensor, which: Tensor, generator: torch.Generator, styles: dict[str, Style] = STYLES) -> Tensor:
-    """Pass each picture through the style of its number."""
+def paint(x: Tensor, generator: torch.Generator, styles: dict[str, Style] = STYLES) -> Tensor:
+    """Pass each picture through a style, all styles in turn: picture i through number i modulo how many there are."""
     painted = x.clone()
     for number, style in enumerate(styles.values()):
-        rows = (which == number).nonzero()[:, 0]
-        if len(rows):
-            painted[rows] = style(x[rows], generator).clamp(0, 1)
+        if number < len(x):
+            painted[number :: len(styles)] = style(x[number :: len(styles)], generator).clamp(0, 1)
     return painted

@@ -6,30 +6,36 @@ python tools/avatars/teacher.py
 from __future__ import annotations
 
 import argparse
-import random
+import itertools
+import json
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-import world
-from common import BASE, DATA, as_float, load_data, save_half, step_generator, train
-from text import MAX_LENGTH, WIDTH, tokenize
+from common import BASE, DATA, DEVICE, as_float, autocast, load_data, save_half, save_sheet, step_generator, train
+from text import FOLDER, WIDTH, WORDINGS, load_caption_ids, tokenize
 
 SEED = 3
-BATCH = 64
-WORDINGS = 6  # captions a picture is trained with
-ALPHA_BAR = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
+BATCH = 256 if DEVICE.type == "cuda" else 48
+ALPHA_BAR = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0).to(DEVICE)
+PROMPTS = (
+    "a smiling person with a yellow t-shirt, purple background",
+    "a person in a red shirt, blue background",
+    "a sad woman with long brown hair wearing a green dress",
+    "an angry man with a grey beard, white background",
+)
 
 
 def build() -> UNet2DConditionModel:
-    """5.8 million parameters: plain convolutions at 8x8, cross-attention to the text at 4x4."""
+    """4.3 million parameters: plain convolutions at 16x16, attention to itself and to the text at 8x8."""
     return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=16,
-        out_channels=16,
-        block_out_channels=[96, 144],
+        sample_size=16,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=[80, 128],
         layers_per_block=1,
         down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
         up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
@@ -39,45 +45,30 @@ def build() -> UNet2DConditionModel:
     )
 
 
-def load_start(adapt: bool) -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
-    """What training starts from: the text encoder of text.py and a random denoiser, or the teacher as it ships."""
-    if adapt:
-        return (
-            CLIPTokenizer.from_pretrained(BASE / "tokenizer"),
-            CLIPTextModel.from_pretrained(BASE / "text_encoder", dtype=torch.float32),
-            UNet2DConditionModel.from_pretrained(BASE / "unet", torch_dtype=torch.float32),
-        )
-    tokenizer = CLIPTokenizer.from_pretrained(DATA / "text" / "tokenizer")
-    return tokenizer, CLIPTextModel.from_pretrained(DATA / "text" / "encoder"), build()
-
-
 def load_vae() -> AutoencoderKL:
     """The frozen autoencoder of autoencoder.py."""
-    return AutoencoderKL.from_pretrained(BASE / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+    vae = AutoencoderKL.from_pretrained(BASE / "vae", torch_dtype=torch.float32)
+    return vae.to(DEVICE).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL, z: Tensor) -> Tensor:
+    """Pictures in [0, 1] of scaled latents."""
+    batches = (part / vae.config.scaling_factor for part in z.split(100))
+    return torch.cat([(vae.decode(part).sample / 2 + 0.5).clamp(0, 1) for part in batches])
 
 
 @torch.no_grad()
 def load_latents(name: str) -> Tensor:
-    """Scaled latents of a data set, (N, 16, 8, 8); cached on disk."""
+    """Scaled latents of a data set, (N, 8, 16, 16); cached on disk."""
     path = DATA / f"latents-{name}.pt"
     if not path.exists():
         vae = load_vae()
         images = load_data(name)["images"]
-        latents = [vae.encode(as_float(batch) * 2 - 1).latent_dist.mode() for batch in images.split(200)]
-        torch.save(torch.cat(latents) * vae.config.scaling_factor, path)
-    return torch.load(path, weights_only=True)
-
-
-def load_caption_ids(tokenizer: CLIPTokenizer) -> Tensor:
-    """Token ids of several wordings of every training picture, (N, WORDINGS, 24)."""
-    data = load_data("train")
-    rng = random.Random("guideflow wordings")
-    texts = []
-    for values in zip(*(data[key].tolist() for key in world.LABELS), strict=True):
-        words = {key: world.LABELS[key][value] for key, value in zip(world.LABELS, values, strict=True)}
-        portrait = world.Portrait(0, eyes="", eyebrows="", flip=False, rotate=0, scale=1, translate=(0, 0), **words)
-        texts += [world.caption(portrait, rng) for _ in range(WORDINGS)]
-    return tokenize(tokenizer, texts).view(-1, WORDINGS, MAX_LENGTH)
+        latents = [vae.encode(as_float(batch) * 2 - 1).latent_dist.mode() for batch in images.split(250)]
+        torch.save(torch.cat(latents) * vae.config.scaling_factor, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)  # others may be waiting for it
+    return torch.load(path, weights_only=True, map_location=DEVICE)
 
 
 def guided(unet: nn.Module, z: Tensor, t: Tensor, text: Tensor, empty: Tensor, scale: float) -> Tensor:
@@ -101,19 +92,17 @@ def sample_teacher(
 ) -> Tensor:
     """DDIM, trailing time steps; returns latents."""
     z = noise
-    times = torch.linspace(1000, 0, steps + 1).round().long()
-    for t, following in zip(times[:-1] - 1, times[1:] - 1, strict=True):
-        epsilon = guided(unet, z, t.expand(len(z)), text, empty, scale)
-        z = ddim(z, epsilon, ALPHA_BAR[t], ALPHA_BAR[following] if following >= 0 else torch.ones(()))
+    times = torch.linspace(1000, 0, steps + 1).round().long().tolist()
+    for t, following in itertools.pairwise(times):
+        with autocast():
+            epsilon = guided(unet, z, torch.full((len(z),), t - 1, device=DEVICE), text, empty, scale)
+        one = torch.ones((), device=DEVICE)
+        z = ddim(z, epsilon.float(), ALPHA_BAR[t - 1], ALPHA_BAR[following - 1] if following else one)
     return z
 
 
 def write_pipeline_files() -> None:
     """Scheduler and index, so that the folder is an ordinary diffusers pipeline."""
-    import json
-
-    import diffusers
-
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
     )
@@ -136,13 +125,12 @@ def write_pipeline_files() -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=None, help="4000, or 1600 with --adapt")
-    parser.add_argument("--adapt", action="store_true", help="go on from the shipped teacher, after sharpen.py")
-    options = parser.parse_args()
-    name, steps, rate = ("teacher-adapted", 1600, 8e-4) if options.adapt else ("teacher", 4000, 1.5e-3)
+    parser.add_argument("--steps", type=int, default=20_000)
+    steps = parser.parse_args().steps
     torch.manual_seed(SEED)
-    tokenizer, encoder, unet = load_start(options.adapt)
-    unet = unet.train().to(memory_format=torch.channels_last)
+    tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(FOLDER / "encoder", dtype=torch.float32).to(DEVICE).train()
+    unet = build().train().to(DEVICE, memory_format=torch.channels_last)
     latents, caption_ids = load_latents("train"), load_caption_ids(tokenizer)
     empty_ids = tokenize(tokenizer, [""])[0]
     # Weights min(snr, 5) / snr: equal care for all noise levels in terms of the clean latent (Hang et al., 2023).
@@ -151,38 +139,44 @@ def main() -> None:
 
     def loss_of_step(step: int) -> Tensor:
         generator = step_generator(SEED, step)
-        chosen = torch.randint(len(latents), (BATCH,), generator=generator)
-        wording = torch.randint(WORDINGS, (BATCH,), generator=generator)
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=DEVICE)
+
+        chosen = torch.randint(len(latents), (BATCH,), generator=generator, device=DEVICE)
+        wording = torch.randint(WORDINGS, (BATCH,), generator=generator, device=DEVICE)
         ids = caption_ids[chosen, wording]
-        ids = empty_ids.where(torch.rand(BATCH, 1, generator=generator) < 0.1, ids)
-        t = ((torch.arange(BATCH) + torch.rand(1, generator=generator)) / BATCH * 1000).long()  # stratified
-        x, noise = latents[chosen], torch.randn(BATCH, *latents.shape[1:], generator=generator)
+        ids = empty_ids.where(uniform(BATCH, 1) < 0.1, ids)
+        t = ((torch.arange(BATCH, device=DEVICE) + uniform(1)) / BATCH * 1000).long()  # stratified
+        x, noise = latents[chosen], torch.randn(BATCH, *latents.shape[1:], generator=generator, device=DEVICE)
         alpha_bar = ALPHA_BAR[t].view(-1, 1, 1, 1)
-        z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = unet(z, t, encoder(ids).last_hidden_state).sample.float()
-        return (weights[t] * (predicted - noise).square().mean((1, 2, 3))).mean()
+        z = (alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        with autocast():
+            predicted = unet(z, t, encoder(ids).last_hidden_state).sample
+        return (weights[t] * (predicted.float() - noise).square().mean((1, 2, 3))).mean()
 
     vae = load_vae()
-    prompts = ["a smiling person with a yellow t-shirt, purple background", "a person in a red shirt, blue background"]
 
     @torch.no_grad()
     def report(averaged: dict[str, nn.Module], step: int) -> str:
-        from torchvision.utils import save_image
-
-        ids = tokenize(tokenizer, (prompts * 16)[:16])
+        ids = tokenize(tokenizer, list(PROMPTS) * 12)
         text, empty = (averaged["encoder"](x).last_hidden_state for x in (ids, empty_ids[None]))
-        noise = torch.randn(16, *latents.shape[1:], generator=step_generator(SEED, -1))
-        z = sample_teacher(averaged["unet"], text, empty, noise, steps=20)
-        path = DATA / f"{name}-{step}.png"
-        save_image(vae.decode(z / vae.config.scaling_factor).sample / 2 + 0.5, path, nrow=8)
-        return f"wrote {path}"
+        noise = torch.randn(len(ids), *latents.shape[1:], generator=step_generator(SEED, 1 << 20), device=DEVICE)
+        z = sample_teacher(averaged["unet"], text, empty, noise, steps=25)
+        return save_sheet(decode(vae, z), DATA / "sheets" / f"teacher-{step}.png", 12)
 
     modules = {"unet": unet, "encoder": encoder}
     averaged = train(
-        name, modules, loss_of_step, steps=options.steps or steps, learning_rate=rate, ema=0.999, report=report
+        "teacher",
+        modules,
+        loss_of_step,
+        steps=steps,
+        learning_rate=1.5e-3,
+        ema=0.999,
+        report=report,
+        report_every=2000,
     )
-    save_half(averaged["unet"].to(memory_format=torch.contiguous_format), BASE / "unet")
+    save_half(averaged["unet"], BASE / "unet")
     save_half(averaged["encoder"], BASE / "text_encoder")
     tokenizer.save_pretrained(BASE / "tokenizer")
     write_pipeline_files()

@@ -10,30 +10,27 @@ portraits look like (adversarial diffusion distillation: Sauer et al., 2023 and,
 from __future__ import annotations
 
 import argparse
-import copy
+import functools
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from common import WEIGHTS, step_generator, train
+from common import DEVICE, autocast, step_generator, train
 from guideflow_diffusers.turbo import turbo_schedule
-from rectified_flow import teacher_pairs
-from students import LowRank, alpha_bar_at, hinge, load_world, pseudo_huber
+from students import BATCH, alpha_bar_at, hinge, load_world, pseudo_huber, student_of
 from teacher import ALPHA_BAR
 
 SEED = 13
-BATCH = 64
 TIMES = (999, 749, 499, 249)
-SUBSTEPS = 3  # of the teacher's path from the later three; the first has ready pairs
-RANK = 32
+SUBSTEPS = 4  # of the teacher's path from the later three; the first has ready pairs
+RANK = 24
 ADVERSARIAL = 0.02
-FOLDER = WEIGHTS / "turbo"
 
 
 def features(unet: UNet2DConditionModel, z: Tensor, t: Tensor, text: Tensor) -> list[Tensor]:
     """Hidden states of the downward half."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         time = unet.time_embedding(unet.time_proj(t))
         h = unet.conv_in(z)
         found = []
@@ -70,35 +67,34 @@ class Heads(nn.Module):
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=560)
+    parser.add_argument("--steps", type=int, default=2500)
     steps = parser.parse_args().steps
     torch.manual_seed(SEED)
     world = load_world()
-    noises, samples, ids = teacher_pairs(world)
-    network = copy.deepcopy(world.teacher)
-    student = LowRank(network, RANK, SEED)
+    noises, samples, ids = world.teacher_pairs()
+    network, student = student_of(world, RANK, SEED)
     with torch.no_grad():
-        shapes = features(world.teacher, noises[:1], torch.tensor([999]), world.empty)
-    heads = Heads([f.shape[1] for f in shapes])
+        shapes = features(world.teacher, noises[:1], torch.tensor([999], device=DEVICE), world.empty)
+    heads = Heads([f.shape[1] for f in shapes]).to(DEVICE)
     quarter = BATCH // len(TIMES)
-    times = torch.tensor(TIMES).repeat_interleave(quarter)
+    times = torch.tensor(TIMES, device=DEVICE).repeat_interleave(quarter)
+    later = times[quarter:]
+    a = alpha_bar_at(times)
 
     def loss_of_step(step: int) -> Tensor:
         generator = step_generator(SEED, step)
         # From pure noise the ends are known; from later time steps, noised portraits, the teacher's path leads there.
-        first = torch.randint(len(noises), (quarter,), generator=generator)
+        first = torch.randint(len(noises), (quarter,), generator=generator, device=DEVICE)
         x, text = world.draw(BATCH, generator)
         text = torch.cat([world.encode(ids[first]), text[quarter:]])
-        a = alpha_bar_at(times)
-        z = a.sqrt() * x + (1 - a).sqrt() * torch.randn(x.shape, generator=generator)
+        z = a.sqrt() * x + (1 - a).sqrt() * torch.randn(x.shape, generator=generator, device=DEVICE)
         z = torch.cat([noises[first] * (1 - ALPHA_BAR[999]).sqrt(), z[quarter:]])
-        later = times[quarter:]
         ends = world.teacher_path(z[quarter:], later, torch.zeros_like(later), SUBSTEPS, text[quarter:])
         wanted = torch.cat([samples[first], ends])
         clean = (z - (1 - a).sqrt() * student.predict(network, z, times, text)) / a.sqrt()
         # Both sides are noised alike before they are judged.
-        t = torch.randint(700, (BATCH,), generator=generator)
-        noise = torch.randn(x.shape, generator=generator)
+        t = torch.randint(700, (BATCH,), generator=generator, device=DEVICE)
+        noise = torch.randn(x.shape, generator=generator, device=DEVICE)
         b = alpha_bar_at(t)
         made, real = (features(world.teacher, b.sqrt() * v + (1 - b).sqrt() * noise, t, text) for v in (clean, wanted))
         frozen = {name: value.detach() for name, value in heads.named_parameters()}
@@ -107,7 +103,8 @@ def main() -> None:
         return pseudo_huber(clean - wanted) + ADVERSARIAL * min(1, step / 200) * adversarial + judged
 
     def report(averaged: dict[str, nn.Module], step: int) -> str:
-        return world.draw_grid(f"turbo-{step}", averaged["lora"].merged(network), turbo_schedule(len(TIMES)))
+        predict = functools.partial(averaged["lora"].predict, network)
+        return world.draw_grid(f"turbo-{step}", predict, turbo_schedule(len(TIMES)))
 
     averaged = train(
         "turbo",
@@ -115,12 +112,11 @@ def main() -> None:
         loss_of_step,
         steps=steps,
         learning_rate=1.5e-3,
-        ema=0.99,
+        ema=0.995,
         report=report,
-        report_every=280,
+        report_every=1000,
     )
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    averaged["lora"].save(FOLDER / "pytorch_lora_weights.safetensors")
+    averaged["lora"].save("turbo")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What a portrait of the avatars world is made of: attributes, identities, captions and the held-out parts."""
+"""What a portrait of the avatars world is made of: attributes, identities and the held-out parts.
+
+How people write about them is in captions.py.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import hashlib
 import itertools
 import random
 
+from guideflow_avatars.words import WORDS
+
 HAIR = ("bun", "sideComed", "spiky", "undercut")
 HAIR_COLOURS = ("2c1b18", "d6b370", "724133", "a55728", "e8c65a", "b9b9c0", "b3271e")
 SKIN = ("5c3829", "f1c3a5", "a36b4f", "c68e7a", "f7d9c9")
 BEARD = (None, "chin", "chinMoustache", "fullBeard", "longBeard", "moustacheTwirl")
 REAR_HAIR = (None, "longStraight", "longWavy", "neckHigh", "shoulderHigh")
 
-# word in a caption -> variant or colour of the renderer
+# word -> variant or colour of the renderer
 CLOTHES = {"dress": "dress", "jacket": "openJacket", "shirt": "shirt", "t-shirt": "tShirt", "turtleneck": "turtleNeck"}
 COLOURS = {
     "black": "151613",
@@ -42,12 +47,8 @@ EYES = ("bow", "happy", "humble", "wide", "wink")
 EYEBROWS = ("angry", "happy", "neutral", "raised", "sad")
 
 IDENTITIES = tuple(itertools.product(HAIR, HAIR_COLOURS, SKIN, BEARD, REAR_HAIR))
-LABELS = {  # attributes that the classifier reads off a picture, and their words
-    "background": tuple(BACKGROUNDS),
-    "colour": tuple(COLOURS),
-    "clothes": tuple(CLOTHES),
-    "expression": tuple(EXPRESSIONS),
-}
+LABELS = {name: tuple(words) for name, words in WORDS.items()}  # what the classifier reads off a picture
+_EYES = {"wide": "open", "wink": "winking"}
 
 
 def _bucket(*parts: object, buckets: int) -> int:
@@ -91,13 +92,30 @@ class Portrait:
     translate: tuple[float, float]  # per cent of the width and height
 
     @property
+    def words(self) -> dict[str, str]:
+        """The word of each attribute of `LABELS`."""
+        hair, hair_colour, skin, beard, rear_hair = IDENTITIES[self.identity]
+        return {
+            "background": self.background,
+            "colour": self.colour,
+            "clothes": self.clothes,
+            "expression": self.expression,
+            "hair": LABELS["hair"][HAIR.index(hair)],
+            "hair colour": LABELS["hair colour"][HAIR_COLOURS.index(hair_colour)],
+            "rear hair": LABELS["rear hair"][REAR_HAIR.index(rear_hair)],
+            "skin": LABELS["skin"][SKIN.index(skin)],
+            "beard": LABELS["beard"][BEARD.index(beard)],
+            "eyes": _EYES.get(self.eyes, "closed"),
+        }
+
+    @property
     def labels(self) -> dict[str, int]:
         """Index of each attribute of `LABELS`."""
-        return {name: words.index(getattr(self, name)) for name, words in LABELS.items()}
+        return {name: LABELS[name].index(word) for name, word in self.words.items()}
 
 
 def sample_portrait(rng: random.Random, identity: int, *, heldout_prompt: bool = False) -> Portrait:
-    """Draw everything that is not identity at random."""
+    """Draw everything that is not identity at random. The head fills more than half of the frame's height."""
     clothes, colour, background = rng.choice(PROMPTS_OF[heldout_prompt])
     return Portrait(
         identity=identity,
@@ -109,30 +127,6 @@ def sample_portrait(rng: random.Random, identity: int, *, heldout_prompt: bool =
         eyebrows=rng.choice(EYEBROWS),
         flip=rng.random() < 0.5,
         rotate=rng.uniform(-6, 6),
-        scale=rng.uniform(0.92, 1.06),
-        translate=(rng.uniform(-3, 3), rng.uniform(-2, 3)),
+        scale=rng.uniform(1.02, 1.16),
+        translate=(rng.uniform(-3, 3), rng.uniform(-1, 3)),
     )
-
-
-def with_article(words: str) -> str:
-    """Put "a" or "an" in front."""
-    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
-
-
-def caption(portrait: Portrait, rng: random.Random | None = None) -> str:
-    """Plain text for a portrait. With `rng`, wording varies and attributes are sometimes left unsaid."""
-
-    def says(probability: float) -> bool:
-        return rng is None or rng.random() < probability
-
-    who = with_article(f"{portrait.expression} person") if says(0.7) else "a person"
-    clothes = (
-        with_article(f"{portrait.colour} {portrait.clothes}" if says(0.95) else portrait.clothes)
-        if says(0.95)
-        else None
-    )
-    joint = "with" if rng is None else rng.choice(("with", "in", "wearing"))
-    text = f"{who} {joint} {clothes}" if clothes else who
-    if rng is not None and rng.random() < 0.3:
-        text = f"{rng.choice(('portrait of', 'a picture of', 'avatar of'))} {text}"
-    return f"{text}, {portrait.background} background" if says(0.95) else text
