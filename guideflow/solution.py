@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from guideflow import plot, storage
-from guideflow.damage import check
 from guideflow.errors import CannotResume
 from guideflow.images import to_pil
 from guideflow.problem import Noise, Problem, Rollout
-from guideflow.records import unflatten
 from guideflow.settings import Result, Settings
 from guideflow.solvers import Solver, State
+from guideflow.storage.damage import check
+from guideflow.storage.records import unflatten
 from guideflow.types import BY_STEP
 
 

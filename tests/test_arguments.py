@@ -10,9 +10,9 @@ from PIL import Image
 import guideflow as gf
 import guideflow_avatars as avatars
 import guideflow_identity
-from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage
-from guideflow.losses.vision import read_images, read_subjects
-from guideflow.problem import broadcast
+from guideflow.errors import GuideflowError, InvalidArgument
+from guideflow.losses.vision import read_subjects
+from guideflow.settings import broadcast
 
 ADA = avatars.portrait("ada")
 LOSSES = pytest.mark.parametrize("name", ["avatars-identity", "avatars-style", "avatars-subject"])
@@ -28,23 +28,10 @@ def test_pillow_images_and_arrays_are_references(name):
         assert torch.allclose(gf.load_loss(name, reference=given)(x).float(), expected, atol=1e-6)
 
 
-@LOSSES
-@pytest.mark.parametrize("given", [None, ADA.read_bytes(), 3, {"a": 1}], ids=["None", "bytes", "number", "mapping"])
-def test_other_references_are_refused(name, given):
-    with pytest.raises(InvalidImage, match=f"Got a {type(given).__name__} as reference. Expected a path"):
-        gf.load_loss(name, reference=given)
-
-
-@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (3, 4, 4), (1, 4, 4, 3)], ids=str)
-def test_arrays_of_other_shapes_are_refused(shape):
-    with pytest.raises(InvalidImage, match=r"Expected \(H, W, 3\)"):
-        read_images(np.zeros(shape, np.uint8))
-
-
 def test_several_subjects_of_several_kinds():
     picture = Image.new("RGB", (4, 6), "red")
     found = read_subjects([picture, [np.zeros((5, 5, 3), np.uint8), torch.zeros(3, 2, 2)], str(ADA)], False, "same")
-    assert [[tuple(image.shape[2:]) for _, image in one] for one in found] == [[(6, 4)], [(5, 5), (2, 2)], [(64, 64)]]
+    assert [[tuple(image.shape[2:]) for _, image in one] for one in found] == [[(6, 4)], [(5, 5), (2, 2)], [(128, 128)]]
     assert [name for one in found for name, _ in one] == ["reference 0", "reference 0", "reference 1", str(ADA)]
 
 
@@ -78,7 +65,7 @@ def test_devices_that_are_not_here(device):
         lambda: gf.load_loss("identity", reference=guideflow_identity.example(), device=device),
         lambda: gf.load_loss("avatars-subject", reference=ADA, device=device),
     ):
-        with pytest.raises(GuideflowError, match=r"device=.* is not here .*'cpu'"):
+        with pytest.raises(GuideflowError, match=r"Got device=.*'cpu'"):
             load()
 
 

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from guideflow import recipes, registry
-from guideflow._batch import broadcast
+from guideflow import registry
 from guideflow._require import count
 from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
@@ -22,9 +21,10 @@ from guideflow.callbacks import Callback, as_callbacks
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.problem import Noise, Problem, draw_noise
 from guideflow.sampler import Sampler
-from guideflow.settings import Settings
+from guideflow.settings import Settings, broadcast
 from guideflow.solution import Solution
 from guideflow.solvers import Solver, State
+from guideflow.storage import recipes
 from guideflow.types import LossLike, map_tensors
 
 

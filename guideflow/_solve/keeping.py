@@ -10,12 +10,12 @@ from pathlib import Path
 from guideflow._solve.run import Run
 from guideflow.callbacks import Callback, started
 from guideflow.errors import NonFinite
-from guideflow.folder import check_folder
 from guideflow.losses.base import as_sum
 from guideflow.problem import Problem
 from guideflow.settings import Result
 from guideflow.solution import Solution
 from guideflow.stopping import stoppable
+from guideflow.storage.folder import check_folder
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from guideflow.errors import CannotResume
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Term, WeightedSum, as_sum
 from guideflow.losses.schedules import Ramp
-from guideflow.recipes import digest, plugins, texts
+from guideflow.storage.recipes import digest, plugins, texts
 
 _PICTURES = re.compile("Tensor|ImageSource|References")
 """In the annotation of a loss's `reference` that may be a tensor."""

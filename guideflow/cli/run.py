@@ -11,9 +11,9 @@ from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
 from guideflow.cli.console import console, visible
 from guideflow.cli.options import load, load_losses
 from guideflow.errors import CannotResume, FolderInUse, GuideflowError, InvalidArgument
-from guideflow.folder import MANIFEST, check_folder
 from guideflow.settings import Result
 from guideflow.solution import Solution
+from guideflow.storage.folder import MANIFEST, check_folder
 
 MORE = 12  # iterations to go on by, as suggested
 

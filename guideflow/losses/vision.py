@@ -39,7 +39,7 @@ References = ImageSource | Sequence[ImageSource | Sequence[ImageSource]]
 
 
 def read_images(given: Any, *, what: str = "reference") -> tuple[Tensor, ...]:
-    """Read images from files or tensors.
+    """Read images from files, tensors, arrays or Pillow images.
 
     Arguments:
         given: One or several. Arrays and Pillow's images are read as files are: grey and transparent ones become RGB.
@@ -144,32 +144,44 @@ def from_array(given: Any, what: str) -> Tensor:
 class Preparation:
     """How a network wants its images: one preparation for references and for what is generated.
 
-        y = (resize(x) - mean) / std,    x in [0, 1]
+        y = (middle(resize(x)) - mean) / std,    x in [0, 1]
 
     Arguments:
-        size: (height, width) of the network's images, or None to leave sizes as they are.
+        size: (height, width) to resize images to, or the shorter side alone, which keeps their proportions; None leaves
+            them as they are.
         mean: For each of red, green and blue, for images in [0, 1].
         std: The same.
-        interpolation: "bilinear" or "bicubic"; both smooth when they shrink, as Pillow does.
+        interpolation: "bilinear" or "bicubic"; both smooth when they shrink, as Pillow does, and stay in [0, 1].
         crop: Keep the proportions and crop to the middle, instead of stretching the image to the size.
         bgr: The network wants blue first.
+        middle: (height, width) that is cut out of the middle of the resized image, with black where there is none.
     """
 
-    size: tuple[int, int] | None = None
+    size: tuple[int, int] | int | None = None
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     interpolation: str = "bilinear"
     crop: bool = False
     bgr: bool = False
+    middle: tuple[int, int] | None = None
 
     def __call__(self, image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Prepare images (B, 3, H, W) in [0, 1]; half precision ends here."""
         image = image.to(dtype)
         if self.size is not None:
-            image = resize(image, self.size, self.interpolation, self.crop)
+            image = resize(image, self.resized(*image.shape[-2:]), self.interpolation, self.crop)
+        if self.middle is not None:
+            image = cut_middle(image, self.middle)
         mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         prepared = (image - mean) / std
         return prepared.flip(1) if self.bgr else prepared
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of images of a size once they are resized."""
+        if not isinstance(self.size, int):
+            return self.size or (height, width)
+        short = min(height, width)
+        return self.size * height // short, self.size * width // short
 
 
 def given(
@@ -184,16 +196,16 @@ def given(
         if len(values) != 3 or (name == "std" and min(values) <= 0):
             kind = "positive numbers" if name == "std" else "numbers"
             raise InvalidArgument(f"Got {name}={values!r}. Expected three {kind}, for red, green and blue in [0, 1].")
-    return triples | ({} if side is None else {"size": side})
+    return triples | ({} if side is None else {"size": side, "middle": None})
 
 
 def resize(image: Tensor, size: tuple[int, int], interpolation: str = "bilinear", crop: bool = False) -> Tensor:
     """Resize images with gradient, without aliasing; images that have the size come back as they are.
 
     Arguments:
-        image: (B, 3, H, W).
+        image: (B, 3, H, W) in [0, 1].
         size: (height, width).
-        interpolation: "bilinear" or "bicubic".
+        interpolation: "bilinear" or "bicubic"; the latter is held to [0, 1], as bytes are.
         crop: Keep the proportions and crop to the middle.
 
     Returns:
@@ -206,6 +218,20 @@ def resize(image: Tensor, size: tuple[int, int], interpolation: str = "bilinear"
     if crop:
         scale = max(size[0] / height, size[1] / width)
         wanted = (max(size[0], int(height * scale)), max(size[1], int(width * scale)))  # rounded as torchvision does
+    if interpolation == "bicubic":  # of bytes the rows come first, and do not leave their range either
+        image = F.interpolate(image, (height, wanted[1]), mode=interpolation, antialias=True).clamp(0, 1)
     image = F.interpolate(image, wanted, mode=interpolation, antialias=True)
+    image = image.clamp(0, 1) if interpolation == "bicubic" else image
     top, left = round((wanted[0] - size[0]) / 2), round((wanted[1] - size[1]) / 2)
+    return image[..., top : top + size[0], left : left + size[1]]
+
+
+def cut_middle(image: Tensor, size: tuple[int, int], fill: float = 0) -> Tensor:
+    """Cut (height, width) out of the middle of images (..., H, W), where transformers does, filled up where smaller."""
+    extra = [max(0, side - had) for side, had in zip(size, image.shape[-2:], strict=True)]
+    if any(extra):
+        before = [one // 2 for one in extra]
+        sides = (before[1], extra[1] - before[1], before[0], extra[0] - before[0])
+        image = F.pad(image, sides, value=fill)
+    top, left = ((had - side) // 2 for had, side in zip(image.shape[-2:], size, strict=True))
     return image[..., top : top + size[0], left : left + size[1]]

@@ -15,9 +15,9 @@ from guideflow import _solve
 from guideflow.callbacks import Progress
 from guideflow.errors import IncompatibleSolver
 from guideflow.problem import Problem, draw_noise
-from guideflow.records import flatten
 from guideflow.sampler import Sampler
 from guideflow.solvers import Solver, State
+from guideflow.storage.records import flatten
 from guideflow.testing._run import Check, Plain, parametrize, require, require_close, run
 from guideflow.toy import ToyLinear
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Latent
-from guideflow_diffusers.checkpointing import checkpointed
+from guideflow_diffusers.checkpointing import active, checkpointed
 from guideflow_diffusers.decoding import DecoderGradient, decode_latents, load_decoder_gradient
 from guideflow_diffusers.text import Condition
 
@@ -126,16 +126,16 @@ class FlowSampler(AffineSampler):
         return negative + self.guidance_scale * (positive - negative)
 
     def _velocity(self, z: Tensor, row: Row, text: Tensor, pooled: Tensor | None) -> Tensor:
-        return self.adapter.velocity(self.transformer, z.to(self.dtype), row, text, pooled)
+        return self.adapter.velocity(active(self.transformer), z.to(self.dtype), row, text, pooled)
 
     def decode(self, z: Latent) -> Tensor:
         """Decode latents to images in [0, 1]."""
-        return self.adapter.decode(self.vae, z, self.decoder_gradient)
+        return self.adapter.decode(active(self.vae), z, self.decoder_gradient)
 
     @contextmanager
     def checkpointing(self, least: bool) -> Iterator[None]:
         """Checkpoint the blocks of transformer and decoder; unless `least`, convolutions of the decoder run once."""
         with ExitStack() as stack:
             stack.enter_context(checkpointed(self.transformer))
-            stack.enter_context(checkpointed(self.vae.decoder, keep_convolutions=not least))
+            stack.enter_context(checkpointed(self.vae, keep_convolutions=not least))
             yield

@@ -62,8 +62,8 @@ def test_guidance_takes_a_palette_over():
     painting = bands(EMBERS)
     loss = gf.load_loss("avatars-style", reference=painting)
     sampler = gf.load_sampler("avatars-perflow")
-    solution = gf.solve(sampler, loss, prompt="a smiling person", seed=[0, 1], max_iterations=10, candidates=1)
-    assert (solution.loss < 0.7 * solution.history["loss"][0]).all()
+    solution = gf.solve(sampler, loss, prompt="a smiling person", seed=[0, 1])
+    assert (solution.loss < solution.history["loss"][0]).all() and (solution.loss < 0.5 * loss(solution.unguided)).all()
     before, after = (judges.style_distance(images, painting[None]) for images in (solution.unguided, solution.images))
     assert (after < before).all() and after.mean() < before.mean() - 0.05
 

@@ -118,7 +118,7 @@ def test_a_forward_that_somebody_replaced_is_called_and_stays():
     mine = block.forward
     block.forward = replaced = lambda *args, **more: called.append(True) or mine(*args, **more)
     with checkpointed(network), pytest.raises(KeyError):
-        active(network)(torch.zeros(1, 16, 8, 8, requires_grad=True))
+        active(network)(torch.zeros(1, 8, 16, 16, requires_grad=True))
         raise KeyError
     assert called and block.__dict__["forward"] is replaced
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from guideflow import images, registry
 from guideflow._require import plain_number, write_whole
 from guideflow.errors import CannotResume, GuideflowError
-from guideflow.folder import MANIFEST, check_folder, inside, read_manifest
-from guideflow.recipes import plugins
-from guideflow.records import flatten
+from guideflow.storage.folder import MANIFEST, check_folder, inside, read_manifest
+from guideflow.storage.recipes import plugins
+from guideflow.storage.records import flatten
 
 FORMAT = 3
 """Of the files. 2, which had all tensors in one, is read too; a run that was saved in another one is refused."""
