@@ -63,12 +63,47 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator(DEVICE).manual_seed(seed * 1_000_003 + step)
 
 
+class Replayed:
+    """A loss of batches of one shape and its gradients, recorded once as a CUDA graph and replayed.
+
+    Networks this small spend most of a step on launching kernels; replaying a graph launches all of them at once.
+    """
+
+    def __init__(self, loss: Callable[..., Tensor], parameters: list[nn.Parameter], batch: tuple[Tensor, ...]) -> None:
+        self.batch = tuple(one.clone() for one in batch)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # libraries choose their kernels before they are recorded
+                self._clear(parameters)
+                loss(*self.batch).backward()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._clear(parameters)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = loss(*self.batch)
+            self.loss.backward()
+
+    @staticmethod
+    def _clear(parameters: list[nn.Parameter]) -> None:
+        for parameter in parameters:
+            parameter.grad = None
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        """Loss; the gradients lie where they were recorded."""
+        for mine, one in zip(self.batch, batch, strict=True):
+            mine.copy_(one)
+        self.graph.replay()
+        return self.loss
+
+
 def train(
     name: str,
     modules: dict[str, nn.Module],
-    loss_of_step: Callable[[int], Tensor],
+    loss_of_step: Callable[..., Tensor],
     *,
     steps: int,
+    draw: Callable[[int], tuple[Tensor, ...]] | None = None,
     learning_rate: float,
     warmup: int = 100,
     weight_decay: float = 1e-3,
@@ -79,6 +114,8 @@ def train(
 ) -> dict[str, nn.Module]:
     """Train by AdamW with warm-up and cosine decay, going on from `data/<name>.pt`; return the averaged modules.
 
+    `loss_of_step` takes the number of the step, or the tensors that `draw` makes of it: all that is random, always of
+    the same shapes. The latter is recorded and replayed on a GPU.
     The decay follows the share of `steps` that is done or, under AVATARS_MINUTES, of that time if it is the larger:
     training ends with either.
     """
@@ -117,7 +154,7 @@ def train(
     values = [v for m in modules.values() for v in m.state_dict().values() if v.is_floating_point()]
     started = saved_at = time.perf_counter()
     running = torch.zeros((), device=DEVICE)
-    step = first
+    step, replayed, record = first, None, DEVICE.type == "cuda" and draw is not None
     while step < steps:
         progress = max(step / steps, (seconds + time.perf_counter() - started) / budget)
         if progress >= 1:
@@ -125,9 +162,19 @@ def train(
         factor = min(1, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * factor
-        loss = loss_of_step(step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        batch = (step,) if draw is None else draw(step)
+        if record and replayed is None:
+            try:
+                replayed = Replayed(loss_of_step, parameters, batch)
+            except RuntimeError as error:  # some kernel cannot be recorded
+                print(f"{name}: goes on launch by launch; {error}", flush=True)
+                record = False
+        if replayed is not None:
+            loss = replayed(*batch)
+        else:
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of_step(*batch)
+            loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         decay = min(ema, (step + 1) / (step + 10))

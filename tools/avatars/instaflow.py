@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rectified_flow
-from common import DATA, DEVICE, autocast, step_generator, train
+from common import DEVICE, STEPS, autocast, step_generator, train
 from guideflow_diffusers.rectified_flow import rectified_flow_schedule
-from students import BATCH, load_world, pseudo_huber, sample, student_of
+from students import BATCH, PART, SHAPE, load_world, pseudo_huber, sample, student_of
+from text import WORDINGS, load_caption_ids
 
 SEED = 11
 LOOKED_AT = BATCH // 4  # of a batch: decoded and compared as pictures
-PAIRS = 24_000
-FLOW_STEPS = 6
+PAIRS = min(40_000 if DEVICE.type == "cuda" else 8_000, PART * STEPS)
+FLOW_STEPS = 6 if DEVICE.type == "cuda" else 4
 
 
 def main() -> None:
@@ -34,17 +35,20 @@ def main() -> None:
     steps = parser.parse_args().steps
     torch.manual_seed(SEED)
     world = load_world()
-    network, student = student_of(world, rectified_flow.RANK, rectified_flow.SEED)
-    trained = torch.load(DATA / "rectified-flow.pt", weights_only=True, map_location=DEVICE)
-    student.load_state_dict(trained["averaged"]["lora"])
+    network, student = student_of(world, rectified_flow.RANK, rectified_flow.SEED, turn=rectified_flow.TURN)
+    student.load("rectified-flow")
     flow = functools.partial(copy.deepcopy(student).requires_grad_(False).predict, network)
-    ids, noises, ends = [], [], []
-    for batch in range(PAIRS // 1000):
+    caption_ids = load_caption_ids(world.tokenizer)
+    texts, noises, ends = [], [], []
+    size = min(PART, 1000)
+    for batch in range(max(1, PAIRS // size)):
         generator = step_generator(SEED, (1 << 20) + batch)
-        ids.append(world.pick(1000, generator)[1])
-        noises.append(torch.randn(1000, *world.latents.shape[1:], generator=generator, device=DEVICE))
-        ends.append(sample(flow, rectified_flow_schedule(FLOW_STEPS), world.encode(ids[-1]), noises[-1]))
-    ids, noises, ends = map(torch.cat, (ids, noises, ends))
+        rows = torch.randint(len(caption_ids), (size,), generator=generator, device=DEVICE)
+        wording = torch.randint(WORDINGS, (size,), generator=generator, device=DEVICE)
+        texts.append(world.encode(caption_ids[rows, wording]))
+        noises.append(torch.randn(size, *SHAPE, generator=generator, device=DEVICE))
+        ends.append(sample(flow, rectified_flow_schedule(FLOW_STEPS), texts[-1], noises[-1]))
+    texts, noises, ends = map(torch.cat, (texts, noises, ends))
     vae = world.vae.to(memory_format=torch.channels_last)
 
     def decode(z: Tensor) -> Tensor:
@@ -52,10 +56,11 @@ def main() -> None:
             z = z.contiguous(memory_format=torch.channels_last) / vae.config.scaling_factor
             return vae.decode(z).sample.float().clamp(-1, 1)
 
-    def loss_of_step(step: int) -> Tensor:
-        generator = step_generator(SEED, step)
-        rows = torch.randint(len(ids), (BATCH,), generator=generator, device=DEVICE)
-        x, n, text = ends[rows], noises[rows], world.encode(ids[rows])
+    def draw(step: int) -> tuple[Tensor, ...]:
+        rows = torch.randint(len(texts), (BATCH,), generator=step_generator(SEED, step), device=DEVICE)
+        return ends[rows], noises[rows], texts[rows]
+
+    def loss(x: Tensor, n: Tensor, text: Tensor) -> Tensor:
         y = n + student.predict(network, n, torch.full((BATCH,), 1000.0, device=DEVICE), text)
         with torch.no_grad():
             wanted = decode(x[:LOOKED_AT])
@@ -70,10 +75,11 @@ def main() -> None:
     averaged = train(
         "instaflow",
         {"lora": student},
-        loss_of_step,
+        loss,
+        draw=draw,
         steps=steps,
-        learning_rate=1.5e-3,
-        ema=0.998,
+        learning_rate=1e-3,
+        ema=0.995,
         report=report,
         report_every=1000,
     )

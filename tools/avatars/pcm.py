@@ -2,9 +2,9 @@
 
     python tools/avatars/pcm.py
 
-A phase runs along the teacher's guided DDIM path in `SUBSTEPS` pieces. Wherever on the path the student stands, its one
-DDIM jump to the phase's end must land at the same point: what it says at t_n is drawn to what it says at t_{n-1}, one
-teacher step further, and there, at the end of the phase, to the point itself.
+Wherever on the teacher's guided DDIM path the student stands, its one DDIM jump to the end of the phase must land at
+the same point. Consistency training draws what it says at t_n to what it says at t_{n-1}, one teacher step further,
+because nobody knows that point; here whole paths are ready, so every jump is drawn to the point itself.
 """
 
 from __future__ import annotations
@@ -15,52 +15,50 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from common import DEVICE, step_generator, train
+from common import DEVICE, train
 from guideflow_diffusers.pcm import pcm_schedule
-from students import BATCH, alpha_bar_at, load_world, pseudo_huber, student_of
+from students import BATCH, INDICES, alpha_bar_at, load_world, pseudo_huber, student_of
 from teacher import ddim
 
 SEED = 12
-PHASES = (999, 749, 499, 249, 0)  # indices of the noise schedule
-SUBSTEPS = 5
-RANK = 24
+RANK = 16
+PHASES = 4
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=6000)
     steps = parser.parse_args().steps
     torch.manual_seed(SEED)
     world = load_world()
+    paths = world.paths()
     network, student = student_of(world, RANK, SEED)
-    edges = torch.tensor(PHASES, device=DEVICE)
-    phase = torch.arange(BATCH, device=DEVICE) % (len(PHASES) - 1)
-    start, end = edges[phase], edges[phase + 1]
+    indices = torch.tensor(INDICES, device=DEVICE)
+    pieces = len(INDICES) // PHASES
+    phase = torch.arange(BATCH, device=DEVICE) % PHASES
 
-    def loss_of_step(step: int) -> Tensor:
-        generator = step_generator(SEED, step)
-        x, text = world.draw(BATCH, generator)
-        piece = torch.randint(SUBSTEPS, (BATCH,), generator=generator, device=DEVICE)
-        now, following = (start - (start - end) * (piece + i) // SUBSTEPS for i in (0, 1))
-        noise = torch.randn(x.shape, generator=generator, device=DEVICE)
-        a, b, c = alpha_bar_at(now), alpha_bar_at(following), alpha_bar_at(end)
-        z = a.sqrt() * x + (1 - a).sqrt() * noise
-        further = ddim(z, world.teacher_epsilon(z, now, text), a, b)
-        with torch.no_grad():
-            target = ddim(further, student.predict(network, further, following, text), b, c)
-            target = target.where((following > end).view(-1, 1, 1, 1), further)
-        landed = ddim(z, student.predict(network, z, now, text), a, c)
-        return pseudo_huber(landed - target)
+    def draw(step: int) -> tuple[Tensor, ...]:
+        generator, rows, text = paths.pick(SEED, step)
+        # Half of the points begin a phase: the only ones that as many steps as phases visit.
+        piece = torch.randint(pieces, (BATCH,), generator=generator, device=DEVICE)
+        piece = piece * torch.randint(2, (BATCH,), generator=generator, device=DEVICE)
+        place, end = pieces * phase + piece, pieces * (phase + 1)
+        return paths.at(rows, place), paths.at(rows, end), indices[place], indices[end], text
+
+    def loss(z: Tensor, wanted: Tensor, now: Tensor, end: Tensor, text: Tensor) -> Tensor:
+        landed = ddim(z, student.predict(network, z, now, text), alpha_bar_at(now), alpha_bar_at(end))
+        return pseudo_huber(landed - wanted)
 
     def report(averaged: dict[str, nn.Module], step: int) -> str:
         predict = functools.partial(averaged["lora"].predict, network)
-        return world.draw_grid(f"pcm-{step}", predict, pcm_schedule(len(PHASES) - 1))
+        return world.draw_grid(f"pcm-{step}", predict, pcm_schedule(PHASES))
 
     averaged = train(
         "pcm",
         {"lora": student},
-        loss_of_step,
+        loss,
+        draw=draw,
         steps=steps,
         learning_rate=2e-3,
         ema=0.995,

@@ -1,53 +1,66 @@
 """What the distillations share: the frozen teacher and its text encoder, batches, sampling by a schedule, pictures.
 
-python tools/avatars/students.py            # the pairs of noise and the teacher's sample that some of them need
+python tools/avatars/students.py            # the paths of the teacher that all of them learn from
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from common import BASE, DATA, DEVICE, STEPS, WEIGHTS, autocast, save_sheet, step_generator
 from guideflow.sampler import Schedule
-from teacher import ALPHA_BAR, PROMPTS, ddim, decode, guided, load_latents, load_vae
+from teacher import ALPHA_BAR, PROMPTS, ddim, decode, guided, load_vae
 from text import WORDINGS, load_caption_ids, tokenize
 
 GUIDANCE_SCALE = 2.0  # of the teacher, distilled into every student
 BATCH = 192 if DEVICE.type == "cuda" else 32
-PAIRS, TEACHER_STEPS = min(24_000, 100 * STEPS), 14  # ready ends of the teacher's paths, by a solver of second order
+INDICES = tuple(round(999 - 999 * i / 16) if i % 4 else (999, 749, 499, 249, 0)[i // 4] for i in range(17))
+SUBSTEPS = 2  # of the teacher between two of these time steps
+PART = 1000 if DEVICE.type == "cuda" else 50  # paths that are followed, and written down, together
+PATHS = min(40_000 if DEVICE.type == "cuda" else 8_000, PART * STEPS)
+SHAPE = (8, 16, 16)
 FILE = "pytorch_lora_weights.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
+class Paths:
+    """Guided DDIM paths of the teacher: what every student learns from."""
+
+    states: Tensor  # (N, 18, 8, 16, 16): the noise, at the time steps of `INDICES`, and last the clean latent
+    text: Tensor  # (N, 48, width): the encoded captions
+    ids: Tensor  # (N, 48): their tokens
+
+    def at(self, rows: Tensor, place: Tensor | int) -> Tensor:
+        """Latents of some paths at places of `states`, in float32."""
+        return self.states[rows, place].float()
+
+    def pick(self, seed: int, step: int) -> tuple[torch.Generator, Tensor, Tensor]:
+        """Randomness of a step, and the rows and captions of its batch."""
+        generator = step_generator(seed, step)
+        rows = torch.randint(len(self.states), (BATCH,), generator=generator, device=DEVICE)
+        return generator, rows, self.text[rows].float()
+
+
+@dataclasses.dataclass(frozen=True)
 class World:
-    """Frozen networks and training data."""
+    """Frozen networks."""
 
     teacher: UNet2DConditionModel
     encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     vae: AutoencoderKL
-    latents: Tensor  # (N, 8, 16, 16)
-    caption_ids: Tensor  # (N, WORDINGS, 48)
     empty: Tensor  # (1, 48, width)
-
-    def pick(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Numbers of training pictures, and the token ids of one caption of each."""
-        chosen = torch.randint(len(self.latents), (batch,), generator=generator, device=DEVICE)
-        wording = torch.randint(WORDINGS, (batch,), generator=generator, device=DEVICE)
-        return chosen, self.caption_ids[chosen, wording]
-
-    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Latents of training pictures and their encoded captions."""
-        chosen, ids = self.pick(batch, generator)
-        return self.latents[chosen], self.encode(ids)
 
     @torch.no_grad()
     def encode(self, ids: Tensor) -> Tensor:
@@ -61,43 +74,50 @@ class World:
         with autocast():
             return guided(self.teacher, z, t, text, self.empty, GUIDANCE_SCALE).float()
 
-    def teacher_path(self, z: Tensor, start: Tensor, end: Tensor, substeps: int, text: Tensor) -> Tensor:
-        """Follow the teacher's guided DDIM path from indices `start` to `end` of the noise schedule."""
-        for i in range(substeps):
-            now, following = (start - (start - end) * j // substeps for j in (i, i + 1))
-            z = ddim(z, self.teacher_epsilon(z, now, text), alpha_bar_at(now), alpha_bar_at(following))
-        return z
+    @torch.no_grad()
+    def teacher_path(self, text: Tensor, noise: Tensor) -> Tensor:
+        """States of a batch of paths, (B, 18, 8, 16, 16)."""
+        z, states = noise, [noise]
+        for start, end in itertools.pairwise(INDICES):
+            inner = torch.linspace(start, end, SUBSTEPS + 1).round().long().tolist()
+            for now, following in itertools.pairwise(inner):
+                epsilon = self.teacher_epsilon(z, torch.full((len(z),), now, device=DEVICE), text)
+                z = ddim(z, epsilon, ALPHA_BAR[now], ALPHA_BAR[following])
+            states.append(z)
+        epsilon = self.teacher_epsilon(z, torch.zeros(len(z), dtype=torch.long, device=DEVICE), text)
+        states.append(ddim(z, epsilon, ALPHA_BAR[0], torch.ones((), device=DEVICE)))
+        return torch.stack(states, 1)
 
     @torch.no_grad()
-    def teacher_pairs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Noise, sample and token ids, PAIRS of them; cached on disk every few batches: interrupted, it goes on."""
-        path = DATA / "pairs.pt"
-        empty = {"noise": [], "sample": [], "ids": []}
-        done = torch.load(path, weights_only=True, map_location=DEVICE) if path.exists() else empty
-        scheduler = DPMSolverMultistepScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
-        )
-        size = 1000 if DEVICE.type == "cuda" else 100
-        while len(done["noise"]) * size < PAIRS:
-            generator = step_generator(10, len(done["noise"]))
-            _, ids = self.pick(size, generator)
-            text = self.encode(ids)
-            z = noise = torch.randn(size, *self.latents.shape[1:], generator=generator, device=DEVICE)
-            scheduler.set_timesteps(TEACHER_STEPS, device=DEVICE)
-            for t in scheduler.timesteps:
-                z = scheduler.step(self.teacher_epsilon(z, t.expand(len(z)), text), t, z).prev_sample
-            for key, value in (("noise", noise), ("sample", z), ("ids", ids)):
-                done[key].append(value)
-            if len(done["noise"]) % 10 == 0 or len(done["noise"]) * size >= PAIRS:
-                torch.save(done, path.with_suffix(".tmp"))
+    def paths(self) -> Paths:
+        """The paths, PATHS of them; parts that are on disk already are not made again."""
+        folder = DATA / "paths"
+        folder.mkdir(parents=True, exist_ok=True)
+        caption_ids = None
+        states, text, tokens = [], [], []
+        for number in range(math.ceil(PATHS / PART)):
+            path = folder / f"{number:03}.pt"
+            if not path.exists():
+                caption_ids = load_caption_ids(self.tokenizer) if caption_ids is None else caption_ids
+                generator = step_generator(10, number)
+                rows = torch.randint(len(caption_ids), (PART,), generator=generator, device=DEVICE)
+                wording = torch.randint(WORDINGS, (PART,), generator=generator, device=DEVICE)
+                ids = caption_ids[rows, wording]
+                noise = torch.randn(PART, *SHAPE, generator=generator, device=DEVICE)
+                made = {"states": self.teacher_path(self.encode(ids), noise).half(), "ids": ids}
+                torch.save(made, path.with_suffix(".tmp"))
                 path.with_suffix(".tmp").replace(path)
-        return torch.cat(done["noise"]), torch.cat(done["sample"]), torch.cat(done["ids"])
+            found = torch.load(path, weights_only=True, map_location=DEVICE)
+            states.append(found["states"])
+            text.append(self.encode(found["ids"]).half())
+            tokens.append(found["ids"])
+        return Paths(torch.cat(states), torch.cat(text), torch.cat(tokens))
 
     @torch.no_grad()
     def draw_grid(self, name: str, predict, schedule: Schedule) -> str:
         """Samples of some prompts as `data/sheets/<name>.png`."""
         ids = tokenize(self.tokenizer, list(PROMPTS) * 12)
-        noise = torch.randn(len(ids), *self.latents.shape[1:], generator=step_generator(3, 1 << 20), device=DEVICE)
+        noise = torch.randn(len(ids), *SHAPE, generator=step_generator(3, 1 << 20), device=DEVICE)
         z = sample(predict, schedule, self.encode(ids), noise)
         return save_sheet(decode(self.vae, z), DATA / "sheets" / f"{name}.png", 12)
 
@@ -116,7 +136,7 @@ def load_world() -> World:
         empty = encoder(tokenize(tokenizer, [""])).last_hidden_state
     teacher = UNet2DConditionModel.from_pretrained(BASE / "unet", torch_dtype=torch.float32)
     teacher = teacher.to(DEVICE, memory_format=torch.channels_last).eval().requires_grad_(False)
-    return World(teacher, encoder, tokenizer, load_vae(), load_latents("train"), load_caption_ids(tokenizer), empty)
+    return World(teacher, encoder, tokenizer, load_vae(), empty)
 
 
 @torch.no_grad()
@@ -136,7 +156,8 @@ def pseudo_huber(difference: Tensor, c: float = 0.03) -> Tensor:
 class LowRank(nn.Module):
     """Trainable low-rank updates of a frozen network's linear and convolutional weights, W + up down."""
 
-    def __init__(self, network: nn.Module, rank: int, seed: int) -> None:
+    def __init__(self, network: nn.Module, rank: int, seed: int, *, turn: Sequence[str] = ()) -> None:
+        """Begin at the network itself; the layers named in `turn`, of few channels, at their negative."""
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
@@ -146,8 +167,13 @@ class LowRank(nn.Module):
             weight = network.get_submodule(name).weight.detach()
             rows, columns = weight.shape[0], weight[0].numel()
             r = min(rank, rows, columns)
-            self.down.append(nn.Parameter((torch.randn(r, columns, generator=generator) / columns**0.5).to(DEVICE)))
-            self.up.append(nn.Parameter(torch.zeros(rows, r, device=DEVICE)))
+            down = torch.randn(r, columns, generator=generator) / columns**0.5
+            up = torch.zeros(rows, r)
+            if name in turn:  # W + up down = -W, with both factors of like size
+                size = weight.norm().item() ** 0.5
+                down, up = weight.reshape(rows, columns).cpu() / size, -2 * size * torch.eye(rows)
+            self.down.append(nn.Parameter(down.to(DEVICE)))
+            self.up.append(nn.Parameter(up.to(DEVICE)))
             self.frozen[name] = weight
 
     def weights(self) -> dict[str, Tensor]:
@@ -162,6 +188,17 @@ class LowRank(nn.Module):
         weights = self.weights()
         with autocast():
             return torch.func.functional_call(network, weights, (z, t, text)).sample.float()
+
+    def load(self, family: str) -> None:
+        """Read what `save` wrote."""
+        from safetensors.torch import load_file
+
+        tensors = load_file(WEIGHTS / family / FILE)
+        with torch.no_grad():
+            for name, down, up in zip(self.names, self.down, self.up, strict=True):
+                key = f"lora_unet_{name.replace('.', '_')}"
+                down.copy_(tensors[f"{key}.lora_down.weight"].flatten(1))
+                up.copy_(tensors[f"{key}.lora_up.weight"].flatten(1))
 
     def save(self, family: str) -> None:
         """Write a LoRA file with the keys of kohya's trainer, `lora_unet_<module>.lora_down.weight`, in float16."""
@@ -181,10 +218,10 @@ class LowRank(nn.Module):
         save_file(tensors, path)
 
 
-def student_of(world: World, rank: int, seed: int) -> tuple[UNet2DConditionModel, LowRank]:
+def student_of(world: World, rank: int, seed: int, *, turn: Sequence[str] = ()) -> tuple[UNet2DConditionModel, LowRank]:
     """A copy of the teacher for functional calls, and the updates of its weights that are trained."""
     network = copy.deepcopy(world.teacher)
-    return network, LowRank(network, rank, seed)
+    return network, LowRank(network, rank, seed, turn=turn)
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
@@ -193,4 +230,4 @@ def hinge(real: Tensor, fake: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    load_world().teacher_pairs()
+    load_world().paths()

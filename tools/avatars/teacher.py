@@ -104,7 +104,12 @@ def sample_teacher(
 def write_pipeline_files() -> None:
     """Scheduler and index, so that the folder is an ordinary diffusers pipeline."""
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        steps_offset=1,
     )
     scheduler.save_pretrained(BASE / "scheduler")
     parts = {
@@ -126,18 +131,29 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20_000)
-    steps = parser.parse_args().steps
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="at its highest")
+    parser.add_argument("--further", action="store_true", help="go on from the weights that are there already")
+    options = parser.parse_args()
+    steps = options.steps
     torch.manual_seed(SEED)
-    tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(FOLDER / "encoder", dtype=torch.float32).to(DEVICE).train()
-    unet = build().train().to(DEVICE, memory_format=torch.channels_last)
+    start = BASE / "tokenizer", BASE / "text_encoder"
+    tokenizer_folder, encoder_folder = start if options.further else (FOLDER / "tokenizer", FOLDER / "encoder")
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
+    encoder = CLIPTextModel.from_pretrained(encoder_folder, dtype=torch.float32).to(DEVICE).train()
+    further = (
+        UNet2DConditionModel.from_pretrained(BASE / "unet", torch_dtype=torch.float32) if options.further else None
+    )
+    unet = further or build()
+    unet = unet.train().to(DEVICE, memory_format=torch.channels_last)
+    for key, weight in encoder.named_parameters():  # words are known by then, and gradients of tables slow
+        weight.requires_grad_(not (options.further and "embeddings." in key))
     latents, caption_ids = load_latents("train"), load_caption_ids(tokenizer)
     empty_ids = tokenize(tokenizer, [""])[0]
     # Weights min(snr, 5) / snr: equal care for all noise levels in terms of the clean latent (Hang et al., 2023).
     snr = ALPHA_BAR / (1 - ALPHA_BAR)
     weights = snr.clamp(max=5) / snr
 
-    def loss_of_step(step: int) -> Tensor:
+    def draw(step: int) -> tuple[Tensor, ...]:
         generator = step_generator(SEED, step)
 
         def uniform(*shape: int) -> Tensor:
@@ -149,6 +165,9 @@ def main() -> None:
         ids = empty_ids.where(uniform(BATCH, 1) < 0.1, ids)
         t = ((torch.arange(BATCH, device=DEVICE) + uniform(1)) / BATCH * 1000).long()  # stratified
         x, noise = latents[chosen], torch.randn(BATCH, *latents.shape[1:], generator=generator, device=DEVICE)
+        return x, noise, t, ids
+
+    def loss(x: Tensor, noise: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         alpha_bar = ALPHA_BAR[t].view(-1, 1, 1, 1)
         z = (alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         with autocast():
@@ -169,9 +188,10 @@ def main() -> None:
     averaged = train(
         "teacher",
         modules,
-        loss_of_step,
+        loss,
+        draw=draw,
         steps=steps,
-        learning_rate=1.5e-3,
+        learning_rate=options.learning_rate,
         ema=0.999,
         report=report,
         report_every=2000,

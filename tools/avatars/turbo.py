@@ -16,15 +16,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from common import DEVICE, autocast, step_generator, train
+from common import DEVICE, autocast, train
 from guideflow_diffusers.turbo import turbo_schedule
-from students import BATCH, alpha_bar_at, hinge, load_world, pseudo_huber, student_of
-from teacher import ALPHA_BAR
+from students import BATCH, INDICES, alpha_bar_at, hinge, load_world, pseudo_huber, student_of
 
 SEED = 13
+RANK = 16
 TIMES = (999, 749, 499, 249)
-SUBSTEPS = 4  # of the teacher's path from the later three; the first has ready pairs
-RANK = 24
 ADVERSARIAL = 0.02
 
 
@@ -67,40 +65,44 @@ class Heads(nn.Module):
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=6000)
     steps = parser.parse_args().steps
     torch.manual_seed(SEED)
     world = load_world()
-    noises, samples, ids = world.teacher_pairs()
+    paths = world.paths()
     network, student = student_of(world, RANK, SEED)
     with torch.no_grad():
-        shapes = features(world.teacher, noises[:1], torch.tensor([999], device=DEVICE), world.empty)
+        shapes = features(
+            world.teacher, paths.at(torch.tensor([0]), 0), torch.tensor([999], device=DEVICE), world.empty
+        )
     heads = Heads([f.shape[1] for f in shapes]).to(DEVICE)
-    quarter = BATCH // len(TIMES)
-    times = torch.tensor(TIMES, device=DEVICE).repeat_interleave(quarter)
-    later = times[quarter:]
+    visit = torch.arange(BATCH, device=DEVICE) % len(TIMES)
+    times = torch.tensor(TIMES, device=DEVICE)[visit]
     a = alpha_bar_at(times)
 
-    def loss_of_step(step: int) -> Tensor:
-        generator = step_generator(SEED, step)
-        # From pure noise the ends are known; from later time steps, noised portraits, the teacher's path leads there.
-        first = torch.randint(len(noises), (quarter,), generator=generator, device=DEVICE)
-        x, text = world.draw(BATCH, generator)
-        text = torch.cat([world.encode(ids[first]), text[quarter:]])
-        z = a.sqrt() * x + (1 - a).sqrt() * torch.randn(x.shape, generator=generator, device=DEVICE)
-        z = torch.cat([noises[first] * (1 - ALPHA_BAR[999]).sqrt(), z[quarter:]])
-        ends = world.teacher_path(z[quarter:], later, torch.zeros_like(later), SUBSTEPS, text[quarter:])
-        wanted = torch.cat([samples[first], ends])
+    def draw(step: int) -> tuple[Tensor, ...]:
+        generator, rows, text = paths.pick(SEED, step)
+        # Steps lead along straight lines from the noise to what the student takes for the clean latent; half of the
+        # states are on those lines, the others on the teacher's path.
+        noise, clean = paths.at(rows, 0), paths.at(rows, -1)
+        straight = a.sqrt() * clean.where(visit.view(-1, 1, 1, 1) > 0, 0) + (1 - a).sqrt() * noise
+        curved = paths.at(rows, len(INDICES) // len(TIMES) * visit)
+        side = torch.rand(BATCH, 1, 1, 1, generator=generator, device=DEVICE) < 0.5
+        t = torch.randint(700, (BATCH,), generator=generator, device=DEVICE)
+        fresh = torch.randn(noise.shape, generator=generator, device=DEVICE)
+        pressure = torch.full((), ADVERSARIAL * min(1, step / 300), device=DEVICE)
+        z = straight.where(side | (visit.view(-1, 1, 1, 1) == 0), curved)
+        return z, clean, text, t, fresh, pressure
+
+    def loss(z: Tensor, wanted: Tensor, text: Tensor, t: Tensor, noise: Tensor, pressure: Tensor) -> Tensor:
         clean = (z - (1 - a).sqrt() * student.predict(network, z, times, text)) / a.sqrt()
         # Both sides are noised alike before they are judged.
-        t = torch.randint(700, (BATCH,), generator=generator, device=DEVICE)
-        noise = torch.randn(x.shape, generator=generator, device=DEVICE)
         b = alpha_bar_at(t)
         made, real = (features(world.teacher, b.sqrt() * v + (1 - b).sqrt() * noise, t, text) for v in (clean, wanted))
         frozen = {name: value.detach() for name, value in heads.named_parameters()}
         adversarial = -torch.func.functional_call(heads, frozen, (made,)).mean()
         judged = hinge(heads([f.detach() for f in real]), heads([f.detach() for f in made]))
-        return pseudo_huber(clean - wanted) + ADVERSARIAL * min(1, step / 200) * adversarial + judged
+        return pseudo_huber(clean - wanted) + pressure * adversarial + judged
 
     def report(averaged: dict[str, nn.Module], step: int) -> str:
         predict = functools.partial(averaged["lora"].predict, network)
@@ -109,7 +111,8 @@ def main() -> None:
     averaged = train(
         "turbo",
         {"lora": student, "heads": heads},
-        loss_of_step,
+        loss,
+        draw=draw,
         steps=steps,
         learning_rate=1.5e-3,
         ema=0.995,
