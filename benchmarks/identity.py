@@ -31,7 +31,7 @@ from avatars import (
     relative_costs,
     write_between,
 )
-from realism import naturalness
+from realism import has_judge, naturalness
 
 CAPTION = """## Results
 
@@ -86,9 +86,9 @@ def settings() -> dict[str, dict]:
     return {"auto": {}, **{name: entry["best"] for name, entry in found.items()}}
 
 
-def taken_for_real(images: torch.Tensor) -> float:
-    """Share of pictures that the judge of naturalness takes for real."""
-    return (naturalness(images) > 0).float().mean().item()
+def taken_for_real(images: torch.Tensor) -> float | None:
+    """Share of pictures that the judge of naturalness takes for real; None while there is no such judge."""
+    return (naturalness(images) > 0).float().mean().item() if has_judge() else None
 
 
 def run(solvers: list[str]) -> None:
@@ -152,7 +152,8 @@ def table() -> None:
             f"{row['guidance']:.3f}",
         ]
         cells += [f"{row['prompt']:.3f}", f"{row['kid']:.2f}"] if "prompt" in row else ["", ""]
-        cells += [f"{row['taken_for_real']:.0%}"]
+        real = row["taken_for_real"]
+        cells += ["" if real is None else f"{real:.0%}"]
         if "prompt" in row:
             cells += [f"{row['distance']:.3f}", f"{row['cost']:.2f}" if "cost" in row else ""]
         lines.append("| " + " | ".join(cells + [""] * (10 - len(cells))) + " |")

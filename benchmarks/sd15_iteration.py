@@ -27,11 +27,15 @@ from guideflow_diffusers.perflow import perflow_schedule
 LIMIT = 12.0
 
 
-def build(dtype: torch.dtype, *, tiny: bool) -> Parts:
-    """Make the parts from their configurations, one network at a time so that no copy in float32 stays."""
+def tokenizer() -> CLIPTokenizer:
+    """One that knows letters."""
     letters = [*map(chr, range(97, 123)), *(f"{chr(c)}</w>" for c in range(97, 123))]
     tokens = [*letters, "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
+
+
+def build(dtype: torch.dtype, *, tiny: bool) -> Parts:
+    """Make the parts from their configurations, one network at a time so that no copy in float32 stays."""
     unet: dict[str, Any] = UNETS["SD 1.5"]
     vae, text = VAE, CLIP_L
     if tiny:
@@ -41,7 +45,7 @@ def build(dtype: torch.dtype, *, tiny: bool) -> Parts:
     return Parts(
         unet=torch.nn.Module.to(UNet2DConditionModel(**unet), dtype),  # without diffusers' warning
         vae=AutoencoderKL(**vae),
-        tokenizer=tokenizer,
+        tokenizer=tokenizer(),
         text_encoder=CLIPTextModel(CLIPTextConfig(bos_token_id=52, eos_token_id=53, **text)).to(dtype),
     )
 
