@@ -255,9 +255,14 @@ def start(arguments):
         stderr=subprocess.PIPE,
         text=True,
         env=dict(os.environ),
-        # A shell's background jobs ignore Ctrl-C and hand that down; a command at a terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=listen,
     )
+
+
+def listen():
+    """Heed signals that a shell's background jobs and nohup ignore and hand down: a command at a terminal heeds them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(

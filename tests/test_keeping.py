@@ -136,6 +136,18 @@ def test_an_interrupt_before_there_is_anything_is_raised() -> None:
         solved(Faulty(target(mixture()), 1, throw(KeyboardInterrupt())), candidates=4)
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """As at a terminal: a shell's background jobs and nohup ignore some signals, and tests inherit that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_control_c_many_times_in_a_row_counts_once(tmp_path: Path) -> None:
     def press() -> None:
         for _ in range(5):
@@ -167,6 +179,7 @@ def test_a_signal_that_is_ignored_or_handled_elsewhere_is_left_alone(monkeypatch
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.usefixtures("heeded")
 def test_who_asks_again_much_later_means_it(monkeypatch: Any) -> None:
     clock: list[float] = []
     monkeypatch.setattr("guideflow.stopping.time.monotonic", lambda: clock[-1])
