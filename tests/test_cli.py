@@ -260,7 +260,7 @@ def start(arguments):
 
 
 def listen():
-    """Heed signals that a shell's background jobs and nohup ignore and hand down: a command at a terminal heeds them."""
+    """Heed what a shell's background jobs and nohup ignore and hand down, as a command at a terminal does."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
