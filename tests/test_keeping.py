@@ -352,7 +352,16 @@ def test_what_stays_the_same_is_written_once(tmp_path: Path) -> None:
 def test_a_run_of_the_format_before_is_read() -> None:
     saved = gf.Solution.load(Path(__file__).parent / "saved" / "format-2")
     more = gf.resume(saved, max_iterations=4, sampler=mixture(), loss=Distance(target(mixture())))
-    assert_same(more, solved(None, 4, solver="flowgrad"))
+    whole = solved(None, 4, solver="flowgrad")
+    for name in (
+        "images",
+        "unguided",
+        "latents",
+        "loss",
+    ):  # by another processor, which rounds otherwise
+        torch.testing.assert_close(getattr(more, name), getattr(whole, name), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(dict(more.history), dict(whole.history), atol=1e-3, rtol=1e-3)
+    assert more.result == whole.result and more.state.iteration == whole.state.iteration
     assert storage.FORMAT == 3
 
 
