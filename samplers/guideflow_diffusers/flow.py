@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -135,7 +135,5 @@ class FlowSampler(AffineSampler):
     @contextmanager
     def checkpointing(self, least: bool) -> Iterator[None]:
         """Checkpoint the blocks of transformer and decoder; unless `least`, convolutions of the decoder run once."""
-        with ExitStack() as stack:
-            stack.enter_context(checkpointed(self.transformer))
-            stack.enter_context(checkpointed(self.vae, keep_convolutions=not least))
+        with checkpointed(self.transformer), checkpointed(self.vae, keep_convolutions=not least):
             yield
