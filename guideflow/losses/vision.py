@@ -57,8 +57,7 @@ def read_images(given: Any, *, what: str = "reference") -> tuple[Tensor, ...]:
             images += read_image(one).unbind()
             continue
         if not isinstance(one, ImageSource):
-            kind = type(one).__name__
-            raise InvalidImage(f"Got {what} of type {kind}. Expected a path, a tensor, an array or a Pillow image.")
+            raise _no_image(one, what)
         batch = one if isinstance(one, Tensor) else from_array(one, what)
         batch = batch[None] if batch.dim() == 3 else batch
         check_image(batch, what=what)
@@ -107,9 +106,13 @@ def _several(given: Any, what: str) -> list[Any]:
     if isinstance(given, ImageSource):
         return [given]
     if isinstance(given, bytes) or not isinstance(given, Iterable):
-        kind = type(given).__name__
-        raise InvalidImage(f"Got {what} of type {kind}. Expected a path, a tensor, an array or a Pillow image.")
+        raise _no_image(given, what)
     return list(given)
+
+
+def _no_image(given: Any, what: str) -> InvalidImage:
+    kind = type(given).__name__
+    return InvalidImage(f"Got {what} of type {kind}. Expected a path, a tensor, an array or a Pillow image.")
 
 
 def from_array(given: Any, what: str) -> Tensor:
