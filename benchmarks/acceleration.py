@@ -3,6 +3,7 @@
     python tools/avatars/render.py --train 0       # held-out renders, once
     python benchmarks/realism.py solve             # what the judge of naturalness learns from, once; and then train
     python benchmarks/acceleration.py search       # every rule on 4 people x 4 prompts, on avatars-perflow
+    python benchmarks/acceleration.py grid         # settings of `auto` that cost the same, on 8 people x 4 prompts
     python benchmarks/acceleration.py run          # the rules compared on 32 other people x 2 prompts, on every family
     python benchmarks/acceleration.py time         # what they cost, with nothing else running
     python benchmarks/acceleration.py table        # benchmarks/results/acceleration*.md, plots and pictures
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import statistics
 from collections.abc import Callable
@@ -24,9 +26,9 @@ import torch
 from accelerations import LBFGS, Anderson, ByLevel, Moments, NormCap, Sweep
 from avatars import (
     CACHE,
+    DEVICE,
     FAMILIES,
     FIRST,
-    HERE,
     PEOPLE,
     PROMPTS,
     RESULTS,
@@ -35,26 +37,23 @@ from avatars import (
     denoise_error,
     features,
     kernel_distance,
+    load_sampler,
+    machine,
     real_pairs,
     real_pictures,
-    write_between,
 )
-from PIL import Image
 from realism import naturalness
 from torch import Tensor
-from torch.nn import functional as F
 
 import guideflow as gf
 from guideflow_avatars import judges
 
 LONG, SHORT, QUICK = 100, 20, 12  # iterations
-AT = {LONG: (10, 20, 40, 100), SHORT: (5, 10, 20), QUICK: (4, 8, 12), 15: (5, 10, 15), 24: (8, 16, 24)}
+AT = {LONG: (10, 20, 40, 100), SHORT: (5, 10, 20), QUICK: (4, 8, 12), 24: (8, 16, 24), 9: (3, 6, 9), 7: (3, 5, 7)}
 PEOPLE |= {"acceleration-search": 4, "acceleration-run": 32}
 FIRST |= {"acceleration-search": 32, "acceleration-run": 200}  # nobody is searched on and judged on
 PROMPTS["acceleration-run"] = 2
-BATCH, REPEATS = 16, 2
-PAGE = HERE.parent / "docs" / "design" / "fewer-iterations.md"
-IMAGES = HERE.parent / "docs" / "images"
+BATCH, REPEATS = 64 if DEVICE == "cuda" else 16, 2
 
 
 class Rule(NamedTuple):
@@ -76,9 +75,11 @@ def plain() -> gf.Annealed:
     return gf.Annealed(gf.FlowGrad(), start=6.0, end=0.3)
 
 
-def clean(num_steps: int, *, decay: float = 0.02, start: float = 5.0) -> gf.Solver:
+def clean(
+    num_steps: int, *, decay: float = 0.02, start: float = 5.0, noise: float = 3.0, clip: float | None = 0.03
+) -> gf.Solver:
     """`auto`, to be varied: the same without the control after the last window."""
-    rule = gf.FlowGrad(decay=decay, noise=3.0 * (num_steps == 1), clip=0.03)
+    rule = gf.FlowGrad(decay=decay, noise=noise * (num_steps == 1), clip=clip)
     return gf.Annealed(gf.Windows(rule), start=start, end=0.25)
 
 
@@ -114,6 +115,20 @@ CANDIDATES = {
     "L-BFGS": Rule(lambda k: LBFGS(gf.FlowGrad())),
     "noise descent, unit gradient": Rule(lambda k: gf.NoiseDescent(unit_gradient=True, scale=4.0, l2=0.1)),
 }
+SETTINGS = (
+    *((QUICK, 16, start, decay) for start, decay in ((8, 0), (8, 0.01), (12, 0), (12, 0.01), (12, 0.02), (16, 0.01))),
+    *((9, 24, start, decay) for start, decay in ((8, 0), (12, 0), (12, 0.01), (16, 0.01))),
+    *((7, 32, start, 0) for start in (12, 16)),
+)
+"""Of `auto`: iterations, noises, first step and decay. All take about the same time."""
+GRID = {
+    f"auto, start {start:g}, decay {decay:g}, {n} iterations of {m} noises": Rule(
+        functools.partial(clean, start=start, decay=decay), n, m
+    )
+    for n, m, start, decay in SETTINGS
+}
+ONE_STEP = {f"auto, noise {noise:g}": Rule(functools.partial(clean, noise=noise), QUICK, 16) for noise in (3, 5, 8, 12)}
+PEOPLE["acceleration-grid"], FIRST["acceleration-grid"] = 8, FIRST["acceleration-search"]
 MEASURES = {  # name -> whether higher is better
     "loss": False,
     "judge": True,
@@ -145,16 +160,16 @@ def solved(part: str, family: str, name: str) -> dict[str, Tensor]:
 
 def solve(part: str, family: str, name: str) -> dict[str, Tensor]:
     """Solve every case, in batches: images and latents by iteration."""
-    rule = (RULES | CANDIDATES)[name]
+    rule = (RULES | CANDIDATES | GRID | ONE_STEP)[name]
     references, prompts, seeds, _ = cases(part)
-    sampler = gf.load_sampler(f"avatars-{family}")
+    sampler = load_sampler(f"avatars-{family}")
     found: dict[str, list[Tensor]] = {}
 
     def note(progress: gf.callbacks.Progress) -> None:
         if progress.iteration in (0, *AT[rule.iterations]):
             rollout = progress.state.rollout
-            found.setdefault(str(progress.iteration), []).append(rollout.images)
-            found.setdefault(f"latents {progress.iteration}", []).append(rollout.states[-1])
+            found.setdefault(str(progress.iteration), []).append(rollout.images.cpu())
+            found.setdefault(f"latents {progress.iteration}", []).append(rollout.states[-1].cpu())
 
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
@@ -178,7 +193,7 @@ def measure(solved: dict[str, Tensor], at: int, part: str) -> dict[str, Tensor]:
     references, prompts, _, _ = cases(part)
     images = solved[str(at)]
     return {
-        "loss": PairedIdentity(references)(images),
+        "loss": PairedIdentity(references)(images.to(DEVICE)).cpu(),
         "judge": judges.identity_similarity(images, references),
         "prompt": judges.prompt_accuracy(images, prompts).float(),
         "denoise": denoise_error(solved[f"latents {at}"], prompts),
@@ -207,8 +222,24 @@ def search() -> None:
             print(json.dumps(row), flush=True)
     order = list(RULES | CANDIDATES)
     rows.sort(key=lambda row: order.index(row["rule"]))
-    report = {"date": str(datetime.date.today()), "cases": len(cases(part)[1]), "rows": rows}
+    report = {"date": str(datetime.date.today()), "machine": machine(), "cases": len(cases(part)[1]), "rows": rows}
     path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def grid() -> None:
+    """Settings of `auto` at equal time on two families; how far the noise moves, on the family of one step."""
+    part, rows = "acceleration-grid", []
+    for families, rules in ((("perflow", "turbo"), RULES | GRID), (("instaflow",), ONE_STEP)):
+        for family in families:
+            for name, rule in rules.items():
+                pictures = solved(part, family, name)
+                for at in (0, rule.iterations) if name == "annealed" else (rule.iterations,):
+                    found = {key: value.mean().item() for key, value in measure(pictures, at, part).items()}
+                    row = {"family": family, "rule": name, "iterations": at, "candidates": rule.candidates}
+                    rows.append(row | {key: found[key] for key in ("loss", "judge", "prompt", "denoise")})
+                    print(json.dumps(rows[-1]), flush=True)
+    report = {"date": str(datetime.date.today()), "machine": machine(), "cases": len(cases(part)[1]), "rows": rows}
+    (RESULTS / "acceleration-grid.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def run(families: list[str], rules: list[str]) -> None:
@@ -224,7 +255,8 @@ def run(families: list[str], rules: list[str]) -> None:
     path = RESULTS / "acceleration.json"
     report: dict = {"date": str(datetime.date.today()), "two real pictures": real_pairs(cases(part)[3]), "families": {}}
     if path.exists():
-        report["seconds"] = json.loads(path.read_text()).get("seconds", {})
+        old = json.loads(path.read_text())
+        report |= {key: old[key] for key in ("seconds", "timed on") if key in old}
     pooled: dict[str, list[dict[str, Tensor]]] = {name: [] for name in ("unguided", *RULES)}
     for family in families:
         found = {"unguided": measure(solved(part, family, "annealed"), 0, part)}
@@ -236,7 +268,7 @@ def run(families: list[str], rules: list[str]) -> None:
     together = {
         name: {key: torch.cat([each[key] for each in values]) for key in values[0]} for name, values in pooled.items()
     }
-    report |= {"all": summary(together, real), "cases": len(cases(part)[1])}
+    report |= {"all": summary(together, real), "cases": len(cases(part)[1]), "machine": machine()}
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -271,7 +303,7 @@ def time() -> None:
     references, prompts, seeds, _ = cases("acceleration-search")
     loss, found = PairedIdentity(references[:8]), {}
     for family in FAMILIES:
-        sampler = gf.load_sampler(f"avatars-{family}")
+        sampler = load_sampler(f"avatars-{family}")
         seconds: dict[str, list[float]] = {name: [] for name in RULES}
         for _ in range(REPEATS):
             for name, rule in RULES.items():
@@ -288,7 +320,9 @@ def time() -> None:
         found[family] = {name: statistics.median(values) for name, values in seconds.items()}
         print(family, json.dumps(found[family]), flush=True)
     path = RESULTS / "acceleration.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": found}, indent=1) + "\n")
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"seconds": found, "timed on": machine()}, indent=1) + "\n"
+    )
 
 
 class Kernel:
@@ -307,144 +341,17 @@ class Kernel:
         return ((within * apart).sum() / apart.sum() - 2 * self.across[rows].mean()).item()
 
 
-def verdict(key: str, row: dict) -> str:
-    """Whether a difference is worse, better, or neither can be said."""
-    low, high = (row["low"], row["high"]) if MEASURES[key] else (-row["high"], -row["low"])
-    return "better" if low > 0 else "worse" if high < 0 else "level"
-
-
-def shown(rows: dict, key: str) -> str:
-    """A measure with its digits."""
-    return f"{rows[key]:.{DIGITS.get(key, 3)}f}" if key in rows else ""
-
-
 def table() -> None:
     """Write the tables into the page, and draw the front and the pictures."""
-    report = json.loads((RESULTS / "acceleration.json").read_text())
-    best = report["two real pictures"]["judge"]
-    lines = [
-        f"| family | | time | {' | '.join(HEADS.values())} | of the way |",
-        "|" + "---|" * (4 + len(HEADS)),
-    ]
-    for family, rows in [*report["families"].items(), ("all together", report["all"])]:
-        seconds = report["seconds"].get(family)
-        start = rows["unguided"]["judge"]
-        titles = {"unguided": "unguided"} | {name: f"{name}, {rule.iterations}" for name, rule in RULES.items()}
-        title = f"`avatars-{family}`" if family in report["families"] else family
-        for name, label in titles.items():
-            cost = f"{seconds[name] / seconds['annealed']:.2f}" if seconds and name in seconds else ""
-            way = f"{(rows[name]['judge'] - start) / (best - start):.0%}"
-            cells = [shown(rows[name], key) for key in MEASURES]
-            cells[3] += f" ({rows[name]['denoise'] / rows['unguided']['denoise']:.2f}x)"
-            lines.append(f"| {title if name == 'unguided' else ''} | {label} | {cost} | {' | '.join(cells)} | {way} |")
-        for other in ("unguided", "annealed"):
-            row, cells = rows["differences"][other], []
-            for key in MEASURES:
-                digits = DIGITS.get(key, 3)
-                interval = f"{row[key]['low']:+.{digits}f} to {row[key]['high']:+.{digits}f}"
-                cells.append(f"{interval}: {verdict(key, row[key])}")
-            lines.append(f"| | auto less {other} | | {' | '.join(cells)} | |")
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "acceleration.md").write_text(text)
-    caption = (
-        f"{report['cases']} pairs of a held-out person and a held-out prompt for each family, none of them seen in the "
-        "search; the number behind a rule is its iterations. *Time* is that of a whole solve, candidates included, "
-        "relative to `annealed`. Differences have 95 % intervals of a paired bootstrap over the pairs. Two real "
-        f"pictures of a person: judge {best:.3f}. Measured on a 2-core CPU, {report['date']}, by `python "
-        "benchmarks/acceleration.py run`, `time` and `table`."
-    )
-    write_between(PAGE, "acceleration", f"{caption}\n\n{text}")
-    report = json.loads((RESULTS / "acceleration-search.json").read_text())
-    lines = [f"| rule | noises | iterations | {' | '.join(HEADS.values())} |", "|" + "---|" * (3 + len(HEADS))]
-    for row in report["rows"]:
-        cells = [shown(row, key) for key in MEASURES]
-        lines.append(f"| {row['rule']} | {row['candidates']} | {row['iterations']} | {' | '.join(cells)} |")
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "acceleration-search.md").write_text(text)
-    caption = (
-        f"`avatars-perflow`, {report['cases']} pairs that serve the search only. Measured on a 2-core CPU, "
-        f"{report['date']}, by `python benchmarks/acceleration.py search` and `table`."
-    )
-    write_between(PAGE, "search", f"{caption}\n\n{text}")
-    draw_front(report["rows"])
-    draw_pictures()
-    draw_sheet()
+    import acceleration_page
 
-
-def draw_front(rows: list[dict]) -> None:
-    """Likeness by the judge against naturalness, one line for each rule."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, 2, figsize=(10.4, 5.4), layout="constrained", sharey=True)
-    colours = plt.get_cmap("tab20").colors
-    names = list(dict.fromkeys(row["rule"] for row in rows))
-    for panel, key in ((panels[0], "denoise"), (panels[1], "kid")):
-        for i, name in enumerate(names):
-            mine = [row for row in rows if row["rule"] == name and row["iterations"] > 0 and key in row]
-            style = {
-                "color": "black" if name == "auto" else colours[i % 20],
-                "ls": "-" if i < 20 else "--",
-                "lw": 2.4 if name in RULES else 1.0,
-                "marker": "o",
-                "ms": 5 if name in RULES else 3,
-            }
-            panel.plot([row[key] for row in mine], [row["judge"] for row in mine], label=name, **style)
-        panel.set(xlabel=f"{HEADS[key]}, less is more natural")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.invert_xaxis()
-    unguided = next(row for row in rows if row["iterations"] == 0)
-    panels[0].axvline(unguided["denoise"], color="0.6", lw=0.8, ls=":")
-    panels[0].annotate("unguided", (unguided["denoise"], 0.0), fontsize=7, color="0.4", rotation=90, ha="right")
-    panels[0].set(ylabel="likeness, held-out judge", xlim=(0.12, None))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=7)
-    figure.savefig(IMAGES / "fewer-iterations.png", dpi=110)
-
-
-def draw_pictures() -> None:
-    """For each family four people, evenly spread over the cases: reference, unguided and the rules; labelled."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    part = "acceleration-run"
-    references, *_ = cases(part)
-    rows = range(0, len(references), len(references) // 4)
-    labels = ["reference", "unguided", *(f"{name}\n{rule.iterations}" for name, rule in RULES.items())]
-    figure, axes = plt.subplots(
-        len(FAMILIES), 4 * len(labels), figsize=(0.66 * 4 * len(labels), 0.76 * len(FAMILIES)), layout="constrained"
-    )
-    for family, line in zip(FAMILIES, axes, strict=True):
-        pictures = [references, solved(part, family, "annealed")["0"]]
-        pictures += [solved(part, family, name)[str(rule.iterations)] for name, rule in RULES.items()]
-        line[0].set_ylabel(family, fontsize=7)
-        for j, axis in enumerate(line):
-            axis.imshow(pictures[j % len(labels)][rows[j // len(labels)]].clamp(0, 1).permute(1, 2, 0))
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-            if family == FAMILIES[0]:
-                axis.set_title(labels[j % len(labels)], fontsize=6)
-    figure.savefig(IMAGES / "fewer-iterations-pictures.png", dpi=100)
-
-
-def draw_sheet() -> None:
-    """All pairs of one family at half the pictures' size: each person's reference, then the guided pictures."""
-    part = "acceleration-run"
-    references, *_ = cases(part)
-    guided = solved(part, "perflow", "auto")[str(QUICK)].unflatten(0, (-1, PROMPTS[part]))
-    sheet = torch.cat([references[:: PROMPTS[part], None], guided], 1).flatten(0, 1)
-    path = IMAGES / "fewer-iterations-sheet.png"
-    gf.images.save_image(path, gf.images.grid(F.avg_pool2d(sheet, 2), columns=12), {})
-    Image.open(path).save(path, optimize=True)
+    acceleration_page.write()
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("search", "run", "time", "table"))
+    parser.add_argument("what", choices=("search", "grid", "run", "time", "table"))
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--rules", default="", help="names with semicolons between them")
     options = parser.parse_args()
@@ -454,7 +361,7 @@ def main() -> None:
     elif options.what == "run":
         run(options.families.split(","), options.rules.split(";") if options.rules else list(RULES))
     else:
-        {"search": search, "time": time, "table": table}[options.what]()
+        {"search": search, "grid": grid, "time": time, "table": table}[options.what]()
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Anderson(Remembering):
         du, dd, like, d = own["du"], own["dd"], d, own["d"]
         normal = dd @ dd.mT
         weight = normal.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-12)
-        eye = torch.eye(self.memory, dtype=d.dtype)
+        eye = torch.eye(self.memory, dtype=d.dtype, device=d.device)
         gamma = torch.linalg.solve(normal + self.ridge * weight.view(-1, 1, 1) * eye, dd @ d[:, :, None])
         step = d - ((du + dd).mT @ gamma)[:, :, 0]
         limit = self.longest * d.norm(dim=1) / step.norm(dim=1).clamp(min=1e-12)
@@ -96,7 +96,7 @@ class LBFGS(Remembering):
         for j in reversed(range(self.memory)):
             alphas.append(rho[:, j] * (s[:, j] * q).sum(1))
             q = q - alphas[-1][:, None] * y[:, j]
-        gamma = torch.ones(len(q))
+        gamma = q.new_ones(len(q))
         for j in range(self.memory):
             gamma = torch.where(good[:, j], curvature[:, j] / y[:, j].square().sum(1).clamp(min=1e-12), gamma)
         q = gamma[:, None] * q
@@ -118,7 +118,8 @@ class NormCap(Wrapper):
 
     def change(self, problem: gf.Problem, state: gf.State, d: Tensor) -> Move:
         """Shorten what would be too long; the last window, without noise, gets the share of the window before."""
-        times_left = torch.tensor([*problem.sampler.schedule.times[1:], problem.sampler.schedule.times[-1] / 2]) / 1000
+        times = problem.sampler.schedule.times
+        times_left = state.z0.new_tensor([*times[1:], times[-1] / 2]) / 1000
         u = state.controls + d[1:]
         most = self.share * times_left.view(-1, *[1] * (u.dim() - 1)) * norm(state.z0[None])
         u = u * (most / norm(u).clamp(min=1e-12)).clamp(max=1)

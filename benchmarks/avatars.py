@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,11 +24,27 @@ README = HERE.parent / "README.md"
 sys.path.insert(0, str(HERE.parent / "tools" / "avatars"))
 
 FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
+DEVICE = os.environ.get("GUIDEFLOW_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 ITERATIONS = {"auto": 12}  # of a solver; others take 50
-BATCH = 32
+BATCH = 128 if DEVICE == "cuda" else 32
 PROMPTS = {"shown": 1}  # of each person; 4 where nothing is said
 PEOPLE = {"run": 32, "shown": 8, "search": 4, "families": 6}
 FIRST = {"run": 0, "shown": 0, "search": 32, "families": 0}  # nobody is searched on and judged on
+
+
+torch.backends.cudnn.allow_tf32 = False  # the same pictures as on a CPU, to rounding
+
+
+def machine() -> str:
+    """What kind of machine this is, for the captions."""
+    if DEVICE == "cuda":
+        return f"one {torch.cuda.get_device_name()}"
+    return f"a {os.cpu_count()}-core CPU"
+
+
+def load_sampler(name: str) -> gf.Sampler:
+    """A sampler on the device of the benchmarks."""
+    return gf.load_sampler(name, device=DEVICE)
 
 
 class PairedIdentity(gf.Loss):
@@ -36,8 +54,8 @@ class PairedIdentity(gf.Loss):
 
     def __init__(self, references: Tensor) -> None:
         """Embed the references, (B, 3, 128, 128)."""
-        self._identity = AvatarsIdentity(references[:1])
-        self._targets = self._identity.embed(references).detach()
+        self._identity = AvatarsIdentity(references[:1], device=DEVICE)
+        self._targets = self._identity.embed(references.to(DEVICE)).detach()
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return 1 - cosine, image by image."""
@@ -68,7 +86,7 @@ def cases(part: str) -> tuple[Tensor, list[str], list[int], Tensor]:
 def solve(sampler_name: str, name: str, options: dict, part: str) -> dict[str, Tensor | float]:
     """Guided and unguided pictures of all cases, with the seconds they took."""
     references, prompts, seeds, _ = cases(part)
-    sampler = gf.load_sampler(sampler_name)
+    sampler = load_sampler(sampler_name)
     images, unguided, seconds = [], [], 0.0
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
@@ -81,8 +99,8 @@ def solve(sampler_name: str, name: str, options: dict, part: str) -> dict[str, T
             max_iterations=ITERATIONS.get(name, 50),
             keep="last",
         )
-        images.append(solution.images)
-        unguided.append(solution.unguided)
+        images.append(solution.images.cpu())
+        unguided.append(solution.unguided.cpu())
         seconds += solution.stats["seconds"]
         print(f"{part} {sampler_name} {name} {options} {start + len(solution.images)}/{len(prompts)}", flush=True)
     return {"images": torch.cat(images), "unguided": torch.cat(unguided), "seconds": seconds}
@@ -103,8 +121,9 @@ def cached(sampler_name: str, name: str, options: dict, part: str) -> dict[str, 
 @torch.no_grad()
 def features(images: Tensor) -> Tensor:
     """Pooled features of the attribute classifier, which no loss uses."""
-    network = load_recogniser(WEIGHTS / "evaluation" / "attributes").eval()
-    return torch.cat([network.resnet(x * 2 - 1).pooler_output.flatten(1) for x in images.split(250)])
+    network = load_recogniser(WEIGHTS / "evaluation" / "attributes").eval().to(DEVICE)
+    batches = [network.resnet(x.to(DEVICE) * 2 - 1).pooler_output.flatten(1) for x in images.split(250)]
+    return torch.cat(batches).cpu()
 
 
 @functools.cache
@@ -114,7 +133,7 @@ def teacher() -> tuple[torch.nn.Module, Tensor, gf.Sampler]:
 
     network = UNet2DConditionModel.from_pretrained(WEIGHTS / "base" / "unet", torch_dtype=torch.float32)
     levels = DDIMScheduler.from_pretrained(WEIGHTS / "base", subfolder="scheduler").alphas_cumprod
-    return network.eval().requires_grad_(False), levels, gf.load_sampler("avatars-pcm")
+    return network.eval().requires_grad_(False).to(DEVICE), levels.to(DEVICE), load_sampler("avatars-pcm")
 
 
 @torch.no_grad()
@@ -125,12 +144,13 @@ def denoise_error(latents: Tensor, prompts: list[str]) -> Tensor:
     on its likelihood.
     """
     network, levels, sampler = teacher()
-    text, errors = sampler.condition(prompts).text, []
+    text, errors, latents = sampler.condition(prompts).text, [], latents.to(DEVICE)
     for t in (100, 250, 400):
-        noise = torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(t)).expand_as(latents)
+        noise = torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(t))
+        noise = noise.to(DEVICE).expand_as(latents)
         noisy = levels[t].sqrt() * latents + (1 - levels[t]).sqrt() * noise
         errors.append((network(noisy, t, text).sample - noise).square().mean((1, 2, 3)))
-    return torch.stack(errors).mean(0)
+    return torch.stack(errors).mean(0).cpu()
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> float:
@@ -152,8 +172,8 @@ def real_pictures() -> tuple[Tensor, Tensor]:
     from common import as_float, load_data
 
     renders = as_float(load_data("heldout")["images"])
-    vae = gf.load_sampler("avatars-perflow").parts.vae
-    decoded = [vae.decode(vae.encode(x * 2 - 1).latent_dist.mode()).sample for x in renders.split(250)]
+    vae = load_sampler("avatars-perflow").parts.vae
+    decoded = [vae.decode(vae.encode(x.to(DEVICE) * 2 - 1).latent_dist.mode()).sample.cpu() for x in renders.split(50)]
     return renders, (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
 
 
@@ -192,7 +212,7 @@ def relative_costs(
     pairs: list[tuple[str, str, dict]], *, repeats: int = 3, images: int = 8, iterations: int = 5
 ) -> list[float]:
     """Time of a solve of each (sampler, solver, options) relative to the first: medians of interleaved repeats."""
-    samplers = {name: gf.load_sampler(name) for name, _, _ in pairs}
+    samplers = {name: load_sampler(name) for name, _, _ in pairs}
     references, prompts, seeds, _ = cases("search")
     loss = PairedIdentity(references[:images])
     seconds: list[list[float]] = [[] for _ in pairs]
@@ -212,6 +232,47 @@ def relative_costs(
                 seconds[i].append(solution.stats["seconds"])
     medians = torch.tensor(seconds, dtype=torch.float64).median(1).values
     return (medians / medians[0]).tolist()
+
+
+def draw_labelled(
+    path: Path,
+    rows: Sequence[Sequence[Tensor | None]],
+    columns: Sequence[str],
+    names: Sequence[str] = (),
+    side: float = 0.7,
+) -> None:
+    """A grid of pictures (3, H, W), columns named on top and rows on the left; None leaves a place empty.
+
+    Arguments:
+        path: PNG to write.
+        rows: Pictures, row by row.
+        columns: One name a column.
+        names: One name a row, or none at all.
+        side: Of a picture, in hundreds of pixels.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    size = (side * len(columns) + 0.3 * bool(names), (side + 0.03) * len(rows) + 0.25)
+    figure, axes = plt.subplots(len(rows), len(columns), figsize=size, layout="constrained", squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            axis = axes[i][j]
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if picture is not None:
+                axis.imshow(picture.clamp(0, 1).permute(1, 2, 0))
+            if i == 0:
+                axis.set_title(columns[j], fontsize=6, pad=2)
+        if names:
+            axes[i][0].set_ylabel(names[i], fontsize=6)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 def write_between(page: Path, marker: str, text: str) -> None:

@@ -13,23 +13,22 @@ import argparse
 import datetime
 import json
 
-import torch
 from avatars import (
     FAMILIES,
     HERE,
     RESULTS,
     cached,
     cases,
+    draw_labelled,
     features,
     judge,
     kernel_distance,
+    machine,
     real_pairs,
     real_pictures,
     relative_costs,
     write_between,
 )
-
-import guideflow as gf
 
 SOLVERS = ("anchored", "noise-descent", "unanchored", "flowgrad")
 PAGE = HERE.parent / "docs" / "tutorials" / "choose-a-sampler.md"
@@ -63,13 +62,21 @@ def run() -> None:
                 rows.append({"family": family, "solver": name, **scores})
                 print(json.dumps(rows[-1]), flush=True)
     _, prompts, _, identity = cases("families")
+    path = RESULTS / "families.json"
+    old = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    costs = {(row["family"], row["solver"]): row["cost"] for row in old["rows"] if "cost" in row}
+    for row in rows:
+        if (cost := costs.get((row["family"], row["solver"]))) is not None:
+            row["cost"] = cost
     report = {
         "date": str(datetime.date.today()),
+        "machine": machine(),
+        "timed on": old.get("timed on"),
         "cases": len(prompts),
         "real": real_pairs(identity),
         "rows": rows,
     }
-    (RESULTS / "families.json").write_text(json.dumps(report, indent=1) + "\n")
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def time() -> None:
@@ -78,9 +85,13 @@ def time() -> None:
     report = json.loads(path.read_text())
     rows = [row for row in report["rows"] if row["solver"] != "unguided"]
     best = settings()
-    costs = relative_costs([(f"avatars-{row['family']}", row["solver"], best[row["solver"]]) for row in rows])
-    for row, cost in zip(rows, costs, strict=True):
+    costs = relative_costs(
+        [(f"avatars-{row['family']}", row["solver"], best[row["solver"]]) for row in rows], repeats=1
+    )
+    report = json.loads(path.read_text())  # `run` may have ended meanwhile
+    for row, cost in zip((row for row in report["rows"] if row["solver"] != "unguided"), costs, strict=True):
         row["cost"] = cost
+    report["timed on"] = machine()
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -103,24 +114,25 @@ def table() -> None:
     print(text)
     people = report["cases"] // 4
     caption = (
-        f"{people} held-out people times 4 held-out prompts, 50 iterations, measured on a 2-core CPU, {report['date']} "
-        "by `python benchmarks/families.py run`, `time` and `table`. Cost is the time of an iteration relative to "
-        "that of anchored guidance on `avatars-perflow`."
+        f"{people} held-out people times 4 held-out prompts, 50 iterations, drawn on {report['machine']}, timed on "
+        f"{report.get('timed on')}, {report['date']}, by `python benchmarks/families.py run`, `time` and `table`. Cost "
+        "is the time of an iteration relative to that of anchored guidance on `avatars-perflow`."
     )
     write_between(PAGE, "families", f"{caption}\n\n{text}")
     draw(people)
 
 
 def draw(people: int) -> None:
-    """References on top; below, one row per family: each person unguided and guided."""
+    """One row for each person: the reference, then each family unguided and guided."""
     references, *_ = cases("families")
-    chosen = range(0, 4 * people, 4)
-    rows = [torch.stack([picture for i in chosen for picture in (torch.ones_like(references[i]), references[i])])]
     best = settings()["anchored"]
-    for family in FAMILIES:
-        result = cached(f"avatars-{family}", "anchored", best, "families")
-        rows.append(torch.stack([p for i in chosen for p in (result["unguided"][i], result["images"][i])]))
-    gf.images.save_image(PICTURE, gf.images.grid(torch.cat(rows), columns=2 * people), {})
+    found = {family: cached(f"avatars-{family}", "anchored", best, "families") for family in FAMILIES}
+    columns, rows = ["reference"], [[references[4 * i]] for i in range(people)]
+    for family, result in found.items():
+        columns += [f"{family}\nunguided", "\nanchored"]
+        for i, row in enumerate(rows):
+            row += [result["unguided"][4 * i], result["images"][4 * i]]
+    draw_labelled(PICTURE, rows, columns)
 
 
 def main() -> None:

@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-loops", action="store_true", help="without the comparison with other loops")
     parser.add_argument("--tiny", action="store_true", help="small networks of the same make")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -137,7 +138,7 @@ def main() -> None:
                 rows.append({"network": name, "size": side, "mode": mode, "found": found})
                 print(name, side, mode, found, flush=True)
                 keep(options, rows, loops)
-            if loops is None:
+            if loops is None and not options.no_loops:
                 task = Task(sampler, mean_square, mean_square, "a cat", (0,))
                 seconds = compare(task, 1 if options.tiny else 3, options.repeats)
                 loops = {

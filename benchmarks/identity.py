@@ -23,9 +23,11 @@ from avatars import (
     RESULTS,
     cached,
     cases,
+    draw_labelled,
     features,
     judge,
     kernel_distance,
+    machine,
     real_pairs,
     real_pictures,
     relative_costs,
@@ -38,8 +40,8 @@ CAPTION = """## Results
 {people} people whom no network was trained on, times 4 prompts that no generator was trained on, in the avatars world;
 50 iterations, but 12 from the best of 16 noises for `auto`; each other solver at the best setting of a small search on
 four other people.
-Measured on a 2-core CPU, {date}, by `python benchmarks/identity.py search`, `run --people {people}`, `time` and
-`table`.
+Drawn on {machine}, timed on {timed_on}, {date}, by `python benchmarks/identity.py search`,
+`run --people {people}`, `time` and `table`.
 
 *Likeness* is the cosine to the reference; the judge is a network of another architecture, trained on other people, that
 no loss uses, and *of the way* says how far the solver gets from unguided to two real pictures of a person. *Prompt* is
@@ -62,7 +64,7 @@ SETTINGS: dict[str, list[dict]] = {
 
 
 def search() -> None:
-    """Choose each solver's setting: held-out likeness, less what it costs in prompt and naturalness."""
+    """Choose each solver's setting by `value`."""
     renders, _ = real_pictures()
     real = features(renders)
     found: dict[str, dict] = {}
@@ -72,12 +74,17 @@ def search() -> None:
             result = cached(SAMPLER, name, options, "search")
             scores = judge(result["images"], result["unguided"], "search")
             scores["kid"] = kernel_distance(features(result["images"]), real)
-            scores["value"] = scores["judge"] + min(0.0, scores["prompt"] - 0.9) - 0.1 * scores["kid"]
+            scores["value"] = value(scores)
             rows.append({"options": options, **scores})
             print(name, json.dumps(rows[-1]), flush=True)
         found[name] = {"rows": rows, "best": max(rows, key=lambda row: row["value"])["options"]}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "search.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def value(scores: dict[str, float]) -> float:
+    """Held-out likeness, less what it costs in prompt and, little since so few pictures tell it badly, in KID."""
+    return scores["judge"] + min(0.0, scores["prompt"] - 0.9) - 0.02 * max(0.0, scores["kid"])
 
 
 def settings() -> dict[str, dict]:
@@ -103,7 +110,9 @@ def run(solvers: list[str]) -> None:
     _, _, _, identity = cases("run")
     plain = next(iter(results.values()))["unguided"]
     pictures = {"unguided": plain, **{name: r["images"] for name, r in results.items()}}
-    old = json.loads((RESULTS / "identity.json").read_text()) if solvers else {}
+    there = RESULTS / "identity.json"
+    before = json.loads(there.read_text()) if there.exists() else {}
+    old = before if solvers else {}
     rows = {name: old.get(name, {}) for name in ("unguided", *settings())}
     for name, images in pictures.items():
         rows[name] = {
@@ -112,11 +121,14 @@ def run(solvers: list[str]) -> None:
             "kid": kernel_distance(features(images), real),
             "taken_for_real": taken_for_real(images),
         }
+        if "cost" in before.get(name, {}):
+            rows[name]["cost"] = before[name]["cost"]
         print(name, json.dumps(rows[name]), flush=True)
     rows["two real pictures"] = real_pairs(identity) | {"taken_for_real": taken_for_real(decoded)}
     if old.get("cases", len(identity)) != len(identity):
         raise SystemExit(f"The rows there are stand for {old['cases']} cases, not {len(identity)}.")
-    rows |= {"cases": len(identity), "date": str(datetime.date.today())}
+    rows |= {"cases": len(identity), "date": str(datetime.date.today()), "machine": machine()}
+    rows["timed on"] = before.get("timed on")
     (RESULTS / "identity.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
@@ -126,8 +138,10 @@ def time() -> None:
     rows = json.loads(path.read_text())
     names = ["anchored", *(name for name in settings() if name != "anchored")]  # relative to the first
     costs = relative_costs([(SAMPLER, name, rows[name]["options"]) for name in names])
+    rows = json.loads(path.read_text())  # `run` may have ended meanwhile
     for name, cost in zip(names, costs, strict=True):
         rows[name]["cost"] = cost
+    rows["timed on"] = machine()
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
@@ -160,7 +174,9 @@ def table() -> None:
     text = "\n".join(lines) + "\n"
     (RESULTS / "identity.md").write_text(text)
     print(text)
-    caption = CAPTION.format(people=rows["cases"] // 4, date=rows["date"])
+    caption = CAPTION.format(
+        people=rows["cases"] // 4, date=rows["date"], machine=rows["machine"], timed_on=rows.get("timed on")
+    )
     write_between(README, "results", f"{caption}\n\n{text}")
     results = {name: cached(SAMPLER, name, options, "shown") for name, options in settings().items()}
     columns = {"reference": cases("shown")[0], "unguided": results["auto"]["unguided"]}
@@ -168,21 +184,10 @@ def table() -> None:
 
 
 def draw(columns: dict[str, torch.Tensor]) -> None:
-    """The first eight people of the comparison, in two columns of labelled pictures."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    width = len(columns)
-    figure, axes = plt.subplots(4, 2 * width, figsize=(0.72 * 2 * width, 3.2), layout="constrained")
-    for i, axis in enumerate(axes.flat):
-        name = list(columns)[i % width]
-        axis.imshow(columns[name][i // width].clamp(0, 1).permute(1, 2, 0))
-        axis.set_axis_off()
-        if i < 2 * width:
-            axis.set_title(name.replace("-", "\n"), fontsize=7)
-    figure.savefig(RESULTS / "identity.png", dpi=100)
+    """The first eight people of the comparison, two in a row."""
+    pictures = list(columns.values())
+    rows = [[one[i + j] for j in (0, 4) for one in pictures] for i in range(4)]
+    draw_labelled(RESULTS / "identity.png", rows, [name.replace("-", "\n") for name in columns] * 2, side=0.84)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 import torch
-from avatars import write_between
+from avatars import DEVICE, load_sampler, machine, write_between
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,8 +45,8 @@ class PairedLayouts(gf.Loss):
 
     def __init__(self, layouts: Tensor) -> None:
         """Take the layouts, (B, 128, 128)."""
-        self._network = avatars_segmentation(layouts[0])
-        self._layouts = layouts
+        self._network = avatars_segmentation(layouts[0], device=DEVICE)
+        self._layouts = layouts.to(DEVICE)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the mean cross-entropy of each picture to its own layout."""
@@ -80,7 +80,7 @@ def solve(part: str, setting: dict) -> dict[str, Tensor]:
     if not path.exists():
         CACHE.mkdir(exist_ok=True)
         _, layouts, prompts, seeds = cases(part)
-        sampler, found = gf.load_sampler(SAMPLER), []
+        sampler, found = load_sampler(SAMPLER), []
         solver = gf.load_solver(setting["solver"], scale=setting["scale"])
         for rows in torch.arange(len(seeds)).split(8):
             solution = gf.solve(
@@ -92,7 +92,7 @@ def solve(part: str, setting: dict) -> dict[str, Tensor]:
                 max_iterations=ITERATIONS,
                 keep="last",
             )
-            found.append((solution.unguided, solution.images))
+            found.append((solution.unguided.cpu(), solution.images.cpu()))
             print(f"{part} {setting} {int(rows[-1]) + 1}/{len(seeds)}", flush=True)
         unguided, images = (torch.cat(pictures) for pictures in zip(*found, strict=True))
         torch.save({"unguided": unguided, "images": images}, path.with_suffix(".tmp"))
@@ -129,6 +129,7 @@ def run() -> None:
     rows.append({"pictures": "the portraits", "judge": itself["judge"], "guidance": itself["guidance"]})
     report = {
         "date": str(datetime.date.today()),
+        "machine": machine(),
         "sampler": SAMPLER,
         "setting": SETTING,
         "iterations": ITERATIONS,
@@ -153,8 +154,8 @@ def table() -> None:
     sampler, solver, iterations = report["sampler"], report["setting"], report["iterations"]
     caption = (
         f"{report['layouts']} layouts of held-out people, each with a held-out prompt and a seed; {iterations} "
-        f"iterations of `{solver['solver']}`, scale {solver['scale']:g}, on `{sampler}`; measured on a 2-core "
-        f"CPU, {report['date']}, by `python benchmarks/layouts.py run` and `table`."
+        f"iterations of `{solver['solver']}`, scale {solver['scale']:g}, on `{sampler}`; drawn on "
+        f"{report['machine']}, {report['date']}, by `python benchmarks/layouts.py run` and `table`."
     )
     write_between(PAGE, "layouts", f"{caption}\n\n{text}")
 

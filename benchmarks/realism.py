@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable
 
 import torch
-from avatars import CACHE, FAMILIES, FIRST, PEOPLE, PairedIdentity, cases
+from avatars import CACHE, DEVICE, FAMILIES, FIRST, PEOPLE, PairedIdentity, cases, load_sampler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,7 +54,7 @@ def share(family: str) -> list[int]:
 
 def _solve(family: str) -> Tensor:
     references, prompts, seeds, _ = cases(PART)
-    sampler = gf.load_sampler(f"avatars-{family}")
+    sampler = load_sampler(f"avatars-{family}")
     rows, found = share(family), {}
     for i, make in enumerate(SOLVERS):
         mine = rows[i :: len(SOLVERS)]
@@ -62,7 +62,7 @@ def _solve(family: str) -> Tensor:
 
         def note(progress: gf.callbacks.Progress, seen: list[Tensor] = seen) -> None:
             if progress.iteration in AT:
-                seen.append(progress.state.rollout.images)
+                seen.append(progress.state.rollout.images.cpu())
 
         gf.solve(
             sampler,
@@ -98,9 +98,9 @@ def real() -> Tensor:
             portrait = world.sample_portrait(rng, person)
             portrait = world.dataclasses.replace(portrait, colour=colour, clothes=clothes, background=background)
             pictures.append(torch.from_numpy(draw(portrait).copy()).permute(2, 0, 1).float() / 255)
-        vae = gf.load_sampler("avatars-perflow").parts.vae
+        vae = load_sampler("avatars-perflow").parts.vae
         x = torch.stack(pictures)
-        decoded = [vae.decode(vae.encode(b * 2 - 1).latent_dist.mode()).sample for b in x.split(60)]
+        decoded = [vae.decode(vae.encode(b.to(DEVICE) * 2 - 1).latent_dist.mode()).sample.cpu() for b in x.split(60)]
         torch.save((torch.cat(decoded) / 2 + 0.5).clamp(0, 1), path)
     return torch.load(path, weights_only=True)
 
@@ -138,7 +138,7 @@ class Patches(nn.Sequential):
 def train(rows: list[int]) -> nn.Module:
     """Train on some of the cases; the output is positive for real pictures."""
     torch.manual_seed(0)
-    network = Patches()
+    network = Patches().to(DEVICE)
     fake = torch.empty(4 * PEOPLE[PART], len(AT), 3, SIZE, SIZE)
     for family in FAMILIES:
         fake[share(family)] = guided(family)
@@ -146,18 +146,18 @@ def train(rows: list[int]) -> nn.Module:
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=5e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS)
     generator = torch.Generator().manual_seed(0)
-    label = torch.cat([torch.ones(32), torch.zeros(32)])
+    label = torch.cat([torch.ones(32), torch.zeros(32)]).to(DEVICE)
     for _ in range(STEPS):
         mine = chosen[torch.randint(len(chosen), (32,), generator=generator)]  # the same cases on both sides
         iterate = torch.randint(len(AT), (32,), generator=generator)
         x = torch.cat([true[mine], fake[mine, iterate]])
-        logits = network(jiggle(x, generator))
+        logits = network(jiggle(x, generator).to(DEVICE))
         loss = F.binary_cross_entropy_with_logits(logits, label, reduction="mean")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return network.eval()
+    return network.eval().cpu()
 
 
 def has_judge() -> bool:

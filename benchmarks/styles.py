@@ -14,8 +14,8 @@ import json
 from pathlib import Path
 
 import torch
+from avatars import DEVICE, draw_labelled, load_sampler, machine
 from torch import Tensor
-from torch.nn import functional as F
 
 import guideflow as gf
 from guideflow_avatars import avatars_style, judges
@@ -51,8 +51,8 @@ def solve(reference: Tensor, solver: str, scale: float, iterations: int) -> gf.S
     """All prompts with one painting, each from its own noise."""
     prompts = [prompt for group in PROMPTS.values() for prompt in group]
     return gf.solve(
-        gf.load_sampler("avatars-perflow"),
-        avatars_style(reference),
+        load_sampler("avatars-perflow"),
+        avatars_style(reference, device=DEVICE),
         prompt=prompts,
         seed=range(len(prompts)),
         solver=gf.load_solver(solver, scale=scale),
@@ -63,8 +63,8 @@ def solve(reference: Tensor, solver: str, scale: float, iterations: int) -> gf.S
 def measure(solution: gf.Solution, reference: Tensor) -> dict[str, list[float]]:
     """Each number before and after, one per case; nan where a prompt does not ask for it."""
     prompts, named = solution.prompts, len(PROMPTS["free"])
-    found = {"guide": (solution.history["loss"][0], solution.loss)}
-    pictures = (solution.unguided, solution.images)
+    found = {"guide": (solution.history["loss"][0].cpu(), solution.loss.cpu())}
+    pictures = (solution.unguided.cpu(), solution.images.cpu())
     found["judge"] = tuple(judges.style_distance(x, reference) for x in pictures)
     rows = {"free": slice(None, named), "named": slice(named, None)}
     for group, attributes in ATTRIBUTES.items():
@@ -88,17 +88,18 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
     options = parser.parse_args()
     rows: dict[str, dict[str, list[float]]] = {}
-    sheet = []
+    sheet: list[list[Tensor]] = []
     for name, colours in PALETTES.items():
         reference = painting(colours)
         solution = solve(reference, options.solver, options.scale, options.iterations)
         rows[name] = measure(solution, reference)
-        sheet += [reference, *(x[i : i + 1] for i in range(4) for x in (solution.unguided, solution.images))]
+        pictures = solution.unguided.cpu(), solution.images.cpu()
+        sheet.append([reference[0], *(x[i] for i in range(4) for x in pictures)])
         print(name, {key: round(sum(values) / len(values), 3) for key, values in rows[name].items()}, flush=True)
     RESULTS.mkdir(exist_ok=True)
-    report = {**vars(options), "date": str(datetime.date.today()), "rows": rows}
+    report = {**vars(options), "date": str(datetime.date.today()), "machine": machine(), "rows": rows}
     (RESULTS / "styles.json").write_text(json.dumps(report, indent=1) + "\n")
-    gf.images.save_image(RESULTS / "styles.png", gf.images.grid(F.avg_pool2d(torch.cat(sheet), 2), columns=9), {})
+    draw_labelled(RESULTS / "styles.png", sheet, ["painting", *["unguided", "guided"] * 4], list(PALETTES))
     text = table(rows)
     (RESULTS / "styles.md").write_text(text)
     print(text)

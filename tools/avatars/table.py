@@ -66,9 +66,12 @@ def write_table(rows: dict[str, float]) -> None:
         if name in AT_MOST:
             bar = f"at most {AT_MOST[name]:g}: {'met' if value <= AT_MOST[name] else 'missed'}"
         lines.append(f"| {name} | {value:.3f} | {bar} |")
-    lines += ["", "| network | steps | minutes | on |", "|---|---|---|---|"]
-    for name, (steps, minutes, device) in sorted(training().items()):
-        lines.append(f"| {name} | {steps} | {minutes:.1f} | {device} |")
+    if trained := training():
+        lines += ["", "| network | steps | minutes | on |", "|---|---|---|---|"]
+        lines += [
+            f"| {name} | {steps} | {minutes:.1f} | {device} |"
+            for name, (steps, minutes, device) in sorted(trained.items())
+        ]
     text = "\n".join([f"Measured {datetime.date.today()} by `python tools/avatars/evaluate.py`.", "", *lines])
     print(text)
     readme = HERE / "README.md"

@@ -1,0 +1,152 @@
+"""The tables and pictures of the page "Fewer iterations", from what `acceleration.py` has measured."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from acceleration import DIGITS, HEADS, MEASURES, QUICK, RULES, solved
+from avatars import FAMILIES, HERE, PROMPTS, RESULTS, cases, draw_labelled, write_between
+
+PAGE = HERE.parent / "docs" / "design" / "fewer-iterations.md"
+IMAGES = HERE.parent / "docs" / "images"
+
+
+def verdict(key: str, row: dict) -> str:
+    """Whether a difference is worse, better, or neither can be said."""
+    low, high = (row["low"], row["high"]) if MEASURES[key] else (-row["high"], -row["low"])
+    return "better" if low > 0 else "worse" if high < 0 else "level"
+
+
+def shown(rows: dict, key: str) -> str:
+    """A measure with its digits."""
+    return f"{rows[key]:.{DIGITS.get(key, 3)}f}" if key in rows else ""
+
+
+def write() -> None:
+    """Write the tables into the page, and draw the front and the pictures."""
+    report = json.loads((RESULTS / "acceleration.json").read_text())
+    best = report["two real pictures"]["judge"]
+    lines = [
+        f"| family | | time | {' | '.join(HEADS.values())} | of the way |",
+        "|" + "---|" * (4 + len(HEADS)),
+    ]
+    for family, rows in [*report["families"].items(), ("all together", report["all"])]:
+        seconds = report["seconds"].get(family)
+        start = rows["unguided"]["judge"]
+        titles = {"unguided": "unguided"} | {name: f"{name}, {rule.iterations}" for name, rule in RULES.items()}
+        title = f"`avatars-{family}`" if family in report["families"] else family
+        for name, label in titles.items():
+            cost = f"{seconds[name] / seconds['annealed']:.2f}" if seconds and name in seconds else ""
+            way = f"{(rows[name]['judge'] - start) / (best - start):.0%}"
+            cells = [shown(rows[name], key) for key in MEASURES]
+            cells[3] += f" ({rows[name]['denoise'] / rows['unguided']['denoise']:.2f}x)"
+            lines.append(f"| {title if name == 'unguided' else ''} | {label} | {cost} | {' | '.join(cells)} | {way} |")
+        for other in ("unguided", "annealed"):
+            row, cells = rows["differences"][other], []
+            for key in MEASURES:
+                digits = DIGITS.get(key, 3)
+                interval = f"{row[key]['low']:+.{digits}f} to {row[key]['high']:+.{digits}f}"
+                cells.append(f"{interval}: {verdict(key, row[key])}")
+            lines.append(f"| | auto less {other} | | {' | '.join(cells)} | |")
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "acceleration.md").write_text(text)
+    caption = (
+        f"{report['cases']} pairs of a held-out person and a held-out prompt for each family, none of them seen in the "
+        "search; the number behind a rule is its iterations. *Time* is that of a whole solve, candidates included, "
+        "relative to `annealed`. Differences have 95 % intervals of a paired bootstrap over the pairs. Two real "
+        f"pictures of a person: judge {best:.3f}. Drawn on {report['machine']}, timed on {report.get('timed on')}, "
+        f"{report['date']}, by `python benchmarks/acceleration.py run`, `time` and `table`."
+    )
+    write_between(PAGE, "acceleration", f"{caption}\n\n{text}")
+    report = json.loads((RESULTS / "acceleration-search.json").read_text())
+    lines = [f"| rule | noises | iterations | {' | '.join(HEADS.values())} |", "|" + "---|" * (3 + len(HEADS))]
+    for row in report["rows"]:
+        cells = [shown(row, key) for key in MEASURES]
+        lines.append(f"| {row['rule']} | {row['candidates']} | {row['iterations']} | {' | '.join(cells)} |")
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "acceleration-search.md").write_text(text)
+    caption = (
+        f"`avatars-perflow`, {report['cases']} pairs that serve the search only. Drawn on "
+        f"{report['machine']}, {report['date']}, by `python benchmarks/acceleration.py search` and `table`."
+    )
+    write_between(PAGE, "search", f"{caption}\n\n{text}")
+    write_grid()
+    draw_front(report["rows"])
+    draw_pictures()
+    draw_sheet()
+
+
+def write_grid() -> None:
+    """Write the settings of `auto` that cost the same into the page."""
+    report = json.loads((RESULTS / "acceleration-grid.json").read_text())
+    keys = ("loss", "judge", "prompt", "denoise")
+    lines = [f"| family | rule | {' | '.join(HEADS[key] for key in keys)} |", "|" + "---|" * (2 + len(keys))]
+    for row in report["rows"]:
+        rule = "unguided" if row["iterations"] == 0 else row["rule"]
+        lines.append(f"| `avatars-{row['family']}` | {rule} | {' | '.join(shown(row, key) for key in keys)} |")
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "acceleration-grid.md").write_text(text)
+    caption = (
+        f"{report['cases']} pairs of 8 people who serve the search only. `auto` is start 5, decay 0.02, 12 iterations "
+        f"from the best of 16 noises. Drawn on {report['machine']}, {report['date']}, by `python "
+        "benchmarks/acceleration.py grid` and `table`."
+    )
+    write_between(PAGE, "grid", f"{caption}\n\n{text}")
+
+
+def draw_front(rows: list[dict]) -> None:
+    """Likeness by the judge against naturalness, one line for each rule."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(10.4, 5.4), layout="constrained", sharey=True)
+    colours = plt.get_cmap("tab20").colors
+    names = list(dict.fromkeys(row["rule"] for row in rows))
+    for panel, key in ((panels[0], "denoise"), (panels[1], "kid")):
+        for i, name in enumerate(names):
+            mine = [row for row in rows if row["rule"] == name and row["iterations"] > 0 and key in row]
+            style = {
+                "color": "black" if name == "auto" else colours[i % 20],
+                "ls": "-" if i < 20 else "--",
+                "lw": 2.4 if name in RULES else 1.0,
+                "marker": "o",
+                "ms": 5 if name in RULES else 3,
+            }
+            panel.plot([row[key] for row in mine], [row["judge"] for row in mine], label=name, **style)
+        panel.set(xlabel=f"{HEADS[key]}, less is more natural")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.invert_xaxis()
+    unguided = next(row for row in rows if row["iterations"] == 0)
+    panels[0].axvline(unguided["denoise"], color="0.6", lw=0.8, ls=":")
+    panels[0].annotate("unguided", (unguided["denoise"], 0.0), fontsize=7, color="0.4", rotation=90, ha="right")
+    panels[0].set(ylabel="likeness, held-out judge", xlim=(0.12, None))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=7)
+    figure.savefig(IMAGES / "fewer-iterations.png", dpi=110)
+
+
+def draw_pictures() -> None:
+    """For each family four people, evenly spread over the cases: reference, unguided and the rules."""
+    part = "acceleration-run"
+    references, *_ = cases(part)
+    people = range(0, len(references), len(references) // 4)
+    labels = ["reference", "unguided", *(f"{name}, {rule.iterations}" for name, rule in RULES.items())]
+    rows = []
+    for family in FAMILIES:
+        pictures = [references, solved(part, family, "annealed")["0"]]
+        pictures += [solved(part, family, name)[str(rule.iterations)] for name, rule in RULES.items()]
+        rows.append([picture[person] for person in people for picture in pictures])
+    draw_labelled(IMAGES / "fewer-iterations-pictures.png", rows, labels * 4, FAMILIES)
+
+
+def draw_sheet() -> None:
+    """All pairs of one family: each person's reference, then the guided pictures."""
+    part = "acceleration-run"
+    references, *_ = cases(part)
+    count, people = PROMPTS[part], 4  # people in a row
+    guided = solved(part, "perflow", "auto")[str(QUICK)].unflatten(0, (-1, count))
+    sheet = torch.cat([references[::count, None], guided], 1)
+    rows = [list(row.flatten(0, 1)) for row in sheet.split(people)]
+    draw_labelled(IMAGES / "fewer-iterations-sheet.png", rows, ["reference", *["guided"] * count] * people)
