@@ -105,7 +105,7 @@ def run_command(
 
 @app.command("list")
 def list_command(
-    kind: Annotated[str, typer.Argument(help="samplers, losses or solvers; all three by default.")] = "",
+    kind: Annotated[str, typer.Argument(help="samplers, losses, solvers or metrics; all by default.")] = "",
 ) -> None:
     """Show what can be loaded by name."""
     from guideflow.cli.listing import show_list
