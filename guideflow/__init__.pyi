@@ -5,6 +5,7 @@ from . import errors as errors
 from . import evaluation as evaluation
 from . import images as images
 from . import losses as losses
+from . import metrics as metrics
 from . import registry as registry
 from . import solvers as solvers
 from . import testing as testing
@@ -18,7 +19,7 @@ from .images import check_image as check_image
 from .losses.balancing import balanced as balanced
 from .losses.base import Loss as Loss
 from .losses.base import as_loss as as_loss
-from .metric import Metric as Metric
+from .metrics.base import Metric as Metric
 from .problem import Problem as Problem
 from .problem import Rollout as Rollout
 from .problem import draw_noise as draw_noise

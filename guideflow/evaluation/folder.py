@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from guideflow._require import require
 from guideflow.errors import CannotResume, InvalidArgument
-from guideflow.evaluation.kid import SUFFIXES
-from guideflow.metric import Case
+from guideflow.metrics.kid import SUFFIXES
+from guideflow.metrics.base import Case
 from guideflow.storage.folder import MANIFEST, read_manifest
 
 RESULTS, PARTS, METRICS = "results.parquet", "parts", "metrics.parquet"
@@ -47,7 +48,7 @@ class Folder:
             prompt=str(row.get("prompt") or ""),
             seed=int(row.get("seed") or 0),
             config=str(row["config"]),
-            sampler={"name": row["sampler"], "options": options_of(row).get("sampler", {})},
+            sampler={"name": row["sampler"], "options": sampler_options(row)},
             record=row,
         )
 
@@ -61,8 +62,17 @@ class Folder:
     def reference(self, row: Mapping[str, Any]) -> Path | None:
         """Find the reference of a row: as it is written, or in the folder; None if there is no such picture."""
         given = row.get("reference")
-        places = [Path(given).expanduser(), self.path / given] if given else []
+        places = [located(given), self.path / given] if given else []
         return next((one for one in places if one.suffix.lower() in SUFFIXES and one.is_file()), None)
+
+
+def located(text: str) -> Path:
+    """Find what a table calls a reference: a path, or `package:NAME/path` for a file of an installed package."""
+    kind, _, rest = text.partition("package:")
+    package, _, inner = rest.partition("/")
+    if kind or not inner or not (found := find_spec(package)) or not found.submodule_search_locations:
+        return Path(text).expanduser()
+    return Path(found.submodule_search_locations[0]) / inner
 
 
 def read_folder(path: str | Path) -> Folder:
@@ -169,15 +179,13 @@ def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def flat(options: Mapping[str, Any], start: str = "") -> dict[str, Any]:
-    """Write nested options as one mapping of dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{start}{key}.")
-        else:
-            found[f"{start}{key}"] = value
-    return found
+def sampler_options(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the sampler of a row, written plainly or beside its name."""
+    found = options_of(row).get("sampler", {})
+    found = found.get("options", found) if isinstance(found, Mapping) else {}
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Sequence[tuple[str, str]], about: str) -> None:

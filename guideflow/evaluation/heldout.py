@@ -12,7 +12,7 @@ from guideflow import registry
 from guideflow.errors import InvalidArgument
 from guideflow.evaluation.folder import Folder, options_of
 from guideflow.losses.fingerprints import Fingerprint, fingerprints
-from guideflow.metric import Metric
+from guideflow.metrics.base import Metric
 from guideflow.storage.recipes import plugins
 
 
@@ -101,18 +101,17 @@ def _losses(folder: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
     """List the losses of a folder, each with its options and some reference of its own, once."""
     seen = set()
     for row in folder.rows:
-        parts = [*plugins(row["configs"].get("loss"))] if row.get("configs") else []
-        if not row.get("configs"):
-            given = options_of(row).get("loss", {})
-            named = [*plugins(given)]
+        given = row["configs"].get("loss") if row.get("configs") else options_of(row).get("loss", {})
+        parts = [one for one in plugins(given) if "name" in one]
+        if not parts:  # options written plainly, beside the name in a column of its own
             plain = given if isinstance(given, dict) else {}
-            parts = named or [{"name": name, "options": plain} for name in _names(str(row["loss"]))]
+            parts = [{"name": name, "options": plain} for name in _names(str(row["loss"]))]
         for part in parts:
             options = {key: value for key, value in part["options"].items() if key != "device"}
             key = json.dumps([part["name"], {k: v for k, v in options.items() if k != "reference"}], sort_keys=True)
             if key not in seen:
                 seen.add(key)
-                yield part["name"], options | _reference(folder, row, part["name"])
+                yield part["name"], options | _reference(folder, row, part["name"], options)
 
 
 def _names(text: str) -> list[str]:
@@ -120,12 +119,15 @@ def _names(text: str) -> list[str]:
     return [one.rpartition("*")[2].strip() for one in text.split("+")]
 
 
-def _reference(folder: Folder, row: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _reference(folder: Folder, row: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the reference of a row in where a loss takes it: as `reference`, or where a sweep says so."""
     place = folder.reference(row)
     if place is None or registry.is_file(name):
         return {}
-    taken = registry.options(registry.factory("loss", name))
-    return {"reference": str(place)} if taken is None or any(one.name == "reference" for one in taken) else {}
+    if marked := [key for key, value in options.items() if value == "{reference}"]:
+        return dict.fromkeys(marked, str(place))
+    taken = registry.options(registry.factory("loss", name)) or ()
+    return {"reference": str(place)} if any(one.name == "reference" for one in taken) else {}
 
 
 def _look_through(name: str, options: dict[str, Any]) -> list[Fingerprint]:

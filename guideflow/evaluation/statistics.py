@@ -14,6 +14,7 @@ from guideflow._require import require
 from guideflow.evaluation.folder import EXTRA
 
 RESAMPLES = 1000
+_MOST, _AT_ONCE = 2000, 2_000_000
 CLUSTERS = 8
 """References are resampled where there are as many as this: pictures of one person go together. Else pictures are."""
 
@@ -78,11 +79,18 @@ def estimate(values: Sequence[float], groups: Sequence[Hashable] = (), resamples
         return result
 
     bootstrap = require("scipy.stats", extra=EXTRA).bootstrap
-    for method in ("BCa", "percentile"):  # the first has no answer for some tiny samples
+    few = len(sums) <= _MOST  # the correction leaves one out at a time, which takes its square
+    for method in ("BCa", "percentile") if few else ("percentile",):  # the first has no answer for some tiny samples
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = bootstrap(
-                (sums, counts), ratio, paired=True, n_resamples=resamples, method=method, rng=np.random.default_rng(0)
+                (sums, counts),
+                ratio,
+                paired=True,
+                n_resamples=resamples,
+                method=method,
+                batch=max(1, min(resamples, _AT_ONCE // len(sums))),
+                rng=np.random.default_rng(0),
             ).confidence_interval
         if np.isfinite([found.low, found.high]).all():
             return Estimate(mean, float(found.low), float(found.high), len(numbers))

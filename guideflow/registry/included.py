@@ -39,14 +39,14 @@ def guideflow_metrics() -> Mapping[str, Entry]:
     """Metrics that look through no network of a plugin."""
     unguided = ("unguided picture",)
     return {
-        "seconds": Entry("guideflow.evaluation.columns:Seconds", "time that the picture took"),
-        "network-evaluations": Entry("guideflow.evaluation.columns:NetworkEvaluations", "of the sampler's network"),
-        "peak-memory": Entry("guideflow.evaluation.columns:PeakMemory", "most memory that the solve held"),
-        "guidance-loss": Entry("guideflow.evaluation.columns:GuidanceLoss", "what the guiding loss itself says"),
-        "distance": Entry("guideflow.evaluation.distance:Distance", "how far from the unguided picture", needs=unguided),
-        "diversity": Entry("guideflow.evaluation.distance:Diversity", "how far from the pictures of other seeds"),
+        "seconds": Entry("guideflow.metrics.columns:Seconds", "time that the picture took"),
+        "network-evaluations": Entry("guideflow.metrics.columns:NetworkEvaluations", "of the sampler's network"),
+        "peak-memory": Entry("guideflow.metrics.columns:PeakMemory", "most memory that the solve held"),
+        "guidance-loss": Entry("guideflow.metrics.columns:GuidanceLoss", "what the guiding loss itself says"),
+        "distance": Entry("guideflow.metrics.distance:Distance", "how far from the unguided picture", needs=unguided),
+        "diversity": Entry("guideflow.metrics.distance:Diversity", "how far from the pictures of other seeds"),
         "kid": Entry(
-            "guideflow.evaluation.kid:KernelDistance",
+            "guideflow.metrics.kid:KernelDistance",
             "kernel distance of a set of pictures to real ones (KID)",
             extra="subject",
             licence="BSD-3-Clause (Inception v3 of torchvision)",

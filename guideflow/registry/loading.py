@@ -16,7 +16,7 @@ from guideflow.registry.entries import is_file
 from guideflow.sampler import Sampler
 
 if TYPE_CHECKING:
-    from guideflow.metric import Metric
+    from guideflow.metrics.base import Metric
     from guideflow.solvers import Solver
     from guideflow.types import LossLike
 
@@ -62,7 +62,7 @@ def load_solver(name: str, /, **options: Any) -> Solver:
 
 def load_metric(name: str, /, **options: Any) -> Metric:
     """Make the metric of a name that `guideflow list metrics` shows, as `load_sampler` makes a sampler."""
-    from guideflow.metric import Metric  # needs torch
+    from guideflow.metrics.base import Metric  # needs torch
 
     metric: Metric = _load("metric", name, options, Metric)
     return metric

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from guideflow.metric import Case, Measured, Metric, measured
+from guideflow.metrics.base import Case, Measured, Metric, measured
 
 
 class Column(Metric):

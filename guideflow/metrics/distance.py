@@ -7,7 +7,7 @@ from typing import ClassVar, final
 
 import torch
 
-from guideflow.metric import Case, Measured, Metric, measured
+from guideflow.metrics.base import Case, Measured, Metric, measured
 
 
 @final

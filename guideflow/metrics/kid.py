@@ -14,7 +14,7 @@ from guideflow._require import require
 from guideflow.errors import InvalidArgument
 from guideflow.images import read_image
 from guideflow.losses.networks import freeze, published_weights
-from guideflow.metric import Case, Measured, Metric, measured
+from guideflow.metrics.base import Case, Measured, Metric, measured
 
 URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
