@@ -121,6 +121,40 @@ def info(name: Annotated[str, typer.Argument(help="As `guideflow list` shows it.
     show_info(name)
 
 
+@app.command("evaluate")
+def evaluate_command(
+    folder: options.FolderArgument,
+    metric: options.MetricOption = None,
+    protocol: options.ProtocolOption = None,
+    baseline: options.BaselineOption = None,
+    again: options.AgainOption = False,
+    json: options.JsonOption = False,
+) -> None:
+    """Measure the pictures of a folder by judges that did not guide them.
+
+    For example: guideflow evaluate out --metric identity-similarity:backend=arcface --metric denoise-error
+    """
+    from guideflow.cli.evaluate import evaluate_folder
+
+    evaluate_folder(folder, metric, protocol, baseline, again, json)
+
+
+@app.command("report")
+def report_command(
+    folder: options.FolderArgument,
+    baseline: options.BaselineOption = None,
+    cases: options.CasesOption = 24,
+    out: options.ReportOption = None,
+) -> None:
+    """Write what was measured as a page of its own, report.html, and as report.md.
+
+    For example: guideflow report out --baseline "anchored, scale=1"
+    """
+    from guideflow.cli.evaluate import report_folder
+
+    report_folder(folder, baseline, cases, out)
+
+
 def _show_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version

@@ -3,10 +3,10 @@ from .folder import Folder as Folder
 from .folder import read_folder as read_folder
 from .heldout import SameArchitecture as SameArchitecture
 from .heldout import UnknownGuidance as UnknownGuidance
+from .pages.report import report as report
 from .protocols import Protocol as Protocol
 from .protocols import load_protocol as load_protocol
 from .protocols import protocol_names as protocol_names
-from .pages.report import report as report
 from .run import Evaluation as Evaluation
 from .run import evaluate as evaluate
 from .run import read_evaluation as read_evaluation

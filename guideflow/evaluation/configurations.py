@@ -9,7 +9,7 @@ from typing import Any
 
 from guideflow.evaluation.folder import options_of
 
-_NOT = "–"
+_NOT = "\N{EN DASH}"
 """Stands for an option that a configuration does not have."""
 
 
@@ -37,7 +37,7 @@ def configurations(rows: Sequence[Mapping[str, Any]]) -> tuple[Configuration, ..
         groups.setdefault(str(row["config"]), []).append(row)
     options = {key: _options(group[0]) for key, group in groups.items()}
     names = list(dict.fromkeys(name for found in options.values() for name in found))
-    differing = [name for name in names if len({_shown(found.get(name, _NOT)) for found in options.values()}) > 1]
+    differing = [name for name in names if len({shown(found.get(name, _NOT)) for found in options.values()}) > 1]
     short = _short(differing)
     found, taken = [], set[str]()
     for key, group in groups.items():
@@ -78,11 +78,14 @@ def _short(names: Sequence[str]) -> dict[str, str]:
 
 def _title(values: Mapping[str, Any]) -> str:
     plain = {"sampler", "loss", "solver"}
-    words = [_shown(value) if name in plain else f"{name}={_shown(value)}" for name, value in values.items() if value != _NOT]
+    words = [
+        shown(value) if name in plain else f"{name}={shown(value)}" for name, value in values.items() if value != _NOT
+    ]
     return ", ".join(words)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Write the value of an option."""
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import Any
 
 from guideflow._require import require
 from guideflow.errors import CannotResume, InvalidArgument
-from guideflow.metrics.kid import SUFFIXES
 from guideflow.metrics.base import Case
+from guideflow.metrics.kid import SUFFIXES
 from guideflow.storage.folder import MANIFEST, read_manifest
 
 RESULTS, PARTS, METRICS = "results.parquet", "parts", "metrics.parquet"
@@ -84,14 +85,19 @@ def read_folder(path: str | Path) -> Folder:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise InvalidArgument(f"There is no folder {folder}. Give one that `guideflow sweep` or `run` wrote.")
-    tables = [*([folder / RESULTS] if (folder / RESULTS).is_file() else []), *sorted((folder / PARTS).glob("*.parquet"))]
+    tables = [
+        *([folder / RESULTS] if (folder / RESULTS).is_file() else []),
+        *sorted((folder / PARTS).glob("*.parquet")),
+    ]
     if tables:
         return Folder(folder, _unique(row for table in tables for row in _rows(table)))
-    if (folder / MANIFEST).is_file():
-        return Folder(folder, _of_solution(folder))
-    raise InvalidArgument(
-        f"{folder} holds neither {RESULTS} nor {MANIFEST}. Give a folder that `guideflow sweep` or `guideflow run` wrote."
-    )
+    saved = [folder] if (folder / MANIFEST).is_file() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    if not saved:
+        raise InvalidArgument(
+            f"{folder} holds neither {RESULTS} nor {MANIFEST}. Give a folder that `guideflow sweep` or `guideflow run` "
+            "wrote, or one with several of the latter in it."
+        )
+    return Folder(folder, tuple(row for one in saved for row in _of_solution(one, folder)))
 
 
 def _rows(table: Path) -> list[dict[str, Any]]:
@@ -102,7 +108,9 @@ def _rows(table: Path) -> list[dict[str, Any]]:
         why = " ".join(str(error).split())[:120]
         raise InvalidArgument(f"{table} cannot be read as Parquet ({why}). Run the sweep again.") from error
     if rows and (lacking := [name for name in COLUMNS if name not in rows[0]]):
-        raise InvalidArgument(f"{table} has no column {lacking[0]!r}. Expected the table that `guideflow sweep` writes.")
+        raise InvalidArgument(
+            f"{table} has no column {lacking[0]!r}. Expected the table that `guideflow sweep` writes."
+        )
     return rows
 
 
@@ -116,8 +124,10 @@ def _unique(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     return tuple(found.values())
 
 
-def _of_solution(folder: Path) -> tuple[dict[str, Any], ...]:
-    """Write the pictures of a saved solution as rows of a sweep of one configuration."""
+def _of_solution(folder: Path, root: Path) -> tuple[dict[str, Any], ...]:
+    """Write the pictures of a saved solution as rows of a sweep, of one configuration."""
+    start = folder.relative_to(root).as_posix()
+    start = "" if start == "." else f"{start}/"
     try:
         about = read_manifest(folder / MANIFEST)
         configs, stats, pictures = about["configs"], about["stats"], about["images"]
@@ -128,12 +138,9 @@ def _of_solution(folder: Path) -> tuple[dict[str, Any], ...]:
             "sampler": (configs.get("sampler") or {}).get("name", "by hand"),
             "loss": loss_name(configs.get("loss")),
             "solver": (configs.get("solver") or {}).get("name", "by hand"),
-            "options": json.dumps(
-                {kind: (configs.get(kind) or {}).get("options", {}) for kind in ("sampler", "solver")}
-                | {"iterations": about["settings"].get("max_iterations")}
-            ),
-            "config": about["run"],
-            "reference": next((name for name in about.get("references") or () if name), None),
+            "options": json.dumps(options := _options(about)),
+            "config": hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:32],
+            "reference": next((f"{start}{name}" for name in about.get("references") or () if name), None),
             "seconds": stats["seconds"] / count,
             "network_evaluations": stats["network_evaluations"],
             "peak_memory": stats["peak_memory"],
@@ -149,8 +156,8 @@ def _of_solution(folder: Path) -> tuple[dict[str, Any], ...]:
                 "seed": one["seed"],
                 "loss_value": float(one["loss"]),
                 "terms": "{}",
-                "image": f"guided-{i:02d}.png",
-                "unguided": f"unguided-{i:02d}.png",
+                "image": f"{start}guided-{i:02d}.png",
+                "unguided": f"{start}unguided-{i:02d}.png",
             }
             for i, one in enumerate(pictures)
         )
@@ -159,13 +166,26 @@ def _of_solution(folder: Path) -> tuple[dict[str, Any], ...]:
         raise InvalidArgument(f"{folder / MANIFEST} is not what `Solution.save` writes ({why}).") from error
 
 
+def _options(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell what a saved solution was made with, but for reference, prompts and seeds."""
+    found = {kind: config or {"name": "by hand", "options": {}} for kind, config in about["configs"].items()}
+    settings = {name: about["settings"].get(name) for name in ("max_iterations", "candidates", "keep")}
+    plain: dict[str, Any] = json.loads(json.dumps(found | {"solve": settings}), object_hook=_without_reference)
+    return plain
+
+
+def _without_reference(one: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in one.items() if key not in ("reference", "references")}
+
+
 def loss_name(config: Any) -> str:
     """Name a loss by its terms."""
     if not isinstance(config, Mapping):
         return "by hand"
     if "terms" in config:
         return " + ".join(
-            (f"{term['weight']:g} * " if term["weight"] != 1 else "") + loss_name(term["loss"]) for term in config["terms"]
+            (f"{term['weight']:g} * " if term["weight"] != 1 else "") + loss_name(term["loss"])
+            for term in config["terms"]
         )
     return loss_name(config["balanced"]) if "balanced" in config else str(config.get("name"))
 
@@ -184,8 +204,6 @@ def sampler_options(row: Mapping[str, Any]) -> dict[str, Any]:
     found = options_of(row).get("sampler", {})
     found = found.get("options", found) if isinstance(found, Mapping) else {}
     return dict(found) if isinstance(found, Mapping) else {}
-
-
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Sequence[tuple[str, str]], about: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
 
 from guideflow import registry
 from guideflow._require import count, require
@@ -36,6 +35,7 @@ class About:
         better: "higher", "lower" or "neither".
         unit: Of its numbers.
         digits: Shown after the point.
+        paired: Whether two pictures of one case can be compared.
         weights: SHA-256 of its networks, by place.
         guideflow: The version that measured.
     """
@@ -43,6 +43,7 @@ class About:
     better: str = "higher"
     unit: str = ""
     digits: int = 3
+    paired: bool = True
     weights: Mapping[str, str] | None = None
     guideflow: str = ""
 
@@ -100,7 +101,12 @@ def evaluate(
     count("batch", batch)
     jobs = read_folder(folder)
     rule = load_protocol(protocol) if isinstance(protocol, str | Path) else protocol
-    if metrics is None and rule is None and jobs.rows and all(row["sampler"].startswith("avatars-") for row in jobs.rows):
+    if (
+        metrics is None
+        and rule is None
+        and jobs.rows
+        and all(row["sampler"].startswith("avatars-") for row in jobs.rows)
+    ):
         rule = load_protocol("avatars")
     if not jobs.done:
         raise InvalidArgument(f"No job in {jobs.path} has a picture yet. Let the sweep run first.")
@@ -111,7 +117,7 @@ def evaluate(
         version, about = versions()["guideflow"], dict[str, About]()
         for label, metric in chosen.items():
             weights = require_held_out(metric, label, guided) if guided else {}
-            about[label] = About(metric.better, metric.unit, metric.digits, weights, version)
+            about[label] = About(metric.better, metric.unit, metric.digits, metric.paired, weights, version)
     for one in told:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     known, before = read_metrics(jobs)

@@ -103,7 +103,7 @@ def _sums(numbers: NDArray[np.float64], groups: Sequence[Hashable]) -> tuple[NDA
     if len(places) < CLUSTERS:
         return numbers, np.ones_like(numbers)
     index = np.array([places[group] for group in groups])
-    return np.bincount(index, numbers), np.bincount(index).astype(np.float64)
+    return np.bincount(index, numbers).astype(np.float64), np.bincount(index).astype(np.float64)
 
 
 def compare(

@@ -49,7 +49,7 @@ class Summary:
         cells: By key of the configuration and label of the metric.
         baseline: Key of the configuration that the others are compared with.
         comparisons: With the baseline, on the same jobs, by key and label.
-        coverage: Jobs of the protocol that have a picture in every configuration, and how many it has; None without one.
+        coverage: Pictures that every configuration has at least, and how many the protocol asks for; None without one.
     """
 
     evaluation: Evaluation
@@ -120,7 +120,7 @@ def summarise(evaluation: Evaluation, baseline: str | None = None) -> Summary:
         base = _paired(evaluation, label, about, first, looks)
         for one in found:
             cells[one.key, label] = _cell(evaluation, label, about, one, looks)
-            if one is first or about.better == "neither":
+            if one is first or about.better == "neither" or not about.paired:
                 continue
             mine = _paired(evaluation, label, about, one, looks)
             if keys := [key for key in mine if key in base]:
@@ -142,7 +142,9 @@ def _named(name: str, found: tuple[Configuration, ...]) -> Configuration:
         if name in (one.title, one.key):
             return one
     titles = [one.title for one in found]
-    raise InvalidArgument(f"There is no configuration {name!r}.{did_you_mean(name, titles)} Known: {'; '.join(titles)}.")
+    raise InvalidArgument(
+        f"There is no configuration {name!r}.{did_you_mean(name, titles)} Known: {'; '.join(titles)}."
+    )
 
 
 def _main(evaluation: Evaluation) -> str:

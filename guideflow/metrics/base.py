@@ -98,6 +98,9 @@ class Metric(InOwnState, ABC):
     of_set: ClassVar[bool] = False
     """Whether a picture's number depends on the other pictures: then all of a configuration come in one call."""
 
+    paired: ClassVar[bool] = True
+    """Whether two pictures of one case can be set against each other: not where numbers are shares in a set's."""
+
     unit: ClassVar[str] = ""
     """Of the number, such as "s"."""
 

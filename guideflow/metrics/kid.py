@@ -51,6 +51,7 @@ class KernelDistance(Metric):
     name = "kid"
     better: ClassVar[str] = "lower"
     of_set: ClassVar[bool] = True
+    paired: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Load samplers, losses, solvers and metrics by name, with options that are checked against the factory's signature first."""
+"""Load samplers, losses, solvers and metrics by name; options are checked against the factory's signature first."""
 
 from __future__ import annotations
 

@@ -50,7 +50,9 @@ class IdentitySimilarity(LossMetric):
         if not 0 < threshold <= 1:
             raise InvalidArgument(f"Got threshold={threshold}. Expected a score in (0, 1].")
         if pack is not None and backend != "arcface":
-            raise InvalidArgument(f"Got pack={str(pack)!r}, which only backend='arcface' reads. Type backend='arcface'.")
+            raise InvalidArgument(
+                f"Got pack={str(pack)!r}, which only backend='arcface' reads. Type backend='arcface'."
+            )
         if not isinstance(backend, FaceBackend):
             one_of("backend", backend, ("dlib", "arcface"))
             backend = ArcFaces(pack) if backend == "arcface" else DlibFaces()

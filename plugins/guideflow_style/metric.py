@@ -16,8 +16,8 @@ class StyleDistance(LossMetric):
     """Distance of a picture to the style of its reference, as the loss `style` defines it; 0 for the reference itself.
 
     Arguments:
-        backend: "vgg-gram" (Gatys et al.), "clip" or "clip-gram"; "cosine" or "gram" for a network of your own. The loss
-            guides by "clip" unless told otherwise: take another one.
+        backend: "vgg-gram" (Gatys et al.), "clip" or "clip-gram"; "cosine" or "gram" for a network of your own. The
+            loss guides by "clip" unless told otherwise: take another one.
         network: A name or module, as the loss `style` takes it.
         checkpoint: Tag or file of the weights of the backend's network.
         size: Side to which pictures are brought; by default what the network was trained on.

@@ -77,7 +77,7 @@ class SubjectSimilarity(LossMetric):
 
 
 def load_judge(where: str) -> nn.Module:
-    """Load a vision transformer of transformers; of DINO's without the pooling layer, which it was never trained with."""
+    """Load a vision transformer of transformers; of DINO's without the pooling layer, which was never trained."""
     transformers = require("transformers", extra=EXTRA)
     try:
         kind = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False).model_type
@@ -85,6 +85,6 @@ def load_judge(where: str) -> nn.Module:
         return from_transformers("AutoModel", where, extra=EXTRA, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise MissingWeights(
-            f"The network {where!r} cannot be loaded ({one_line(error, 300).rstrip('.')}): fetch it once with network by "
-            f"`hf download {where}`, or give a folder that holds all of it: network='path/to/folder'."
+            f"The network {where!r} cannot be loaded ({one_line(error, 300).rstrip('.')}): fetch it once with network "
+            f"by `hf download {where}`, or give a folder that holds all of it: network='path/to/folder'."
         ) from error

@@ -22,8 +22,8 @@ from guideflow_segmentation import Segmentation
 _SIZED = Preparation((SIZE, SIZE), crop=True)
 _CLASSES = tuple(PALETTE)
 SKIN, FEATURES = (0.05, 0.35), (0.004, 0.06)
-"""Shares of a picture that skin, and eyes, brows and mouth, cover where there is a face, least and most; avatars have 0.12 to
-0.23 and 0.008 to 0.03, noise far more."""
+"""Shares of a picture that skin, and eyes, brows and mouth, cover where there is a face, least and most. Avatars have 0.12
+to 0.23 and 0.008 to 0.03, noise far more."""
 
 
 @final
@@ -61,7 +61,9 @@ class IdentitySimilarity(LossMetric):
         if not self._detect:
             return found
         seen = [face(case.image[None])[0] for case in cases]
-        return [one._replace(detected=True) if there else missed("no face") for one, there in zip(found, seen, strict=True)]
+        return [
+            one._replace(detected=True) if there else missed("no face") for one, there in zip(found, seen, strict=True)
+        ]
 
     def judges(self) -> nn.Module:
         """Return the recogniser: the detector only says whether to ask it."""
@@ -176,7 +178,8 @@ class AttributeFeatures(nn.Module):
 def avatars_kid(real: str | Path | None = None, *, device: str = "cpu") -> KernelDistance:
     """Kernel distance (KID) between the pictures of a configuration and real avatars, in features that no loss uses.
 
-        KID = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j),  k(a, b) = (a.b/d + 1)^3
+        KID = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
+        k(a, b) = (a.b / d + 1)^3
 
     Arguments:
         real: Folder of real avatars, such as renders; None compares with the unguided pictures of the same jobs, which

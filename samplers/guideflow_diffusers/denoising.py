@@ -149,15 +149,22 @@ def denoise_error(
         a, s = (1 - level, level) if level is not None else (math.sqrt(alpha_bar()[t]), math.sqrt(1 - alpha_bar()[t]))
         noisy = a * latents + s * noise
         output = predict(noisy, Row(0, float(t), 0.0, 1.0, 0.0, 0.0, 1.0), condition).to(latents.dtype)
-        expected = {
-            "epsilon": lambda: output,
-            "v_prediction": lambda: s * noisy + a * output,
-            "sample": lambda: (noisy - a * output) / s,
-            "flow": lambda: noisy - a * output,
-            "velocity": lambda: noisy + a * output,
-        }[prediction]()
+        expected = noise_of(prediction, output, noisy, a, s)
         errors.append((expected - noise).square().flatten(1).mean(1))
     return torch.stack(errors).mean(0)
+
+
+def noise_of(prediction: str, output: Tensor, z: Tensor, a: float, s: float) -> Tensor:
+    """Return the noise n that a network means by what it predicts at z = a x + s n."""
+    if prediction == "v_prediction":  # a n - s x
+        return s * z + a * output
+    if prediction == "sample":  # x
+        return (z - a * output) / s
+    if prediction == "flow":  # x - n, where a + s = 1
+        return z - a * output
+    if prediction == "velocity":  # n - x, where a + s = 1
+        return z + a * output
+    return output
 
 
 def encode(sampler: Any, images: Tensor) -> Tensor:

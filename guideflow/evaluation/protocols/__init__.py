@@ -37,7 +37,7 @@ class Protocol:
         summary: One line.
         source: What it follows.
         references: How many references there are; what they are is said in `notes`.
-        prompts: Prompts of every reference, by what they are asked for; "{subject}" stands for what the reference shows.
+        prompts: Prompts of every reference, by kind; "{subject}" stands for what the reference shows.
         seeds: Of every pair.
         metrics: What is measured, beside what needs no network; the first is what cases are sorted by.
         notes: What the user has to bring.
@@ -100,7 +100,9 @@ def _checked(found: Any, path: Path) -> Protocol:
     known = [one.name for one in fields(Protocol)]
     for key in found:
         if key not in known:
-            raise InvalidArgument(f"{path} has a field {key!r}.{did_you_mean(str(key), known)} Fields: {', '.join(known)}.")
+            raise InvalidArgument(
+                f"{path} has a field {key!r}.{did_you_mean(str(key), known)} Fields: {', '.join(known)}."
+            )
     try:
         for key, kind in {"name": str, "summary": str, "source": str, "notes": str, "references": int}.items():
             if not isinstance(found.get(key, kind()), kind):
