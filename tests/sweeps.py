@@ -3,13 +3,15 @@
 import json
 
 import pyarrow
+import torch
 from pyarrow import parquet
 
 import guideflow as gf
 import guideflow_avatars
 from guideflow import images
 
-PROMPTS = ("a person in a red shirt, blue background", "a smiling person in a green jacket, white background")
+CORRUPT = b"\x89PNG\r\n\x1a\n and then nothing"
+PROMPT = "a person in a red shirt, blue background"
 SCHEMA = pyarrow.schema(
     [
         *((name, pyarrow.string()) for name in ("job", "status", "error", "sampler", "loss", "solver", "options")),
@@ -36,10 +38,10 @@ def write(folder, rows, name="results.parquet"):
 def options(scale, loss="avatars-identity", **more):
     """What a sweep writes about a configuration."""
     return {
-        "sampler": {"name": "avatars-perflow", "options": {}},
+        "sampler": {"name": "avatars-instaflow", "options": {}},
         "loss": [{"weight": 1.0, "name": loss, "options": {"reference": "{reference}", **more}}],
         "solver": {"name": "flowgrad", "options": {"scale": scale, "decay": 0.0}},
-        "solve": {"max_iterations": 4},
+        "solve": {"max_iterations": 1},
     }
 
 
@@ -49,7 +51,7 @@ def row(number, config, reference="", prompt="", seed=0, **more):
         "job": f"{number:032x}",
         "status": "done",
         "error": "",
-        "sampler": "avatars-perflow",
+        "sampler": "avatars-instaflow",
         "loss": "avatars-identity",
         "solver": "flowgrad",
         "options": json.dumps(options(1.0)),
@@ -70,36 +72,51 @@ def row(number, config, reference="", prompt="", seed=0, **more):
     }
 
 
-def solved(folder, people=("ada", "ben", "cleo"), scales=(0.5, 4.0), seeds=(0, 1)):
+def solved(folder, people=("ada", "ben"), scales=(0.5, 4.0), seeds=(0,)):
     """Guide people in two strengths by `avatars-identity`, and write what a sweep would; one job more has failed."""
-    sampler, rows = gf.load_sampler("avatars-perflow"), []
-    prompts = [prompt for prompt in PROMPTS for _ in seeds]
+    sampler, rows = gf.load_sampler("avatars-instaflow"), []
     for scale in scales:
         for person in people:
             loss = gf.load_loss("avatars-identity", reference=guideflow_avatars.portrait(person))
             solution = gf.solve(
                 sampler,
                 loss,
-                prompt=prompts,
-                seed=[*seeds] * len(PROMPTS),
+                prompt=PROMPT,
+                seed=[*seeds],
                 solver=gf.FlowGrad(scale=scale),
-                max_iterations=4,
+                max_iterations=1,
                 candidates=1,
             )
-            for i, prompt in enumerate(prompts):
+            for i, seed in enumerate(seeds):
                 made = row(
                     len(rows),
                     f"{scale:g}",
                     f"package:guideflow_avatars/portraits/{person}.png",
-                    prompt,
-                    solution.seeds[i],
+                    PROMPT,
+                    seed,
                     options=json.dumps(options(scale)),
                     loss_value=float(solution.loss[i]),
-                    seconds=solution.stats["seconds"] / len(prompts),
+                    seconds=solution.stats["seconds"] / len(seeds),
                 )
                 images.save_image(folder / made["image"], solution.images[i])
                 images.save_image(folder / made["unguided"], solution.unguided[i])
                 rows.append(made)
-    lost = row(len(rows), f"{scales[-1]:g}", "nobody.png", PROMPTS[0], options=json.dumps(options(scales[-1])))
+    lost = row(len(rows), f"{scales[-1]:g}", "nobody.png", PROMPT, options=json.dumps(options(scales[-1])))
     rows.append(lost | {"status": "failed", "error": "InvalidImage: There is no file nobody.png.", "image": None})
     return write(folder, rows)
+
+
+def drawn(folder, configs=("one", "two"), people=2, seeds=2, **more):
+    """Write a sweep of small pictures of noise, without any network."""
+    rows, generator = [], torch.Generator().manual_seed(0)
+    for config in configs:
+        for person in range(people):
+            reference = folder / f"person-{person}.png"
+            if not reference.exists():
+                images.save_image(reference, torch.rand(1, 3, 16, 16, generator=generator))
+            for seed in range(seeds):
+                made = row(len(rows), config, reference, "a <b>person</b>", seed, options="{}", solver=config)
+                for name in ("image", "unguided"):
+                    images.save_image(folder / made[name], torch.rand(1, 3, 16, 16, generator=generator))
+                rows.append(made | {"sampler": "toy-mixture", "loss": "red.py:red"} | more)
+    return write(folder, rows), rows

@@ -13,8 +13,8 @@ from guideflow import registry
 from guideflow._require import count, require
 from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage
 from guideflow.evaluation.folder import EXTRA, METRICS, Folder, read_folder, write_table
-from guideflow.evaluation.heldout import guidance, require_held_out
-from guideflow.evaluation.protocols import Protocol, load_protocol
+from guideflow.evaluation.heldout import Guidance, guidance, require_held_out
+from guideflow.evaluation.protocols import Protocol, load_protocol, protocol_of
 from guideflow.metrics.base import Case, Measured, Metric
 from guideflow.storage import versions
 
@@ -38,6 +38,7 @@ class About:
         paired: Whether two pictures of one case can be compared.
         weights: SHA-256 of its networks, by place.
         guideflow: The version that measured.
+        warnings: What is to be known about the judge.
     """
 
     better: str = "higher"
@@ -46,6 +47,7 @@ class About:
     paired: bool = True
     weights: Mapping[str, str] | None = None
     guideflow: str = ""
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,17 @@ class Evaluation:
         metrics: What is known about each metric, by its label: its name with the options it was given.
         values: For each metric, what it said of each job that has a picture.
         protocol: The protocol that was followed, if one was.
-        warnings: What is to be known about the judges.
     """
 
     folder: Folder
     metrics: Mapping[str, About]
     values: Mapping[str, Mapping[str, Measured]]
     protocol: Protocol | None = None
-    warnings: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be known about the judges."""
+        return tuple(dict.fromkeys(line for about in self.metrics.values() for line in about.warnings))
 
 
 def evaluate(
@@ -101,33 +106,41 @@ def evaluate(
     count("batch", batch)
     jobs = read_folder(folder)
     rule = load_protocol(protocol) if isinstance(protocol, str | Path) else protocol
-    if (
-        metrics is None
-        and rule is None
-        and jobs.rows
-        and all(row["sampler"].startswith("avatars-") for row in jobs.rows)
-    ):
-        rule = load_protocol("avatars")
     if not jobs.done:
         raise InvalidArgument(f"No job in {jobs.path} has a picture yet. Let the sweep run first.")
+    if metrics is not None and not metrics:
+        raise InvalidArgument("Got no metric. Expected names as `guideflow list metrics` shows them.")
+    drawn = all(row["sampler"].startswith("avatars-") for row in jobs.rows)
+    chosen = dict(_chosen(metrics, rule or (load_protocol("avatars") if drawn else None)))
+    guided = guidance(jobs)
+    about = {label: _about(metric, label, guided) for label, metric in chosen.items()}
+    before = read_metrics(jobs)
+    known, values = dict(before.metrics), {label: dict(found) for label, found in before.values.items()}
+    for label, metric in chosen.items():
+        same = not again and label in known and known[label].weights == about[label].weights
+        kept = {job: one for job, one in values[label].items() if _stands(one)} if same else {}
+        values[label] = dict(_measure(metric, label, jobs, kept, batch, progress))
+        known[label] = about[label]
+        found = Evaluation(jobs, known, values, rule or before.protocol)
+        _write(found)  # after each: an interrupted one loses little
+    return found
+
+
+def _stands(one: Measured) -> bool:
+    """Whether a measurement need not be tried again: it has a number, or what it looked for was not there."""
+    return isfinite(one.value) or one.detected is False
+
+
+def _about(metric: Metric, label: str, guided: Guidance) -> About:
+    """Refuse a metric that guided, and note what else is to be known about it."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        chosen = dict(_chosen(metrics, rule))
-        guided = guidance(jobs) if any(True for one in chosen.values()) else None
-        version, about = versions()["guideflow"], dict[str, About]()
-        for label, metric in chosen.items():
-            weights = require_held_out(metric, label, guided) if guided else {}
-            about[label] = About(metric.better, metric.unit, metric.digits, metric.paired, weights, version)
+        weights = require_held_out(metric, label, guided)
     for one in told:
-        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    known, before = read_metrics(jobs)
-    values = {label: dict(found) for label, found in before.items()}
-    for label, metric in chosen.items():
-        kept = {} if again or label not in known or known[label].weights != about[label].weights else values[label]
-        values[label] = dict(_measure(metric, label, jobs, kept, batch, progress))
-        _write(jobs, known := {**known, label: about[label]}, values)  # after each: an interrupted one loses little
-    lines = tuple(dict.fromkeys(str(one.message) for one in told))
-    return Evaluation(jobs, known, values, rule, lines)
+        warnings.warn(one.message, one.category, stacklevel=3)
+    lines = [str(one.message) for one in told]
+    version = versions()["guideflow"]
+    return About(metric.better, metric.unit, metric.digits, metric.paired, weights, version, lines)
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
@@ -136,11 +149,11 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     Raises:
         InvalidArgument: If nothing has been.
     """
-    jobs = read_folder(folder)
-    about, values = read_metrics(jobs)
-    if not about:
-        raise InvalidArgument(f"Nothing has been measured in {jobs.path} yet. Type: guideflow evaluate {jobs.path}")
-    return Evaluation(jobs, about, values)
+    found = read_metrics(read_folder(folder))
+    if not found.metrics:
+        path = found.folder.path
+        raise InvalidArgument(f"Nothing has been measured in {path} yet. Type: guideflow evaluate {path}")
+    return found
 
 
 def label_of(metric: Metric) -> str:
@@ -235,31 +248,33 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def read_metrics(jobs: Folder) -> tuple[dict[str, About], dict[str, dict[str, Measured]]]:
-    """Read the metrics of a folder and what they said; nothing where nothing has been measured."""
+def read_metrics(jobs: Folder) -> Evaluation:
+    """Read what has been measured of some jobs; nothing where nothing has been."""
     path = jobs.path / METRICS
     if not path.is_file():
-        return {}, {}
+        return Evaluation(jobs, {}, {})
     parquet, there = require("pyarrow.parquet", extra=EXTRA), {row["job"] for row in jobs.rows}
     try:
         table = parquet.read_table(path)
-        about = json.loads((table.schema.metadata or {})[b"guideflow"])
-        known = {label: About(**one) for label, one in about.items()}
-        values: dict[str, dict[str, Measured]] = {label: {} for label in known}
+        text = json.loads((table.schema.metadata or {})[b"guideflow"])
+        about = {label: About(**one) for label, one in text["metrics"].items()}
+        rule = None if text["protocol"] is None else protocol_of(text["protocol"], path)
+        values: dict[str, dict[str, Measured]] = {label: {} for label in about}
         for row in table.to_pylist():
             if row["job"] in there:
                 value = nan if row["value"] is None else row["value"]
                 values[row["metric"]][row["job"]] = Measured(value, row["detected"], row["note"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArgument(f"{path} is damaged ({_why(error)[:120]}). Delete it and evaluate again.") from error
-    return known, values
+    return Evaluation(jobs, about, values, rule)
 
 
-def _write(jobs: Folder, about: Mapping[str, About], values: Mapping[str, Mapping[str, Measured]]) -> None:
+def _write(found: Evaluation) -> None:
     rows = [
         {"job": job, "metric": label, **one._asdict(), "value": one.value if isfinite(one.value) else None}
-        for label, found in values.items()
-        for job, one in found.items()
+        for label, values in found.values.items()
+        for job, one in values.items()
     ]
-    text = json.dumps({label: asdict(one) for label, one in about.items()})
-    write_table(jobs.path / METRICS, rows, _SCHEMA, text)
+    rule = None if found.protocol is None else asdict(found.protocol)
+    text = json.dumps({"metrics": {label: asdict(one) for label, one in found.metrics.items()}, "protocol": rule})
+    write_table(found.folder.path / METRICS, rows, _SCHEMA, text)

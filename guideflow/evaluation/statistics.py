@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,9 +75,8 @@ def estimate(values: Sequence[float], groups: Sequence[Hashable] = (), resamples
     if np.ptp(sums / counts) == 0:
         return Estimate(mean, mean, mean, len(numbers))
 
-    def ratio(a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        result: NDArray[np.float64] = a.sum(axis) / b.sum(axis)
-        return result
+    def ratio(a: Any, b: Any, axis: int = -1) -> Any:
+        return a.sum(axis) / b.sum(axis)
 
     bootstrap = require("scipy.stats", extra=EXTRA).bootstrap
     few = len(sums) <= _MOST  # the correction leaves one out at a time, which takes its square

@@ -16,14 +16,14 @@ from guideflow.metrics import Case, KernelDistance, LossMetric, Measured, Metric
 from guideflow.types import PerImage
 from guideflow_avatars import judges
 from guideflow_avatars.identity import SIZE, AvatarsIdentity, load_recogniser
-from guideflow_avatars.segmentation import PALETTE, drawn_in_palette
+from guideflow_avatars.segmentation import FREE, PALETTE
 from guideflow_segmentation import Segmentation
 
 _SIZED = Preparation((SIZE, SIZE), crop=True)
 _CLASSES = tuple(PALETTE)
 SKIN, FEATURES = (0.05, 0.35), (0.004, 0.06)
-"""Shares of a picture that skin, and eyes, brows and mouth, cover where there is a face, least and most. Avatars have 0.12
-to 0.23 and 0.008 to 0.03, noise far more."""
+"""Shares of a picture that skin, and eyes, brows and mouth, cover where there is a face, least and most. Avatars have
+0.12 to 0.23 and 0.008 to 0.03, noise far more."""
 
 
 @final
@@ -98,6 +98,8 @@ class PromptAccuracy(Metric):
 
     def __call__(self, cases: Sequence[Case]) -> Sequence[Measured]:
         """Measure a batch."""
+        if not cases:
+            return []
         images = torch.cat([_SIZED(case.image[None]) for case in cases])
         values = judges.prompt_accuracy(images, [case.prompt for case in cases], self._attributes).tolist()
         return [measured(value, note="" if value == value else "the prompt asks for none of them") for value in values]
@@ -148,10 +150,10 @@ class LayoutIou(LossMetric):
 
     def make(self, case: Case) -> Loss:
         """Read the layout, or see it in the reference."""
-        network, target = judges.FOLDER / "segmentation", case.target
-        if isinstance(target, str | Path) and drawn_in_palette(Path(target)):
-            return Segmentation(target, network=network, colours=dict(PALETTE))
-        return Segmentation(reference=case.reference, network=network)
+        network, reference = judges.FOLDER / "segmentation", case.reference
+        if is_layout(reference) and isinstance(case.target, str | Path):
+            return Segmentation(case.target, network=network, colours=dict(PALETTE))
+        return Segmentation(reference=reference, network=network)
 
     def values(self, loss: Any, images: Tensor) -> Tensor:
         """Return the overlaps."""
@@ -161,6 +163,13 @@ class LayoutIou(LossMetric):
     def judges(self) -> nn.Module:
         """Return the segmentation network."""
         return judges.segmenter().network
+
+
+def is_layout(picture: Tensor) -> bool:
+    """Tell whether a picture (3, H, W) in [0, 1] is a layout: nearly all of it in the colours of `PALETTE`, or free."""
+    known = torch.tensor([list(bytes.fromhex(code[1:])) for code in (*PALETTE.values(), FREE)]) / 255
+    distance = torch.cdist(picture.flatten(1).T, known).amin(1)
+    return bool((distance < 0.02).float().mean() > 0.95)
 
 
 class AttributeFeatures(nn.Module):

@@ -71,7 +71,7 @@ def avatars_segmentation(
 
     Source: Bansal et al. 2023 (Universal Guidance), their segmentation guidance.
     """
-    if colours is None and isinstance(layout, str | Path) and drawn_in_palette(Path(layout)):
+    if colours is None and isinstance(layout, str | Path) and _drawn_in_palette(Path(layout)):
         colours = dict(PALETTE)
     loss = Segmentation(
         layout,
@@ -99,8 +99,8 @@ def _colours(*codes: str) -> Tensor:
     return torch.tensor([list(bytes.fromhex(code[1:])) for code in codes]).float()
 
 
-def drawn_in_palette(path: Path) -> bool:
-    """Tell whether a layout is drawn in colours rather than in class numbers.
+def _drawn_in_palette(path: Path) -> bool:
+    """Whether a layout is drawn in colours rather than in class numbers.
 
     Image editors store a drawing of few colours as a palette and numbers in an order of their own. So an image with
     a palette is a drawing if nearly all of it is in colours of classes, transparent, or the grey of free pixels.

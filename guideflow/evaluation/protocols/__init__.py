@@ -91,10 +91,11 @@ def load_protocol(name: str | Path) -> Protocol:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{path} is no YAML: {' '.join(str(error).split())[:160]}.") from error
-    return _checked(found, path)
+    return protocol_of(found, path)
 
 
-def _checked(found: Any, path: Path) -> Protocol:
+def protocol_of(found: Any, path: Path) -> Protocol:
+    """Make a protocol of plain values; `path` is what messages call them."""
     if not isinstance(found, dict):
         raise InvalidArgument(f"{path} holds a {type(found).__name__}. Expected fields: name, prompts, metrics, ...")
     known = [one.name for one in fields(Protocol)]
