@@ -62,7 +62,7 @@ class Folder:
 
     def reference(self, row: Mapping[str, Any]) -> Path | None:
         """Find the reference of a row: as it is written, or in the folder; None if there is no such picture."""
-        given = row.get("reference")
+        given = row.get("reference_file") or row.get("reference")
         places = [located(given), self.path / given] if given else []
         return next((one for one in places if one.suffix.lower() in SUFFIXES and one.is_file()), None)
 
@@ -140,7 +140,8 @@ def _of_solution(folder: Path, root: Path) -> tuple[dict[str, Any], ...]:
             "solver": (configs.get("solver") or {}).get("name", "by hand"),
             "options": json.dumps(options := _options(about)),
             "config": hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:32],
-            "reference": next((f"{start}{name}" for name in about.get("references") or () if name), None),
+            "reference": (reference := next((name for name in about.get("references") or () if name), None)),
+            "reference_file": reference and f"{start}{reference}",
             "seconds": stats["seconds"] / count,
             "network_evaluations": stats["network_evaluations"],
             "peak_memory": stats["peak_memory"],
@@ -168,7 +169,8 @@ def _of_solution(folder: Path, root: Path) -> tuple[dict[str, Any], ...]:
 
 def _options(about: Mapping[str, Any]) -> dict[str, Any]:
     """Tell what a saved solution was made with, but for reference, prompts and seeds."""
-    found = {kind: config or {"name": "by hand", "options": {}} for kind, config in about["configs"].items()}
+    kinds = ("sampler", "loss", "solver")
+    found = {kind: about["configs"].get(kind) or {"name": "by hand", "options": {}} for kind in kinds}
     settings = {name: about["settings"].get(name) for name in ("max_iterations", "candidates", "keep")}
     plain: dict[str, Any] = json.loads(json.dumps(found | {"solve": settings}), object_hook=_without_reference)
     return plain

@@ -196,14 +196,15 @@ def test_the_judges_of_the_avatars_world(avatars, tmp_path):
     gf.images.save_image(layout, draw(judges.segment(images[:1])[0])[None])
     assert gf.load_metric("avatars-iou")([case(images[0], target=layout, about="layout")])[0].value > 0.99
     style = gf.load_metric("avatars-style-distance")(avatars)
-    assert style[0].value == pytest.approx(0, abs=1e-5) < style[1].value
+    assert style[0].value == pytest.approx(0, abs=1e-5) and style[1].value > 1e-3
     kid = gf.load_metric("avatars-kid")(avatars)
     assert sum(one.value for one in kid) == pytest.approx(0, abs=50), "a set is as far from itself as its unbiasedness"
 
 
 @pytest.mark.parametrize("name", ["avatars-identity-similarity", "avatars-prompt-accuracy"])
 def test_judges_of_the_avatars_world_conform(avatars, name):
-    check_metric(lambda: gf.load_metric(name), cases=avatars[:2], name=name)
+    options = {"detect": False} if "identity" in name else {}
+    check_metric(lambda: gf.load_metric(name, **options), cases=avatars[:2], name=name)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow", "velocity"])
