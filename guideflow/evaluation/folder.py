@@ -36,7 +36,7 @@ class Folder:
     @property
     def done(self) -> tuple[Mapping[str, Any], ...]:
         """Rows that have a picture."""
-        return tuple(row for row in self.rows if row["status"] == "done")
+        return tuple(row for row in self.rows if row["status"] == "done" and row["image"])
 
     def case(self, row: Mapping[str, Any]) -> Case:
         """Return what metrics see of a row."""

@@ -44,8 +44,8 @@ def guidance(folder: Folder) -> Guidance:
     weights: set[str] = set()
     found: list[Fingerprint] = []
     unknown = []
-    for row in folder.rows:
-        weights |= _hashes(row.get("weights"))
+    for text in {row.get("weights") for row in folder.rows}:
+        weights |= _hashes(text)
     for name, options in _losses(folder):
         try:
             found += _look_through(name, options)
@@ -99,8 +99,12 @@ def _hashes(column: Any) -> set[str]:
 
 def _losses(folder: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
     """List the losses of a folder, each with its options and some reference of its own, once."""
-    seen = set()
+    seen, texts = set(), set()
     for row in folder.rows:
+        written = row["loss"], row["options"]
+        if written in texts:  # of many jobs of a configuration
+            continue
+        texts.add(written)
         given = row["configs"].get("loss") if row.get("configs") else options_of(row).get("loss", {})
         parts = [one for one in plugins(given) if "name" in one]
         if not parts:  # options written plainly, beside the name in a column of its own

@@ -115,7 +115,7 @@ def _exhibit(summary: Summary, key: tuple[Any, ...], rows: Mapping[str, Mapping[
 
 def _shot(summary: Summary, config: str, row: Mapping[str, Any]) -> Shot:
     found = {label: values.get(row["job"], Measured()) for label, values in summary.evaluation.values.items()}
-    picture = thumbnail(summary.evaluation.folder.picture(row["image"])) if row["status"] == "done" else ""
+    picture = thumbnail(summary.evaluation.folder.picture(row["image"])) if row["image"] else ""
     notes = [row.get("error") or "", *(one.note for one in found.values() if one.detected is False)]
     return Shot(
         config, picture, tuple(_lines(summary, found)), next(filter(None, notes), "" if picture else "no picture")
