@@ -103,24 +103,6 @@ def run_command(
     return resume_saved(out, iterations, given, loss or [], trust, checkpoint_every)
 
 
-@app.command("list")
-def list_command(
-    kind: Annotated[str, typer.Argument(help="samplers, losses, solvers or metrics; all by default.")] = "",
-) -> None:
-    """Show what can be loaded by name."""
-    from guideflow.cli.listing import show_list
-
-    show_list(kind)
-
-
-@app.command()
-def info(name: Annotated[str, typer.Argument(help="As `guideflow list` shows it.")]) -> None:
-    """Show what a name stands for, what it needs and its options."""
-    from guideflow.cli.listing import show_info
-
-    show_info(name)
-
-
 @app.command("evaluate")
 def evaluate_command(
     folder: options.FolderArgument,
@@ -153,6 +135,24 @@ def report_command(
     from guideflow.cli.evaluate import report_folder
 
     report_folder(folder, baseline, cases, out)
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str, typer.Argument(help="samplers, losses, solvers or metrics; all by default.")] = "",
+) -> None:
+    """Show what can be loaded by name."""
+    from guideflow.cli.listing import show_list
+
+    show_list(kind)
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help="As `guideflow list` shows it.")]) -> None:
+    """Show what a name stands for, what it needs and its options."""
+    from guideflow.cli.listing import show_info
+
+    show_info(name)
 
 
 def _show_version(wanted: bool) -> bool:
