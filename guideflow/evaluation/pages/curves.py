@@ -58,11 +58,11 @@ def _ordered(summary: Summary, label: str) -> Panel:
     """Show all cases of each configuration, from the lowest to the highest number."""
     with _Drawing(summary, label) as drawing:
         values, shades = summary.evaluation.values[label], colours(summary)
-        for one in summary.configurations:
+        for i, one in enumerate(summary.configurations):
             found = (values.get(row["job"]) for row in one.rows)
             numbers = sorted(each.value for each in found if each is not None and isfinite(each.value))
             share = [(i + 0.5) / len(numbers) for i in range(len(numbers))]
-            drawing.axis.plot(share, numbers, color=shades[one.key], linewidth=1.6)
+            drawing.axis.plot(share, numbers, color=shades[one.key], linewidth=1.6, gid=f"config-{i}")
         drawing.axis.set_xlim(0, 1)
         drawing.axis.set_xlabel("share of pictures")
     return Panel(f"All pictures by {name(label, [*summary.metrics])}", drawing.svg)
@@ -70,10 +70,10 @@ def _ordered(summary: Summary, label: str) -> Panel:
 
 def _against_time(summary: Summary, label: str) -> Panel:
     with _Drawing(summary, label) as drawing:
-        for one in summary.configurations:
+        for i, one in enumerate(summary.configurations):
             time, value = (summary.cells[one.key, which].headline for which in ("seconds", label))
             if isfinite(time.mean) and isfinite(value.mean):
-                drawing.point(time.mean, value, colours(summary)[one.key])
+                drawing.point(time.mean, value, colours(summary)[one.key], f"config-{i}")
         drawing.axis.set_xlabel("seconds a picture")
         drawing.axis.set_xlim(0, 1.1 * drawing.axis.get_xlim()[1])
     return Panel(f"{name(label, [*summary.metrics])} against time", drawing.svg)
@@ -132,11 +132,11 @@ class _Drawing:
         self.axis.set_ylabel(name(label, [*summary.metrics]) + (f" ({unit})" if unit else ""))
         self.svg = ""
 
-    def point(self, x: float, y: Estimate, colour: str) -> None:
-        """Draw a point with its interval."""
+    def point(self, x: float, y: Estimate, colour: str, gid: str) -> None:
+        """Draw a point with its interval, by an id that the page hides it by."""
         if isfinite(y.low):
-            self.axis.plot([x, x], [y.low, y.high], color=colour, linewidth=1.4, alpha=0.6)
-        self.axis.plot([x], [y.mean], "o", color=colour, markersize=6)
+            self.axis.plot([x, x], [y.low, y.high], color=colour, linewidth=1.4, alpha=0.6, gid=gid)
+        self.axis.plot([x], [y.mean], "o", color=colour, markersize=6, gid=gid)
 
     def __enter__(self) -> _Drawing:
         return self

@@ -91,7 +91,7 @@ def _values(summary: Summary, cases: int) -> dict[str, Any]:
         "panels": panels(summary),
         "exhibits": worst,
         "cases_in_all": in_all,
-        "data": {"options": options, "better": better, "main": summary.main},
+        "data": {"order": [*titles], "options": options, "better": better, "main": summary.main},
         "number": number,
         "interval": interval,
         "signed": signed,
