@@ -21,8 +21,6 @@ from guideflow.metrics import Measured, Metric, measured, missed
 from guideflow.testing import fake_distribution
 from guideflow_avatars.identity import WEIGHTS, AvatarsIdentity, load_recogniser
 
-UNKNOWN = pytest.mark.filterwarnings("ignore::guideflow.evaluation.UnknownGuidance")
-
 
 class Red(Metric):
     """Mean of red; pictures of person 0 show nobody."""
@@ -246,10 +244,12 @@ def test_weights_that_a_table_names_are_enough_to_refuse(tmp_path):
 
 
 def test_a_loss_whose_code_is_not_run_is_told(tmp_path):
-    folder = rows_of(tmp_path, {}, "red.py:red")
+    folder = rows_of(tmp_path, {}, "red.py:red", weights=None)
     network = load_recogniser(WEIGHTS / "evaluation" / "identity")
     with pytest.warns(UnknownGuidance, match=r"nobody can tell whether 'judge' is held out: red.py:red \(a loss from"):
         evaluation.evaluate(folder, [Judge(network)])
+    sweeps.write(folder, [{**row, "weights": "{}"} for row in evaluation.read_folder(folder).rows])
+    assert evaluation.evaluate(folder, [Judge(network)]).warnings == (), "a sweep says that no network guided"
 
 
 def test_faces_are_not_judged_by_the_network_that_guided_them(tmp_path):
@@ -360,7 +360,6 @@ def test_protocols_of_ones_own_are_checked(tmp_path, text, says):
         evaluation.load_protocol("avatar")
 
 
-@UNKNOWN
 def test_a_protocol_says_what_is_measured_and_how_much_is_there(drawn):
     folder, _ = drawn
     mine = folder / "mine.yaml"

@@ -87,7 +87,8 @@ def _table(summary: Summary, labels: list[str]) -> Table:
 @contextmanager
 def _progress() -> Iterator[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+    screen = console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
         def tell(label: str, done: int, total: int) -> None:

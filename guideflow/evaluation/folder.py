@@ -146,7 +146,7 @@ def _of_solution(folder: Path, root: Path) -> tuple[dict[str, Any], ...]:
             "network_evaluations": stats["network_evaluations"],
             "peak_memory": stats["peak_memory"],
             "guideflow": about["versions"]["guideflow"],
-            "weights": "{}",
+            "weights": None,  # not recorded
             "configs": configs,
         }
         return tuple(

@@ -46,11 +46,13 @@ def guidance(folder: Folder) -> Guidance:
     unknown = []
     for text in {row.get("weights") for row in folder.rows}:
         weights |= _hashes(text)
+    told = all(row.get("weights") for row in folder.done)  # by the table; loading tells the parts besides
     for name, options in _losses(folder):
         try:
             found += _look_through(name, options)
         except Exception as error:  # whatever a plugin raises: what is not known is told
-            unknown.append(f"{name} ({' '.join(str(error).split())[:160]})")
+            if not told:
+                unknown.append(f"{name} ({' '.join(str(error).split())[:160]})")
     for one in found:
         weights |= one.parts
     return Guidance(frozenset(weights), frozenset(one.architecture for one in found), tuple(unknown))
@@ -137,6 +139,8 @@ def _reference(folder: Folder, row: Mapping[str, Any], name: str, options: Mappi
 def _look_through(name: str, options: dict[str, Any]) -> list[Fingerprint]:
     if registry.is_file(name):
         raise InvalidArgument("a loss from a file, whose code is not run")
+    if registry.find("loss", name).entry.weights == "weights to download":
+        raise InvalidArgument("its weights are not on this machine")
     if options.get("allow_pickle"):
         raise InvalidArgument("weights that run code while they load")
     return [*fingerprints(registry.load_loss(name, **options)).values()]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import drawn_faces
 import guideflow as gf
+import tiny
 import tiny_clip
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow.metrics import Case, KernelDistance
@@ -265,3 +266,30 @@ def test_denoise_error_refuses_what_makes_no_sense():
     for options in ({"times": (0,)}, {"times": ()}, {"prediction": "noise"}):
         with pytest.raises(InvalidArgument, match=next(iter(options))):
             DenoiseError(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "prediction"),
+    [
+        ("sd15", "perflow", "epsilon"),
+        ("sdxl", "perflow-sdxl", "epsilon"),
+        ("sd15", "rectified-flow", "flow"),
+        ("flux", "flux-schnell", "velocity"),
+    ],
+)
+def test_denoise_error_asks_the_network_of_any_family(kind, name, prediction, tmp_path):
+    folder = getattr(tiny, kind)(tmp_path)
+    options = {"checkpoint": str(folder), **({"max_sequence_length": 8} if kind == "flux" else {})}
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sampler = {"name": name, "options": options}
+    found = gf.load_metric("denoise-error", times=[250])(
+        [case(one, prompt="a dog", sampler=sampler) for one in pictures]
+    )
+    made, more = gf.load_sampler(name, **options), {} if kind == "flux" else {"guidance_scale": 1.0, "image_size": 32}
+    made = made.replace(**more) if more else made
+    vae = made.vae if kind == "flux" else made.parts.vae
+    with torch.no_grad():
+        latents = vae.encode(2 * pictures - 1).latent_dist.mode()
+        latents = (latents - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
+        expected = denoise_error(made.predict, latents, made.condition(["a dog"] * 2), [250], prediction)
+    assert [one.value for one in found] == pytest.approx(expected.tolist(), rel=1e-4)
