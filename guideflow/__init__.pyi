@@ -2,8 +2,10 @@
 
 from . import callbacks as callbacks
 from . import errors as errors
+from . import evaluation as evaluation
 from . import images as images
 from . import losses as losses
+from . import metrics as metrics
 from . import registry as registry
 from . import solvers as solvers
 from . import testing as testing
@@ -17,12 +19,14 @@ from .images import check_image as check_image
 from .losses.balancing import balanced as balanced
 from .losses.base import Loss as Loss
 from .losses.base import as_loss as as_loss
+from .metrics.base import Metric as Metric
 from .problem import Problem as Problem
 from .problem import Rollout as Rollout
 from .problem import draw_noise as draw_noise
 from .registry import Entry as Entry
 from .registry import hookimpl as hookimpl
 from .registry import load_loss as load_loss
+from .registry import load_metric as load_metric
 from .registry import load_sampler as load_sampler
 from .registry import load_solver as load_solver
 from .registry import plugins as plugins

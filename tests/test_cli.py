@@ -242,7 +242,7 @@ def test_a_run_needs_a_sampler_and_a_loss(home, capsys, missing, says):
 
 def test_unknown_commands_and_names_are_refused(home, capsys):
     assert "No such command 'rum'" in refused(capsys, ["rum"])
-    assert "Type samplers, losses or solvers" in refused(capsys, ["list", "loss"])
+    assert "Type samplers, losses, solvers or metrics" in refused(capsys, ["list", "loss"])
     assert "Did you mean 'anchored'" in refused(capsys, ["info", "anchoed"])
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import guideflow as gf
 import tiny
-from guideflow import callbacks, errors, images, registry, testing
+from guideflow import callbacks, errors, evaluation, images, metrics, registry, testing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -94,7 +94,9 @@ def test_every_public_name_is_in_the_reference(name):
     assert documented(getattr(gf, name), name)
 
 
-@pytest.mark.parametrize("module", [callbacks, errors, images, registry, testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [callbacks, errors, evaluation, images, metrics, registry, testing], ids=lambda module: module.__name__
+)
 def test_every_name_of_a_public_module_is_in_the_reference(module):
     for name, thing in public(module).items():
         if (getattr(thing, "__module__", None) or "").startswith(module.__name__):

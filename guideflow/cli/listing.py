@@ -12,13 +12,13 @@ from guideflow.errors import InvalidArgument
 from guideflow.registry.entries import reason
 from guideflow.registry.loading import arguments
 
-_PLURAL = {"samplers": "sampler", "losses": "loss", "solvers": "solver"}
+_PLURAL = {"samplers": "sampler", "losses": "loss", "solvers": "solver", "metrics": "metric"}
 
 
 def show_list(kind: str) -> None:
-    """Print the names of the samplers, losses or solvers that can be loaded; of all if `kind` is empty."""
+    """Print the names of the samplers, losses, solvers or metrics that can be loaded; of all if `kind` is empty."""
     if kind and kind not in _PLURAL:
-        raise InvalidArgument(f"There is nothing called {kind!r} to list. Type samplers, losses or solvers.")
+        raise InvalidArgument(f"There is nothing called {kind!r} to list. Type samplers, losses, solvers or metrics.")
     screen, failed = console(), dict(registry.broken())
     for plural, singular in _PLURAL.items():
         if kind in ("", plural):
@@ -101,4 +101,5 @@ def _show(screen: Console, offer: registry.Offer) -> None:
     screen.print(table)
     required = ",".join(f"{option.name}=..." for option in options if option.default is None)
     typed = f"{offer.name}:{required}" if required else offer.name
-    screen.print(f"  use: guideflow run --{offer.kind} {typed} ...\n")
+    command = "evaluate FOLDER" if offer.kind == "metric" else "run"
+    screen.print(f"  use: guideflow {command} --{offer.kind} {typed} ...\n")

@@ -103,9 +103,43 @@ def run_command(
     return resume_saved(out, iterations, given, loss or [], trust, checkpoint_every)
 
 
+@app.command("evaluate")
+def evaluate_command(
+    folder: options.FolderArgument,
+    metric: options.MetricOption = None,
+    protocol: options.ProtocolOption = None,
+    baseline: options.BaselineOption = None,
+    again: options.AgainOption = False,
+    json: options.JsonOption = False,
+) -> None:
+    """Measure the pictures of a folder by judges that did not guide them.
+
+    For example: guideflow evaluate out --metric identity-similarity:backend=arcface --metric denoise-error
+    """
+    from guideflow.cli.evaluate import evaluate_folder
+
+    evaluate_folder(folder, metric, protocol, baseline, again, json)
+
+
+@app.command("report")
+def report_command(
+    folder: options.FolderArgument,
+    baseline: options.BaselineOption = None,
+    cases: options.CasesOption = 24,
+    out: options.ReportOption = None,
+) -> None:
+    """Write what was measured as a page of its own, report.html, and as report.md.
+
+    For example: guideflow report out --baseline "anchored, scale=1"
+    """
+    from guideflow.cli.evaluate import report_folder
+
+    report_folder(folder, baseline, cases, out)
+
+
 @app.command("list")
 def list_command(
-    kind: Annotated[str, typer.Argument(help="samplers, losses or solvers; all three by default.")] = "",
+    kind: Annotated[str, typer.Argument(help="samplers, losses, solvers or metrics; all by default.")] = "",
 ) -> None:
     """Show what can be loaded by name."""
     from guideflow.cli.listing import show_list

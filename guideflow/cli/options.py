@@ -51,6 +51,21 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="With --resume: read files outside --out that the run names.")
 ]
+FolderArgument = Annotated[Path, typer.Argument(help="Folder of a sweep, of a saved run, or of several.")]
+MetricOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME or NAME:key=value,...; repeat for several.", show_default="the protocol's, or what applies"
+    ),
+]
+ProtocolOption = Annotated[str | None, typer.Option(help="Name of a protocol, or a .yaml file: what is measured.")]
+BaselineOption = Annotated[
+    str | None, typer.Option(help="Configuration that others are compared with.", show_default="the first")
+]
+AgainOption = Annotated[bool, typer.Option("--again", help="Measure again what has been measured.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CasesOption = Annotated[int, typer.Option(help="Cases whose pictures are shown, the worst first.", min=0)]
+ReportOption = Annotated[Path | None, typer.Option(help="Where to write.", show_default="FOLDER/report.html")]
 
 
 def load(kind: str, text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Load samplers, losses and solvers by name, from any installed package that offers them."""
+"""Load samplers, losses, solvers and metrics by name, from any installed package that offers them."""
 
 from guideflow.registry.configs import config as config
 from guideflow.registry.discovery import HOOKS as HOOKS
@@ -16,6 +16,7 @@ from guideflow.registry.hooks import hookimpl as hookimpl
 from guideflow.registry.loading import Option as Option
 from guideflow.registry.loading import factory as factory
 from guideflow.registry.loading import load_loss as load_loss
+from guideflow.registry.loading import load_metric as load_metric
 from guideflow.registry.loading import load_sampler as load_sampler
 from guideflow.registry.loading import load_solver as load_solver
 from guideflow.registry.loading import options as options

@@ -30,7 +30,12 @@ from guideflow.errors import BrokenPlugin, DuplicatePlugin, InvalidArgument, Unk
 from guideflow.registry import hooks
 from guideflow.registry.entries import Entry, Offer, Plugin, reason
 
-HOOKS: Final = {"sampler": "guideflow_samplers", "loss": "guideflow_losses", "solver": "guideflow_solvers"}
+HOOKS: Final = {
+    "sampler": "guideflow_samplers",
+    "loss": "guideflow_losses",
+    "solver": "guideflow_solvers",
+    "metric": "guideflow_metrics",
+}
 """The kinds of thing that are loaded by name, and the hook that provides each."""
 
 DISABLE: Final = "GUIDEFLOW_DISABLE_PLUGINS"
@@ -140,7 +145,7 @@ def _ask(plugin: Plugin) -> list[Offer]:
 
 
 def find(kind: str, name: str) -> Offer:
-    """Find what provides a name of a kind, `"sampler"`, `"loss"` or `"solver"`.
+    """Find what provides a name of a kind, `"sampler"`, `"loss"`, `"solver"` or `"metric"`.
 
     Raises:
         UnknownPlugin: If no plugin provides the name.

@@ -34,3 +34,8 @@ def guideflow_samplers() -> Factories:  # type: ignore[empty-body]
 @hookspec
 def guideflow_solvers() -> Factories:  # type: ignore[empty-body]
     """Return `{name: factory}`; a factory takes options by keyword and returns a [`guideflow.Solver`][]."""
+
+
+@hookspec
+def guideflow_metrics() -> Factories:  # type: ignore[empty-body]
+    """Return `{name: factory}`; a factory takes options by keyword and returns a [`guideflow.Metric`][]."""

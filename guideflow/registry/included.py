@@ -1,4 +1,4 @@
-"""The names of guideflow's own toy samplers and solvers, which enter the registry as any plugin's do."""
+"""The names of guideflow's own toy samplers, solvers and metrics, which enter the registry as any plugin's do."""
 
 from collections.abc import Mapping
 
@@ -31,4 +31,24 @@ def guideflow_solvers() -> Mapping[str, Entry]:
             "guideflow.solvers:TrustRegion", "wraps a solver: steps by how well the gradient predicts"
         ),
         "windows": Entry("guideflow.solvers:Windows", "wraps a solver: moves of some windows, by default not the last"),
+    }
+
+
+@hookimpl
+def guideflow_metrics() -> Mapping[str, Entry]:
+    """Metrics that look through no network of a plugin."""
+    unguided = ("unguided picture",)
+    return {
+        "seconds": Entry("guideflow.metrics.columns:Seconds", "time that the picture took"),
+        "network-evaluations": Entry("guideflow.metrics.columns:NetworkEvaluations", "of the sampler's network"),
+        "peak-memory": Entry("guideflow.metrics.columns:PeakMemory", "most memory that the solve held"),
+        "guidance-loss": Entry("guideflow.metrics.columns:GuidanceLoss", "what the guiding loss itself says"),
+        "distance": Entry("guideflow.metrics.distance:Distance", "how far from the unguided picture", needs=unguided),
+        "diversity": Entry("guideflow.metrics.distance:Diversity", "how far from the pictures of other seeds"),
+        "kid": Entry(
+            "guideflow.metrics.kid:KernelDistance",
+            "kernel distance of a set of pictures to real ones (KID)",
+            extra="subject",
+            licence="BSD-3-Clause (Inception v3 of torchvision)",
+        ),
     }

@@ -1,4 +1,4 @@
-"""Load samplers, losses and solvers by name, with options that are checked against the factory's signature first."""
+"""Load samplers, losses, solvers and metrics by name; options are checked against the factory's signature first."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from guideflow.registry.entries import is_file
 from guideflow.sampler import Sampler
 
 if TYPE_CHECKING:
+    from guideflow.metrics.base import Metric
     from guideflow.solvers import Solver
     from guideflow.types import LossLike
 
@@ -59,6 +60,14 @@ def load_solver(name: str, /, **options: Any) -> Solver:
     return solver
 
 
+def load_metric(name: str, /, **options: Any) -> Metric:
+    """Make the metric of a name that `guideflow list metrics` shows, as `load_sampler` makes a sampler."""
+    from guideflow.metrics.base import Metric  # needs torch
+
+    metric: Metric = _load("metric", name, options, Metric)
+    return metric
+
+
 def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     make = factory(kind, name)
     _check(kind, name, make, given)
@@ -90,7 +99,7 @@ def failed(kind: str, name: str, given: dict[str, Any], error: BaseException) ->
 
 
 def factory(kind: str, name: str) -> Callable[..., Any]:
-    """Find the class or function that makes the sampler, loss or solver of a name, from options by keyword."""
+    """Find the class or function that makes the sampler, loss, solver or metric of a name, from options by keyword."""
     if kind == "loss" and is_file(name):
         from guideflow.registry.files import factory_from_file  # needs torch
 

@@ -28,3 +28,18 @@ def guideflow_losses() -> Mapping[str, Entry]:
             downloads=(Download("timm/vit_base_patch32_clip_224.openai", ("open_clip_model.safetensors",), 605e6),),
         )
     }
+
+
+@hookimpl
+def guideflow_metrics() -> Mapping[str, Entry]:
+    """The metric of this package."""
+    return {
+        "prompt-agreement": Entry(
+            "guideflow_clip.metric:PromptAgreement",
+            summary="Cosine between a picture and its prompt, as CLIP sees them",
+            extra="clip",
+            licence="MIT code; the weights as published (OpenAI's: for research)",
+            needs=("prompt",),
+            downloads=(Download("timm/vit_base_patch32_clip_224.openai", ("open_clip_model.safetensors",), 605e6),),
+        )
+    }

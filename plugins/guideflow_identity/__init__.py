@@ -33,3 +33,17 @@ def guideflow_losses() -> Mapping[str, Entry]:
             needs=("reference", "face"),
         )
     }
+
+
+@hookimpl
+def guideflow_metrics() -> Mapping[str, Entry]:
+    """The metric of this package."""
+    return {
+        "identity-similarity": Entry(
+            "guideflow_identity.metric:IdentitySimilarity",
+            summary="Likeness to the person in the reference photograph, by a recogniser that did not guide",
+            extra="face",
+            licence="public domain and MIT (dlib); non-commercial research only (arcface, your own files)",
+            needs=("reference", "face"),
+        )
+    }

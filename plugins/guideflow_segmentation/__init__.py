@@ -27,3 +27,17 @@ def guideflow_losses() -> Mapping[str, Entry]:
             needs=("layout or reference",),
         )
     }
+
+
+@hookimpl
+def guideflow_metrics() -> Mapping[str, Entry]:
+    """The metric of this package."""
+    return {
+        "iou": Entry(
+            "guideflow_segmentation.metric:LayoutIou",
+            summary="Overlap with the layout of the reference",
+            extra="segmentation",
+            licence="BSD-3-Clause (torchvision's)",
+            needs=("reference",),
+        )
+    }

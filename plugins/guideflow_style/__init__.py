@@ -29,3 +29,17 @@ def guideflow_losses() -> Mapping[str, Entry]:
             downloads=(Download("timm/resnet50_clip.openai", ("open_clip_model.safetensors",), 408e6),),
         )
     }
+
+
+@hookimpl
+def guideflow_metrics() -> Mapping[str, Entry]:
+    """The metric of this package."""
+    return {
+        "style-distance": Entry(
+            "guideflow_style.metric:StyleDistance",
+            summary="Distance to the style of the reference, in features of VGG-19",
+            extra="style",
+            licence="BSD-3-Clause (VGG-19 of torchvision)",
+            needs=("reference",),
+        )
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,23 @@ class Style(Loss):
         fit = {} if crop is None else {"crop": crop}
         self._preparation = replace(preparation, **given(size, mean, std), **fit)
         self._backend, self._cosine, self._nearest = backend, backend in ("clip", "cosine"), combine == "best"
-        with torch.no_grad():
-            each = [self.embed_style(one[None].to(device)) for one in self._references]
-        self._targets = [torch.cat(layer) for layer in zip(*each, strict=True)]
-        if combine == "mean":
-            self._targets = [layer.mean(0, keepdim=True) for layer in self._targets]
-        if self._cosine:
-            self._targets = [F.normalize(layer, dim=1) for layer in self._targets]
+        self._device = device
+        self._targets = self._embed_references()
+
+    def towards(self, reference: ImageSources) -> Style:
+        """Return this loss with another reference, on the same network."""
+        other = copy(self)
+        other._references = read_images(reference)
+        other._targets = other._embed_references()
+        return other
+
+    @torch.no_grad()
+    def _embed_references(self) -> list[Tensor]:
+        each = [self.embed_style(one[None].to(self._device)) for one in self._references]
+        targets = [torch.cat(layer) for layer in zip(*each, strict=True)]
+        if not self._nearest:
+            targets = [layer.mean(0, keepdim=True) for layer in targets]
+        return [F.normalize(layer, dim=1) for layer in targets] if self._cosine else targets
 
     def __call__(self, image: Tensor) -> PerImage:
         """Return the distance for each image, at least 0."""

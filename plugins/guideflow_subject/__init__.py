@@ -19,6 +19,9 @@ NETWORK = "facebook/dinov2-base"
 DETECTOR = "google/owlvit-base-patch32"
 """What finds the subjects."""
 
+JUDGE = "facebook/dino-vits16"
+"""The features that judge, as in DreamBooth's evaluation; those that guide are others."""
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
@@ -36,5 +39,20 @@ def guideflow_losses() -> Mapping[str, Entry]:
                 Download(NETWORK, ("model.safetensors",), 346e6),
                 Download(DETECTOR, ("model.safetensors",), 613e6),
             ),
+        )
+    }
+
+
+@hookimpl
+def guideflow_metrics() -> Mapping[str, Entry]:
+    """The metric of this package."""
+    return {
+        "subject-similarity": Entry(
+            "guideflow_subject.metric:SubjectSimilarity",
+            summary="Likeness to the animal or thing in the reference photograph, in features of DINO",
+            extra="subject",
+            licence="Apache-2.0 (DINO)",
+            needs=("reference",),
+            downloads=(Download(JUDGE, ("model.safetensors",), 87e6),),
         )
     }

@@ -50,3 +50,40 @@ def guideflow_losses() -> Mapping[str, Entry]:
             needs=("reference",),
         ),
     }
+
+
+@hookimpl
+def guideflow_metrics() -> Mapping[str, Entry]:
+    """Metrics of the avatars world, by networks that no loss uses."""
+    bundled = partial(Entry, licence=LICENCE, downloads=())
+    return {
+        "avatars-identity-similarity": bundled(
+            "guideflow_avatars.metrics:IdentitySimilarity",
+            summary="Likeness to the person in the reference, by a recogniser that no loss uses",
+            extra="segmentation",
+            needs=("reference",),
+        ),
+        "avatars-prompt-accuracy": bundled(
+            "guideflow_avatars.metrics:PromptAccuracy",
+            summary="Share of what the prompt asks for that an attribute classifier sees",
+            extra="segmentation",
+            needs=("prompt",),
+        ),
+        "avatars-style-distance": bundled(
+            "guideflow_avatars.metrics:StyleDistance",
+            summary="Distance to the style of the reference, by a network that no loss uses",
+            extra="segmentation",
+            needs=("reference",),
+        ),
+        "avatars-iou": bundled(
+            "guideflow_avatars.metrics:LayoutIou",
+            summary="Overlap with the layout of the reference, by a network that no loss uses",
+            extra="segmentation",
+            needs=("reference",),
+        ),
+        "avatars-kid": bundled(
+            "guideflow_avatars.metrics:avatars_kid",
+            summary="Kernel distance of a set of avatars to real ones (KID)",
+            extra="segmentation",
+        ),
+    }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._require import one_of
 from guideflow.types import Image, PerImage
 from guideflow_avatars.identity import SIZE, WEIGHTS, load_recogniser
 from guideflow_avatars.words import asked_attributes
@@ -23,14 +24,15 @@ FOLDER = WEIGHTS / "evaluation"
 
 
 @functools.cache
-def _judge(name: str) -> nn.Module:
+def network(name: str) -> nn.Module:
+    """Load a judge, "identity", "attributes" or "style", frozen."""
     return load_recogniser(FOLDER / name).eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def embed_identity(images: Image) -> Tensor:
     """Unit-norm embeddings by the held-out identity network, (B, 128)."""
-    return F.normalize(_judge("identity")(images.float() * 2 - 1).logits, dim=1)
+    return F.normalize(network("identity")(images.float() * 2 - 1).logits, dim=1)
 
 
 def identity_similarity(images: Image, reference: Tensor) -> PerImage:
@@ -54,16 +56,22 @@ def style_distance(images: Image, reference: Tensor) -> PerImage:
         images: (B, 3, 128, 128) in [0, 1].
         reference: (1, 3, 128, 128) or one per image.
     """
-    network: Any = _judge("style")
-    one, other = (network.resnet(x.float() * 2 - 1).pooler_output.flatten(1) for x in (images, reference))
+    judge: Any = network("style")
+    one, other = (judge.resnet(x.float() * 2 - 1).pooler_output.flatten(1) for x in (images, reference))
     return 1 - F.cosine_similarity(one, other, dim=1)
 
 
 @functools.cache
 def attribute_words() -> dict[str, tuple[str, ...]]:
     """Attributes of the world and their words, in the order of the classifier's outputs."""
-    names = [name.split(":") for _, name in sorted(_judge("attributes").config.id2label.items())]  # type: ignore[union-attr]
+    names = [name.split(":") for _, name in sorted(network("attributes").config.id2label.items())]  # type: ignore[union-attr]
     return {key: tuple(word for k, word in names if k == key) for key in dict.fromkeys(k for k, _ in names)}
+
+
+def check_attributes(attributes: Sequence[str]) -> None:
+    """Refuse attributes that the classifier does not know."""
+    for one in attributes:
+        one_of("attributes", one, tuple(attribute_words()))
 
 
 @torch.no_grad()
@@ -81,7 +89,7 @@ def prompt_accuracy(
         One number per image in [0, 1]; nan where the prompt asks for none of them.
     """
     words = attribute_words()
-    parts = _judge("attributes")(images.float() * 2 - 1).logits.split([len(w) for w in words.values()], dim=1)
+    parts = network("attributes")(images.float() * 2 - 1).logits.split([len(w) for w in words.values()], dim=1)
     seen = {key: [words[key][i] for i in part.argmax(1).tolist()] for key, part in zip(words, parts, strict=True)}
     scores = []
     for row, prompt in enumerate(prompts):
@@ -104,11 +112,12 @@ def layout_iou(images: Image, layouts: Tensor) -> PerImage:
 @torch.no_grad()
 def segment(images: Image) -> Tensor:
     """Class numbers (B, 128, 128) by the held-out segmentation network."""
-    return _segmenter().logits(images, (SIZE, SIZE)).argmax(1)
+    return segmenter().logits(images, (SIZE, SIZE)).argmax(1)
 
 
 @functools.cache
-def _segmenter() -> Segmenter:
+def segmenter() -> Segmenter:
+    """Load the segmentation judge."""
     return load_segmenter(FOLDER / "segmentation")
 
 

@@ -51,3 +51,17 @@ FLOWS: dict[str, Family] = {"flux-schnell": FLUX_SCHNELL}
 def guideflow_samplers() -> Mapping[str, Entry]:
     """Samplers of the Stable Diffusion family, and of flow matching."""
     return {name: family.entry(**family_weights(family)) for name, family in (FAMILIES | FLOWS).items()}
+
+
+@hookimpl
+def guideflow_metrics() -> Mapping[str, Entry]:
+    """The metric of this package."""
+    return {
+        "denoise-error": Entry(
+            "guideflow_diffusers.denoising:DenoiseError",
+            summary="The generator's own error in predicting noise on the finished picture: how natural it is",
+            extra="diffusers",
+            licence="that of the sampler",
+            needs=("prompt", "diffusers sampler"),
+        )
+    }

@@ -68,7 +68,7 @@ def test_free_pixels_do_not_count_for_the_judge():
 
 
 def test_the_judge_is_another_kind_of_network(hana):
-    guiding, judging = hana._segmenter.network, judges._segmenter().network
+    guiding, judging = hana._segmenter.network, judges.segmenter().network
     assert type(guiding) is not type(judging)
     assert guiding.encoder.out_channels != judging.encoder.out_channels
 

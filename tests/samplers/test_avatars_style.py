@@ -54,7 +54,7 @@ def test_the_judge_agrees_on_what_is_of_one_style(people):
     same = judges.style_distance(sepia(people[1:]), sepia(people[:1]))
     other = judges.style_distance(people[1:], sepia(people[:1]))
     assert same.median() < 0.5 * other.median()
-    network = judges._judge("style")
+    network = judges.network("style")
     assert type(network) is not StyleFeatures
 
 

@@ -1,0 +1,99 @@
+"""The bodies of `guideflow evaluate` and `guideflow report`."""
+
+import json as jsonlib
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from guideflow.cli import options
+from guideflow.cli.console import console, visible
+from guideflow.errors import InvalidArgument
+from guideflow.evaluation import Summary, evaluate, read_evaluation, report, summarise
+from guideflow.evaluation.run import FREE
+from guideflow.evaluation.tables import interval, name, number
+
+
+def evaluate_folder(
+    folder: Path, metrics: list[str] | None, protocol: str | None, baseline: str | None, again: bool, json: bool
+) -> None:
+    """Measure a folder, and print what it comes to."""
+    if metrics and protocol:
+        raise InvalidArgument("Got --metric and --protocol. Expected one of them: a protocol names its metrics.")
+    with warnings.catch_warnings(record=True) as told, _progress() as progress:
+        warnings.simplefilter("always")
+        chosen = [options.load("metric", text) for text in metrics] if metrics else None
+        found = evaluate(folder, chosen, protocol=protocol, again=again, progress=progress)
+    for line in dict.fromkeys(str(one.message) for one in told if one.category.__module__.startswith("guideflow")):
+        print(f"guideflow: {visible(' '.join(line.split()))}", file=sys.stderr)
+    summary = summarise(found, baseline)
+    if json:
+        print(jsonlib.dumps(summary.plain(), indent=1))
+        return
+    show(summary)
+    console().print(f"\nPictures, curves and the worst cases: guideflow report {folder}", soft_wrap=True)
+
+
+def report_folder(folder: Path, baseline: str | None, cases: int, out: Path | None) -> None:
+    """Write the report of a folder, and say where it is."""
+    for path in report(summarise(read_evaluation(folder), baseline), out, cases=cases):
+        console().print(str(path), soft_wrap=True)
+
+
+def show(summary: Summary) -> None:
+    """Print a table for each kind of metric: the configurations below each other, best numbers in bold."""
+    screen = console()
+    jobs = sum(len(one.rows) for one in summary.configurations)
+    failed = sum(row["status"] != "done" for one in summary.configurations for row in one.rows)
+    screen.print(f"{jobs} jobs in {len(summary.configurations)} configurations, {failed} failed", soft_wrap=True)
+    if summary.coverage:
+        screen.print(f"{summary.coverage[0]} of the {summary.coverage[1]} pictures of the protocol", soft_wrap=True)
+    labels = [*summary.metrics]
+    for some in ([label for label in labels if label not in FREE], [label for label in labels if label in FREE]):
+        if some:
+            screen.print()
+            screen.print(_table(summary, some))
+    screen.print("Means with 95 % bootstrap intervals. What looks for something counts what is not found as 0.")
+
+
+def _table(summary: Summary, labels: list[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("configuration", overflow="fold")
+    for label in labels:
+        arrow = {"higher": " ↑", "lower": " ↓"}.get(summary.metrics[label].better, "")
+        unit = f" ({summary.metrics[label].unit})" if summary.metrics[label].unit else ""
+        table.add_column(visible(f"{name(label, labels)}{arrow}{unit}"), justify="right", overflow="fold")
+    best = {label: summary.best(label) for label in labels}
+    for one in summary.configurations:
+        cells = []
+        for label in labels:
+            cell, about = summary.cells[one.key, label], summary.metrics[label]
+            style = "bold green" if best[label] == one.key else ""
+            parts: list[Any] = [(number(cell.headline.mean, about), style)]
+            parts.append((f"\n{interval(cell.headline, about)}", "dim"))
+            if cell.rate is not None:
+                parts.append((f"\nfound {cell.rate.mean:.0%}", "dim"))
+            cells.append(Text.assemble(*parts))
+        table.add_row(visible(one.title), *cells)
+    return table
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    screen = console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bar.add_task(visible(label), total=total)
+            bar.update(tasks[label], completed=done)
+
+        yield tell
