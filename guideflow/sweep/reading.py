@@ -59,7 +59,7 @@ def parse_spec(text: str, name: str = "spec.yaml") -> Spec:
 def _first(error: ValidationError, text: Text) -> InvalidArgument:
     """Make the error of the first thing that is wrong, and count the others."""
     faults = error.errors(include_url=False, include_context=False)
-    fault = faults[0]
+    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     where, kind = tuple(fault["loc"]), fault["type"]
     if kind == "missing":
         message = f"the field is missing; give it, as in `{where[-1]}: NAME`."
@@ -68,10 +68,8 @@ def _first(error: ValidationError, text: Text) -> InvalidArgument:
         known = list(fields(model if len(where) > 1 else Spec))
         message = f"there is no such field.{did_you_mean(str(where[-1]), known)} Known: {', '.join(known)}."
     else:
-        message = fault["msg"].removeprefix("Value error, ")
-        message = (
-            message[0].lower() + message[1:] + ("" if kind == "value_error" else f", got {fault['input']!r}") + "."
-        )
+        message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        message = f"{message}." if kind == "value_error" else f"{message}, got {fault['input']!r}."
     if len(faults) > 1:
         message += f" (And {len(faults) - 1} more.)"
     return text.error(where, message)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,12 +40,8 @@ class Counts:
         return self.done + self.failed
 
 
-class Watch(Protocol):
-    """What is told how a sweep goes on."""
-
-    def __call__(self, counts: Counts, finished: Finished | None) -> None:
-        """Look at the counts, and at what has come in since the last time."""
-
+Watch = Callable[[Counts, Finished | None], object]
+"""Is told the counts, and what has come in since the last time."""
 
 Engine = Callable[[Iterator[Batch], Room], Iterator[Finished]]
 """Solves batches; what it gives back may come in another order."""

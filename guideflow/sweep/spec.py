@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
-from guideflow.gradients import MODES
-
 _BYTES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _SEED = range(-(2**63), 2**63)
 
@@ -33,6 +31,8 @@ def _named(value: Any) -> Any:
     """Let a name stand for a part without options."""
     if isinstance(value, str) and ":" in value and not re.search(r"\.py:\w+$", value):
         raise ValueError(f"got {value!r}; write options as a mapping: {{name: NAME, options: {{key: value}}}}")
+    if not isinstance(value, str | dict | Part | Sum):
+        raise ValueError(f"got {value!r}; expected a name, or a mapping of name, options and grid")
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -44,10 +44,11 @@ def _sum(value: Any) -> Any:
 
 def _bytes(value: Any) -> Any:
     found = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)i?b?\s*", value, re.IGNORECASE) if isinstance(value, str) else None
-    try:
-        return float(found[1]) * _BYTES[found[2].lower()] if found else value
-    except ValueError:
-        return value
+    if found and found[1].count(".") < 2:
+        return float(found[1]) * _BYTES[found[2].lower()]
+    if isinstance(value, str):
+        raise ValueError(f"got {value!r}; expected a number of bytes, such as 8 GB")
+    return value
 
 
 def _prompts(value: Any) -> list[Any]:
@@ -170,7 +171,7 @@ class Spec(_Model):
     seeds: Annotated[Any, PlainValidator(_seeds, json_schema_input_type=Any), PlainSerializer(_seeds_written)] = (0,)
     batch: int = Field(default=8, ge=1)
     memory: Annotated[float | None, BeforeValidator(_bytes)] = Field(default=None, gt=0)
-    gradient_mode: str = Field(default="full", pattern=f"^({'|'.join(('auto', *MODES))})$")
+    gradient_mode: Literal["full", "windowed", "checkpointed", "auto"] = "full"
     device: str | None = None
     workers: Workers = Workers()
 

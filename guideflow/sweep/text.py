@@ -29,7 +29,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader
 
 
 class Text:
-    """A YAML or JSON text, read: `value`, and `line(where)` of a field.
+    """A YAML or JSON text, read: `value`, and errors that name the line of a field.
 
     Raises:
         InvalidArgument: if it is neither, naming the line.
@@ -52,23 +52,25 @@ class Text:
         finally:
             loader.dispose()
 
-    def line(self, where: Where) -> int:
-        """Return the line of a field, from 1; of what encloses it where it does not stand by itself."""
-        node, line = self._root, 1
+    def error(self, where: Where, message: str) -> InvalidArgument:
+        """Make the error that says what is wrong with a field, and in which line.
+
+        Steps that the text leaves out, as where one name stands for a list of one, are left out of the field too; the
+        line of a field that is not there is that of what lacks it.
+        """
+        node, line, steps = self._root, 1, list[str]()
         for step in where:
             if isinstance(node, yaml.MappingNode):
                 found = next((pair for pair in node.value if pair[0].value == step), None)
                 if found is not None:
                     line, node = found[0].start_mark.line + 1, found[1]
+                if found is not None or (step == where[-1] and isinstance(step, str)):
+                    steps.append(str(step))
             elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
                 node = node.value[step]
                 line = node.start_mark.line + 1
-        return line
-
-    def error(self, where: Where, message: str) -> InvalidArgument:
-        """Make the error that says what is wrong with a field, and in which line."""
-        field = ".".join(map(str, where)) or "the whole"
-        return InvalidArgument(f"{self.name}, line {self.line(where)}, {field}: {message}")
+                steps.append(str(step + 1))
+        return InvalidArgument(f"{self.name}, line {line}, {'.'.join(steps) or 'the whole'}: {message}")
 
     def _refuse_twice(self, node: Any, above: tuple[int, ...] = ()) -> None:
         if not isinstance(node, yaml.CollectionNode):

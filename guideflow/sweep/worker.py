@@ -13,7 +13,7 @@ import torch
 
 from guideflow import images
 from guideflow._solve import solve
-from guideflow.errors import GuideflowError
+from guideflow.errors import GuideflowError, OutOfMemory
 from guideflow.losses.fingerprints import fingerprints
 from guideflow.memory import ran_out
 from guideflow.settings import Result
@@ -95,7 +95,7 @@ class Worker:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            told, half = why(error), len(jobs) // 2 if ran_out(error) or ran_out_before(error) else 1
+            told, half = why(error), (len(jobs) + 1) // 2 if _ran_out(error) else 1
         else:
             finished.rows.extend(rows)
             finished.pictures.update(pictures)
@@ -160,9 +160,9 @@ def why(error: BaseException) -> str:
     return text[:500] if isinstance(error, GuideflowError) and text else f"{type(error).__name__}: {text}"[:500]
 
 
-def ran_out_before(error: BaseException) -> bool:
-    """Tell whether an error was made of one that says that there is no memory left."""
-    return isinstance(error.__cause__, Exception) and ran_out(error.__cause__)
+def _ran_out(error: BaseException) -> bool:
+    """Tell whether an error, or the one that it was made of, says that there is no memory left."""
+    return isinstance(error, OutOfMemory) or any(one is not None and ran_out(one) for one in (error, error.__cause__))
 
 
 def _about(batch: Batch, job: Job) -> Row:
