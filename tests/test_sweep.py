@@ -100,7 +100,9 @@ def rows(folder: str | Path) -> dict[str, dict[str, Any]]:
 
 def files(folder: str | Path) -> dict[str, bytes]:
     """The pictures of a folder, by name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.suffix == ".png"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.suffix == ".png"
+    }
 
 
 def test_every_job_is_a_row_with_its_pictures() -> None:
@@ -183,7 +185,7 @@ def test_a_damaged_reference_fails_until_it_is_mended() -> None:
     counts = sweep(made, "out")
     assert (counts.before, counts.done, counts.failed, len(rows("out"))) == (4, 8, 0, 8)
     gf.images.save_image("people/bob.png", torch.full((3, 8, 8), 0.9))
-    with pytest.raises(FolderInUse, match="people/bob.png as it was before: the file has changed"):
+    with pytest.raises(FolderInUse, match=r"people/bob\.png as it was before: the file has changed"):
         sweep(made, "out")
 
 

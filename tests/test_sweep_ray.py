@@ -8,19 +8,16 @@ from typing import Any
 
 import pytest
 
-from guideflow.sweep import read, store, sweep
+from guideflow.errors import InvalidArgument
+from guideflow.sweep import Plan, read, store, sweep
+from guideflow.sweep.ray_engine import WorkersFail, _number, _Pool
 from guideflow.sweep.reading import parse_spec
+from guideflow.sweep.spec import Workers
+from guideflow.sweep.worker import Finished, Room
 
 LOSSES = """
-import os, signal
-
 def plain(image):
     return (image.flatten(1).mean(1) - 0.5).square()
-
-def deadly(image):
-    if (image[:, 0].mean((1, 2)) > image[:, 2].mean((1, 2)) + 0.05).any():
-        os.kill(os.getpid(), signal.SIGKILL)
-    return plain(image)
 """
 SPEC = """
 sampler: {name: toy-mixture, options: {size: 8, num_steps: 2}}
@@ -28,7 +25,7 @@ loss: losses.py:plain
 solver: anchored
 solve: {max_iterations: 1, candidates: 1}
 prompts: [blue ring, green ring]
-seeds: {start: 0, count: 60}
+seeds: {start: 0, count: 30}
 batch: 2
 workers: {count: 2, cpus: 0.5}
 """
@@ -58,31 +55,26 @@ def workers() -> list[int]:
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_workers_that_are_killed_change_nothing_and_what_kills_them_is_a_row(tmp_path: Path, monkeypatch: Any) -> None:
+def test_workers_that_are_killed_change_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store, "_SECONDS", 0.05)
     Path("losses.py").write_text(LOSSES)
     moments, killed = random.Random(0), list[int]()
 
     def kill(counts: Any, finished: Any) -> None:
-        if finished is not None and len(killed) < 4 and moments.random() < 0.2 and (there := workers()):
+        if finished is not None and len(killed) < 2 and moments.random() < 0.3 and (there := workers()):
             killed.append(moments.choice(there))
             os.kill(killed[-1], signal.SIGKILL)
 
     whole = parse_spec(SPEC)
     sweep(whole, "alone")
     counts = sweep(whole, "ray", ray="local", watch=kill)
-    assert killed and (counts.done, counts.failed) == (120, 0)
+    assert killed and (counts.done, counts.failed) == (60, 0)
     assert rows("ray") == rows("alone")
     assert not workers(), "none is left"
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_too_little_for_the_workers_is_told_before_the_work(tmp_path: Path, monkeypatch: Any) -> None:
-    from guideflow.errors import InvalidArgument
-    from guideflow.sweep.ray_engine import _number
-    from guideflow.sweep.spec import Workers
-
+def test_too_little_for_the_workers_is_told_before_the_work() -> None:
     class Cluster:
         def cluster_resources(self) -> dict[str, float]:
             return {"CPU": 4.0, "GPU": 1.0}
@@ -91,3 +83,86 @@ def test_too_little_for_the_workers_is_told_before_the_work(tmp_path: Path, monk
     for wanted in (Workers(count=5), Workers(gpus=2), Workers(cpus=5)):
         with pytest.raises(InvalidArgument, match="4 cores and 1 GPUs, too little for `workers`"):
             _number(Cluster(), wanted)
+
+
+class Died(Exception):
+    pass
+
+
+class FakeRay:
+    """Ray's calls, made at once: a worker that meets a seed of 3 is gone, and every third one ends before it is ready."""
+
+    class exceptions:
+        RayActorError = WorkerCrashedError = ObjectLostError = OutOfMemoryError = Died
+
+    def __init__(self, always: bool = False) -> None:
+        self.made, self.always = 0, always
+
+    def remote(self, of: Any) -> Any:
+        return self
+
+    def options(self, **given: Any) -> Any:
+        assert given == {"num_cpus": 1.0, "num_gpus": 0.0, "max_restarts": 0}
+        owner = self
+
+        class Calls:
+            @staticmethod
+            def remote(*given: Any) -> Any:
+                owner.made += 1
+                return FakeActor(owner, lost=owner.always or owner.made % 3 == 0)
+
+        return Calls
+
+    def wait(self, waiting: list[Any], num_returns: int, timeout: float) -> Any:
+        assert waiting, "nothing would ever come"
+        return waiting[:1], waiting[1:]
+
+    def get(self, call: Any) -> Any:
+        return call()
+
+    def kill(self, actor: Any) -> None:
+        pass
+
+
+class FakeActor:
+    def __init__(self, ray: FakeRay, lost: bool) -> None:
+        self.lost = lost
+
+    @property
+    def ready(self) -> Any:
+        return self._method(lambda: (_ for _ in ()).throw(Died) if self.lost else 1)
+
+    @property
+    def finish(self) -> Any:
+        def finish(batch: Any) -> Finished:
+            if any(job.seed == 3 for job in batch.jobs):
+                raise Died
+            return Finished([{"job": job.key, "status": "done", "seed": job.seed} for job in batch.jobs], {})
+
+        return self._method(finish)
+
+    def _method(self, call: Any) -> Any:
+        class Method:
+            @staticmethod
+            def remote(*given: Any) -> Any:
+                return lambda: call(*given)
+
+        return Method
+
+
+def test_a_job_that_kills_every_worker_fails_by_itself(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("losses.py").write_text(LOSSES)
+    plan = Plan(parse_spec(SPEC.replace("count: 30", "count: 9").replace("batch: 2", "batch: 4")))
+    pool = _Pool(FakeRay(), Workers(count=2), Room(), 2)
+    found = [row for finished in pool.run(plan.batches()) for row in finished.rows]
+    assert sorted(row["job"] for row in found) == sorted(job.key for batch in plan.batches() for job in batch.jobs)
+    assert {row["seed"] for row in found if row["status"] == "failed"} == {3}
+    assert all("killed 3 times at this job" in row["error"] for row in found if row["status"] == "failed")
+
+
+def test_workers_that_never_start_end_the_sweep(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("losses.py").write_text(LOSSES)
+    with pytest.raises(WorkersFail, match="5 workers ended before they were ready"):
+        list(_Pool(FakeRay(always=True), Workers(count=2), Room(), 2).run(Plan(parse_spec(SPEC)).batches()))

@@ -141,7 +141,10 @@ def _lacking(before: Mapping[str, Any], plan: Plan) -> Iterator[str]:
     now = _contents(plan)
     for kind in ("samplers", "losses", "solvers", "solve"):
         word = {"samplers": "sampler", "losses": "loss", "solvers": "solver"}.get(kind, kind)
-        yield from (f"{word} {text}" for key, text in before[kind].items() if key not in now[kind])
+        texts = set(now[kind].values())
+        for key, text in before[kind].items():
+            if key not in now[kind]:  # the same text is a part that is made of a file
+                yield f"{word} {text}{' as it was before a file changed' if text in texts else ''}"
     there = {(one.name, *sorted(one.columns.items())) for one in plan.references}
     for one in before["references"]:
         if (one["name"], *sorted(one["columns"].items())) not in there:

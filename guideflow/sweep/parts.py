@@ -99,13 +99,13 @@ def needs_reference(term: Part) -> bool:
 
 def load_solver(config: Mapping[str, Any]) -> Any:
     """Make a solver; an option that is a solver itself is a name, or a mapping with a name and options."""
-    known: Any = registry.options(registry.factory("solver", config["name"])) or ()
-    inner = {option.name for option in known if re.search(r"Solver\b", option.type)}
-    options = {}
-    for name, value in config.get("options", {}).items():
-        if name in inner and isinstance(value, str):
-            value = {"name": value}
-        options[name] = load_solver(value) if isinstance(value, dict) and "name" in value else value
+    options = dict(config.get("options", {}))
+    if any(isinstance(value, str | dict) for value in options.values()):
+        known: Any = registry.options(registry.factory("solver", config["name"])) or ()
+        inner = {option.name for option in known if re.search(r"Solver\b", option.type)} & options.keys()
+        for name in inner:
+            value = options[name]
+            options[name] = load_solver({"name": value} if isinstance(value, str) else value)
     return registry.load_solver(config["name"], **options)
 
 

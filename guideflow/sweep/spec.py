@@ -1,5 +1,6 @@
 """What a sweep is asked for: the fields of a spec."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,13 +19,10 @@ def _several(value: Any) -> Any:
 
 def _unlike(values: Sequence[Any]) -> list[Any]:
     """Leave out what stands there before."""
-    found: list[Any] = []
-    for value in values:
-        if not any(type(value) is type(other) and value == other for other in found):
-            found.append(value)
+    found = {json.dumps(value, sort_keys=True, default=repr): value for value in reversed(values)}
     if not found:
         raise ValueError("an empty list leaves no job; expected at least one value")
-    return found
+    return list(found.values())[::-1]
 
 
 def _named(value: Any) -> Any:

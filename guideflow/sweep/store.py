@@ -100,7 +100,7 @@ class Store:
         """Write the pictures of finished jobs, and their rows within half a second or with the next ones."""
         for name, content in pictures.items():
             path = self.folder / name
-            if not path.exists():
+            if not (path.name.startswith("unguided") and path.exists()):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, content)
         self._rows += rows
