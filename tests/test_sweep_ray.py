@@ -90,7 +90,7 @@ class Died(Exception):
 
 
 class FakeRay:
-    """Ray's calls, made at once: a worker that meets a seed of 3 is gone, and every third one ends before it is ready."""
+    """Ray's calls, made at once. A worker that meets a seed of 3 is gone; every third one ends before it is ready."""
 
     class exceptions:
         RayActorError = WorkerCrashedError = ObjectLostError = OutOfMemoryError = Died

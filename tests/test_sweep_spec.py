@@ -109,7 +109,7 @@ REFUSED = {
     HEAD + "sampler: y": "line 3: 'sampler' stands here twice",
     "a: &a [*a]": "alias",
     "loss: losses.py:bright\nsampler: toy-mixtur": r"line 2, sampler: There is no sampler named 'toy-mixtur'",
-    "sampler: {name: toy-mixture,\n  options: {sise: 8}}\nloss: losses.py:bright": "line 2, sampler.options.sise: .*size",
+    "loss: losses.py:bright\nsampler: {name: toy-mixture,\n options: {sise: 8}}": "line 3, sampler.options.sise",
     HEAD + "solver:\n  - auto\n  - name: anchored\n    grid:\n      scal: [1]": "line 7, solver.2.grid.scal: .*'scale'",
     HEAD + "solver: {name: anchored, options: {scale: -1}}": "line 3, solver: Got scale=-1",
     HEAD

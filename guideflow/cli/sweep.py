@@ -42,9 +42,9 @@ def example() -> int:
 def plan_only(spec: Path, out: Path | None) -> int:
     """Print how many jobs there are, and what they will take."""
     from guideflow import sweep
+    from guideflow.cli.sweep_progress import span
     from guideflow.registry.weights import gigabytes
     from guideflow.sweep.estimate import estimate
-    from guideflow.sweep.progress import span
 
     read = sweep.read_spec(spec)
     plan, screen = sweep.Plan(read), console()
@@ -79,7 +79,7 @@ def plan_only(spec: Path, out: Path | None) -> int:
 def run(spec: Path, out: Path | None, ray: str | None, retry_failed: bool) -> int:
     """Run what is lacking of a sweep, and say what came of it."""
     from guideflow import sweep
-    from guideflow.sweep.progress import Progress
+    from guideflow.cli.sweep_progress import Progress
 
     read, folder = sweep.read_spec(spec), out or Path(spec.stem)
     if ray is not None:

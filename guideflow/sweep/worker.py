@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,9 +156,13 @@ def _counted(sampler: Any) -> Iterator[None]:
 
 
 def why(error: BaseException) -> str:
-    """Write an error on one line; its kind too, unless it is meant for the user."""
-    text = " ".join(str(error).split())
-    return text[:500] if isinstance(error, GuideflowError) and text else f"{type(error).__name__}: {text}"[:500]
+    """Write an error on one line; its kind and its place in the code too, unless it is meant for the user."""
+    text = " ".join(str(error).split())[:500]
+    if isinstance(error, GuideflowError) and text:
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and not isinstance(error, OSError) else ""
+    return f"{type(error).__name__}: {text}{place}"
 
 
 def _ran_out(error: BaseException) -> bool:

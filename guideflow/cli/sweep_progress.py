@@ -1,30 +1,34 @@
 """How far a sweep is: a bar on a terminal, a line now and then elsewhere."""
 
 import time
+from collections import deque
 from types import TracebackType
 from typing import Any, Final
 
 from guideflow._require import require
+from guideflow.cli.console import console, visible
 from guideflow.sweep.running import Counts
 from guideflow.sweep.worker import Finished
 
 _EVERY: Final = 30.0
 _WINDOW: Final = 64
+_ERRORS: Final = 20
 
 
 class Progress:
     """Shows jobs done and failed, their rate and the time left.
 
     Arguments:
-        console: of rich; a new one on standard error if None.
+        screen: console of rich; a new one on standard error if None.
     """
 
-    def __init__(self, console: Any = None) -> None:
-        self.console = console or require("rich.console", extra="sweep").Console(stderr=True, markup=False)
+    def __init__(self, screen: Any = None) -> None:
+        self.console = screen or console(stderr=True)
         self.counts: Counts | None = None
         self._bar: Any = None
         self._task: Any = None
-        self._began = self._told = 0.0
+        self._told, self._errors = 0.0, set[str]()
+        self._marks = deque[tuple[float, int]](maxlen=_WINDOW)  # when there was how much, of late
 
     def __call__(self, counts: Counts, finished: Finished | None) -> None:
         """Show the counts."""
@@ -32,31 +36,38 @@ class Progress:
         if self.counts is None:
             self._begin(counts, now)
         self.counts = counts
-        first = next((row["error"] for row in finished.rows if row["status"] == "failed"), None) if finished else None
-        line = self.line(now)
+        if finished is not None:  # from the first batch on: before it, models were loaded
+            self._marks.append((now, counts.finished))
+        line = self.line()
         if self._bar is not None:
             self._bar.update(self._task, completed=counts.finished, about=line)
-            if first:
-                self._bar.console.print(f"failed: {first}", style="red", markup=False, highlight=False)
+            for error in {row["error"] for row in finished.rows if row["status"] == "failed"} if finished else ():
+                self._tell(error)
         elif finished is not None and (now - self._told >= _EVERY or counts.finished == counts.total):
             self._told = now
             print(f"{counts.finished} of {counts.total} jobs, {line}", file=self.console.file, flush=True)
 
-    def line(self, now: float) -> str:
+    def line(self) -> str:
         """Write rate, failures and the time left."""
         counts = self.counts
         assert counts is not None
-        made = counts.finished - counts.before
-        rate = made / (now - self._began) if made and now > self._began else 0.0
         parts = [f"{counts.failed} failed"] if counts.failed else []
-        if rate:
+        (began, before), (now, there) = (self._marks[0], self._marks[-1]) if self._marks else ((0.0, 0),) * 2
+        if now > began and there > before:
+            rate = (there - before) / (now - began)
             parts.append(f"{rate:.1f} jobs/s" if rate >= 1 else f"{1 / rate:.1f} s a job")
             if counts.finished < counts.total:
                 parts.append(f"{span((counts.total - counts.finished) / rate)} left")
-        return ", ".join(parts) or "starting"
+        return ", ".join(parts) or ("going" if self._marks else "starting")
+
+    def _tell(self, error: str) -> None:
+        """Show an error once, and not each of a thousand that differ in a number."""
+        if error not in self._errors and len(self._errors) < _ERRORS:
+            self._errors.add(error)
+            self._bar.console.print(f"failed: {visible(error)}", style="red")
 
     def _begin(self, counts: Counts, now: float) -> None:
-        self._began = self._told = now
+        self._told = now
         if not self.console.is_terminal:
             return
         bars = require("rich.progress", extra="sweep")
