@@ -244,7 +244,7 @@ def test_the_command_tells_what_came_of_it(capsys: Any) -> None:
     assert "2 of 4 jobs done, 2 failed." in captured.out and "  2 x There is no face in a picture." in captured.out
     assert "guideflow sweep spec.yaml --out out --retry-failed" in captured.out
     assert "guideflow evaluate out" in captured.out
-    assert captured.err.splitlines()[-1].startswith("4 of 4 jobs, 2 failed, ")
+    assert captured.err.splitlines()[-1] == "4 of 4 jobs, 2 failed"
     assert command(SPEC.replace("LOSS", "bright").replace("0, 1", "[]")) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("guideflow: spec.yaml, line 6, seeds: ") and captured.err.count("\n") == 1
