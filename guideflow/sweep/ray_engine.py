@@ -129,7 +129,7 @@ class _Pool:
             self._again += [_Task(replace(task.batch, jobs=(job,))) for job in task.batch.jobs]
         else:
             error = f"The worker was killed {_DEATHS} times at this job: out of memory, or a crash of a library."
-            yield Finished([failed(task.batch, job, error) for job in task.batch.jobs], {})
+            yield Finished(failed(task.batch, task.batch.jobs, error), {})
 
     def close(self) -> None:
         for actor, _ in self._at.values():

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ class Worker:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, SystemExit too
-            finished.rows.extend(failed(batch, job, why(error)) for job in batch.jobs)
+            finished.rows.extend(failed(batch, batch.jobs, why(error)))
             return finished
         for first in range(0, len(batch.jobs), size):
             self._solve(batch, batch.jobs[first : first + size], (sampler, loss, solver), finished)
@@ -105,7 +106,7 @@ class Worker:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(jobs) == 1:
-            finished.rows.append(failed(batch, jobs[0], told))
+            finished.rows.extend(failed(batch, jobs, told))
             return
         for first in range(0, len(jobs), half):  # which of them it was, or as many as there is memory for
             self._solve(batch, jobs[first : first + half], made, finished)
@@ -170,21 +171,25 @@ def _ran_out(error: BaseException) -> bool:
     return isinstance(error, OutOfMemory) or any(one is not None and ran_out(one) for one in (error, error.__cause__))
 
 
-def _about(batch: Batch, job: Job) -> Row:
+@cache
+def _version() -> str:
+    return str(versions()["guideflow"])
+
+
+def about(batch: Batch, jobs: Sequence[Job]) -> list[Row]:
+    """Begin the rows of some jobs of a batch: what is asked for."""
     config = batch.config
-    return {
-        "job": job.key,
+    common = {
         "sampler": config.sampler["name"],
         "loss": config.loss_name,
         "solver": config.solver["name"],
         "options": options(config),
         "config": config.key,
         "reference": batch.reference.name or None,
-        "prompt": job.prompt,
         "negative_prompt": config.solve["negative_prompt"],
-        "seed": job.seed,
-        "guideflow": versions()["guideflow"],
+        "guideflow": _version(),
     }
+    return [{"job": job.key, "prompt": job.prompt, "seed": job.seed, **common} for job in jobs]
 
 
 def options(config: Config) -> str:
@@ -196,33 +201,33 @@ def options(config: Config) -> str:
     )
 
 
-def failed(batch: Batch, job: Job, error: str) -> Row:
-    """Make the row of a job that failed."""
-    return _about(batch, job) | {"status": "failed", "error": error}
+def failed(batch: Batch, jobs: Sequence[Job], error: str) -> list[Row]:
+    """Make the rows of jobs that failed."""
+    return [row | {"status": "failed", "error": error} for row in about(batch, jobs)]
 
 
 def _report(batch: Batch, jobs: Sequence[Job], solution: Solution, weights: Row) -> tuple[list[Row], dict[str, bytes]]:
-    rows, pictures, count, stats = list[Row](), dict[str, bytes](), len(jobs), solution.stats
+    rows, pictures, count, stats = about(batch, jobs), dict[str, bytes](), len(jobs), solution.stats
     terms = [name for name in solution.history if name not in ("loss", "gradient_norm", "control_norm")]
-    for i, job in enumerate(jobs):
-        result, row = solution.result[i], _about(batch, job)
+    for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):
+        result = solution.result[i]
         at = int(solution.kept.iteration[i])
-        row |= {
-            "status": "failed" if result.failed else "done",
-            "error": result.value if result.failed else None,
-            "loss_value": _number(solution.loss[i]),
-            "start_loss": _number(solution.history["loss"][0, i]),
-            "terms": json.dumps({name: _number(solution.history[name][at, i]) for name in terms}),
-            "result": result.name,
-            "iterations": stats["iterations"],
-            "seconds": stats["seconds"] / count,
-            "network_evaluations": stats["network_evaluations"],
-            "peak_memory": stats["peak_memory"],
-            "batch": count,
-        } | weights
+        row.update(
+            weights,
+            status="failed" if result.failed else "done",
+            error=result.value if result.failed else None,
+            loss_value=_number(solution.loss[i]),
+            start_loss=_number(solution.history["loss"][0, i]),
+            terms=json.dumps({name: _number(solution.history[name][at, i]) for name in terms}),
+            result=result.name,
+            iterations=stats["iterations"],
+            seconds=stats["seconds"] / count,
+            network_evaluations=stats["network_evaluations"],
+            peak_memory=stats["peak_memory"],
+            batch=count,
+        )
         if not result.failed:
-            row |= _draw(batch, job, solution, i, pictures)
-        rows.append(row)
+            row.update(_draw(batch, job, solution, i, pictures))
     return rows, pictures
 
 
