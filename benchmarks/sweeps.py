@@ -1,7 +1,8 @@
 """How well sweeps run: what a second worker brings, what the driver costs, and how large a sweep may be.
 
-    python benchmarks/sweeps.py workers          two Ray workers against one, on jobs of at least a second
-    python benchmarks/sweeps.py overhead         what the driver adds to a job, beside its solve
+    python benchmarks/sweeps.py workers          two Ray workers against one, on avatars; needs two quiet cores
+    python benchmarks/sweeps.py waiting          the same on jobs that only wait for a second: what the engine loses
+    python benchmarks/sweeps.py overhead         what the driver adds to a job that waits for a second
     python benchmarks/sweeps.py plan             a spec of 100,000 jobs, counted and estimated
     python benchmarks/sweeps.py million          1,000,000 jobs whose solves are left out: the driver's memory
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,21 @@ AVATARS = {
 }
 
 
-def workers(jobs: int = 8) -> None:
-    """Time a sweep on one and on two workers, after the first job of each has come in: models are loaded by then."""
+def workers(iterations: int = 4) -> None:
+    """Compare two workers with one on jobs that compute."""
+    _compare({**AVATARS, "solver": "anchored", "solve": {"max_iterations": iterations}, "seeds": [0, 1]})
+
+
+def waiting(jobs: int = 12) -> None:
+    """Compare two workers with one on jobs that wait."""
+    with _waiting(jobs) as spec:
+        _compare(spec)
+
+
+def _compare(spec: dict[str, Any]) -> None:
+    """Time a sweep on one worker and on two, from when each has finished a job: models are loaded by then."""
     from guideflow.sweep import Spec, sweep
 
-    spec = {**AVATARS, "solver": "anchored", "solve": {"max_iterations": 12}, "seeds": list(range(max(1, jobs // 8)))}
     rates: dict[int, list[float]] = {1: [], 2: []}
     for count in (1, 2, 2, 1):
         marks: list[tuple[float, int]] = []
@@ -50,34 +62,59 @@ def workers(jobs: int = 8) -> None:
     print(f"two workers against one: {statistics.fmean(rates[2]) / statistics.fmean(rates[1]):.2f} x")
 
 
-def overhead() -> None:
-    """Compare the driver's processor time per job with the seconds that a job takes; engine and solve are left out."""
+@contextmanager
+def _waiting(jobs: int) -> Iterator[dict[str, Any]]:
+    """Give the spec of jobs that take a second and no processor, with pictures of 128x128."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "losses.py")
+        file.write_text(
+            "import time\ndef waits(image):\n    time.sleep(0.5 * len(image))\n    return image.flatten(1).mean(1)\n"
+        )
+        yield {
+            "sampler": {"name": "toy-mixture", "options": {"size": 128, "num_steps": 1}},
+            "loss": f"{file}:waits",
+            "solver": "anchored",
+            "solve": {"max_iterations": 1},
+            "seeds": list(range(jobs)),
+            "batch": 1,
+        }
+
+
+def overhead(jobs: int = 20) -> None:
+    """Compare what the driver does for a job with what the worker does, by the clock and by the processor's time."""
+    with _waiting(jobs) as spec:
+        _overhead(spec)
+
+
+def _overhead(spec: dict[str, Any]) -> None:
     from guideflow.sweep import Spec, sweep
     from guideflow.sweep.running import in_process
     from guideflow.sweep.worker import Finished
 
-    spec = Spec.model_validate({**AVATARS, "solver": "anchored", "solve": {"max_iterations": 12}})
-    inside: list[float] = []
+    inside: list[tuple[float, float]] = []
+
+    def now() -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
 
     def timed(batches: Iterator[Any], room: Any) -> Iterator[Finished]:
         engine = in_process(batches, room)
         while True:
-            began = time.perf_counter()
+            began = now()
             finished = next(engine, None)
-            inside.append(time.perf_counter() - began)
+            inside.append((now()[0] - began[0], now()[1] - began[1]))
             if finished is None:
                 return
             yield finished
 
-    marks: list[float] = []
+    marks: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        sweep(spec, folder, engine=timed, watch=lambda counts, _: marks.append(time.perf_counter()))
-    whole, solves = marks[-1] - marks[0], sum(inside[:-1])
+        sweep(Spec.model_validate(spec), folder, engine=timed, watch=lambda counts, _: marks.append(now()))
     jobs = len(inside) - 1
-    print(
-        f"{jobs} jobs of {solves / jobs:.2f} s: the driver adds {(whole - solves) / jobs * 1000:.1f} ms a job, "
-        f"{(whole - solves) / solves:.2%}"
-    )
+    solves = sum(one[0] for one in inside)
+    for kind, name in enumerate(("on the clock", "of the processor")):
+        driver = marks[-1][kind] - marks[0][kind] - sum(one[kind] for one in inside)
+        each = f"{1000 * driver / jobs:.1f} ms {name}"
+        print(f"{jobs} jobs of {solves / jobs:.2f} s: the driver adds {each} to each, {driver / solves:.2%}")
 
 
 def plan() -> None:
@@ -148,7 +185,7 @@ def resident() -> float:
 
 
 if __name__ == "__main__":
-    commands = {"workers": workers, "overhead": overhead, "plan": plan, "million": million}
+    commands = {"workers": workers, "waiting": waiting, "overhead": overhead, "plan": plan, "million": million}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*map(int, sys.argv[2:]))

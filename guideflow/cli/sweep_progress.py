@@ -45,7 +45,7 @@ class Progress:
                 self._tell(error)
         elif finished is not None and (now - self._told >= _EVERY or counts.finished == counts.total):
             self._told = now
-            print(f"{counts.finished} of {counts.total} jobs, {line}", file=self.console.file, flush=True)
+            print(", ".join(filter(None, (self._jobs(), line))), file=self.console.file, flush=True)
 
     def line(self) -> str:
         """Write rate, failures and the time left."""
@@ -58,7 +58,11 @@ class Progress:
             parts.append(f"{rate:.1f} jobs/s" if rate >= 1 else f"{1 / rate:.1f} s a job")
             if counts.finished < counts.total:
                 parts.append(f"{span((counts.total - counts.finished) / rate)} left")
-        return ", ".join(parts) or ("going" if self._marks else "starting")
+        return ", ".join(parts) or ("" if self._marks else "starting")
+
+    def _jobs(self) -> str:
+        assert self.counts is not None
+        return f"{self.counts.finished} of {self.counts.total} jobs"
 
     def _tell(self, error: str) -> None:
         """Show an error once, and not each of a thousand that differ in a number."""

@@ -27,8 +27,9 @@ solver:
 solve:
   max_iterations: 12
 
-# Pictures: files, folders, globs such as people/*.jpg, or a table (.csv) with a column `reference`; its other columns
-# fill {column} in the prompts. `package:NAME/path` is a file or folder of an installed package.
+# Pictures, by paths from the folder you are in: files, folders, globs such as people/*.jpg, or a table (.csv) with a
+# column `reference`, whose other columns fill {column} in the prompts. `package:NAME/path` is a file or folder of an
+# installed package.
 references: package:guideflow_avatars/portraits
 
 # Texts, or a text file with one a line.
