@@ -97,18 +97,19 @@ class Worker:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            told, half = why(error), (len(jobs) + 1) // 2 if _ran_out(error) else 1
+            told, full = why(error), _ran_out(error)
         else:
             finished.rows.extend(rows)
             finished.pictures.update(pictures)
             return
-        gc.collect()  # only here, outside the handler, the failed attempt's tensors are gone
-        if torch.cuda.is_available():
+        if full:  # only here, outside the handler, the failed attempt's tensors are gone
+            gc.collect()
             torch.cuda.empty_cache()
         if len(jobs) == 1:
             finished.rows.extend(failed(batch, jobs, told))
             return
-        for first in range(0, len(jobs), half):  # which of them it was, or as many as there is memory for
+        half = (len(jobs) + 1) // 2 if full else 1  # as many as there is memory for, or which of them it was
+        for first in range(0, len(jobs), half):
             self._solve(batch, jobs[first : first + half], made, finished)
 
     def _load(self, batch: Batch) -> tuple[Any, Any]:
