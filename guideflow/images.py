@@ -141,19 +141,25 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
         InvalidImage: If the image has another shape or range.
         InvalidArgument: If the name does not end in `.png`.
     """
-    from PIL.PngImagePlugin import PngInfo
-
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .png.")
+    content = png(image, metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content)
+    return path
+
+
+def png(image: Tensor, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return one image as the content of the PNG that `save_image` writes."""
+    from PIL.PngImagePlugin import PngInfo
+
     picture, information = to_pil(image), PngInfo()
     for key, value in (metadata or {}).items():
         # Beyond Latin-1 it falls back to iTXt, which has no half characters, as a command line may bring along.
         information.add_text(key, value.encode("utf-8", "replace").decode())
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(content := io.BytesIO(), format="PNG", pnginfo=information)
-    write_whole(path, content.getvalue())
-    return path
+    return content.getvalue()
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import typer
 from guideflow.cli import options
 from guideflow.cli.codes import INTERRUPTED, Failed
 from guideflow.cli.console import visible
+from guideflow.cli.sweep import SweepCommand
 from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.stopping import stoppable
 
@@ -153,6 +154,29 @@ def info(name: Annotated[str, typer.Argument(help="As `guideflow list` shows it.
     from guideflow.cli.listing import show_info
 
     show_info(name)
+
+
+@app.command("sweep", cls=SweepCommand)
+def sweep_command(
+    spec: Annotated[Path | None, typer.Argument(help="YAML or JSON, see --example.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep.", show_default="the spec's name")] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="Run on Ray: on this machine, or at an address.", metavar="[ADDRESS]")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed jobs again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count jobs, and estimate time and memory.")] = False,
+    example: Annotated[bool, typer.Option("--example", help="Print a spec to begin with.")] = False,
+) -> int:
+    """Run every combination of samplers, losses, solvers, references, prompts and seeds; resumable.
+
+    For example: guideflow sweep --example > sweep.yaml, then guideflow sweep sweep.yaml --out people
+    """
+    from guideflow.cli import sweep as body
+
+    if example:
+        return body.example()
+    spec = body.check(spec, ray, dry_run, retry_failed)
+    return body.plan_only(spec, out) if dry_run else body.run(spec, out, ray, retry_failed)
 
 
 def _show_version(wanted: bool) -> bool:

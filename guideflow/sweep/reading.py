@@ -1,0 +1,122 @@
+"""Read a spec, and say of what is wrong with it in which line and field it stands."""
+
+import json
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from guideflow import registry
+from guideflow._require import did_you_mean
+from guideflow.errors import GuideflowError, InvalidArgument
+from guideflow.settings import Settings
+from guideflow.sweep.parts import combinations, load_solver, needs_reference, takes_reference
+from guideflow.sweep.spec import Part, Solve, Spec, Term, Workers, fields
+from guideflow.sweep.text import Text, Where
+
+_LARGEST: Final = 64 * 2**20
+_SETTINGS: Final[dict[str, Any]] = {
+    "prompts": ("",), "negative_prompts": None, "seeds": (0,), "max_iterations": 1, "horizon": 1
+}  # fmt: skip
+_MODELS: Final[dict[str, type[BaseModel]]] = {"solve": Solve, "workers": Workers}
+
+
+def read_spec(path: str | PathLike[str]) -> Spec:
+    """Read a spec from a YAML or JSON file.
+
+    Raises:
+        InvalidArgument: if it cannot be read or asks for what there is not, naming the line and the field.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise InvalidArgument(f"{path} is too large for a spec. Expected YAML or JSON.")
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        cure = "`guideflow sweep --example > sweep.yaml` writes one to begin with."
+        raise InvalidArgument(f"There is no spec {path}. {cure}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"The spec {path} cannot be read: {error}.") from error
+    return parse_spec(text, str(path))
+
+
+def parse_spec(text: str, name: str = "spec.yaml") -> Spec:
+    """Read a spec from a text; `name` is what messages call it."""
+    read = Text(text, name)
+    if not isinstance(read.value, dict):
+        raise InvalidArgument(f"{name} holds no fields. Expected sampler: NAME, loss: NAME, and so on.")
+    try:
+        spec = Spec.model_validate(read.value)
+    except ValidationError as error:
+        raise _first(error, read) from error
+    for where, message in _unknown(spec):
+        raise read.error(where, message)
+    return spec
+
+
+def _first(error: ValidationError, text: Text) -> InvalidArgument:
+    """Make the error of the first thing that is wrong, and count the others."""
+    faults = error.errors(include_url=False, include_context=False)
+    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
+    where, kind = tuple(fault["loc"]), fault["type"]
+    if kind == "missing":
+        message = f"the field is missing; give it, as in `{where[-1]}: NAME`."
+    elif kind == "extra_forbidden":
+        model = _MODELS.get(str(where[0]), Spec) if len(where) < 3 else Term if where[0] == "loss" else Part
+        known = list(fields(model if len(where) > 1 else Spec))
+        message = f"there is no such field.{did_you_mean(str(where[-1]), known)} Known: {', '.join(known)}."
+    else:
+        message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        message = f"{message}." if kind == "value_error" else f"{message}, got {fault['input']!r}."
+    if len(faults) > 1:
+        message += f" (And {len(faults) - 1} more.)"
+    return text.error(where, message)
+
+
+def _unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
+    """Find names and options that nothing installed has, and values that JSON cannot hold."""
+    for kind in ("sampler", "solver"):
+        for i, part in enumerate(getattr(spec, kind)):
+            yield from _part(kind, part, (kind, i))
+    for i, loss in enumerate(spec.loss):
+        for j, term in enumerate(loss.terms):
+            yield from _part("loss", term, ("loss", i, "terms", j))
+            if spec.references is None and needs_reference(term):
+                yield ("loss", i, "terms", j, "name"), f"{term.name!r} needs a reference; give `references: FOLDER`."
+        if spec.references is not None and not takes_reference(loss):
+            yield ("references",), f"the loss {' + '.join(term.name for term in loss.terms)} takes no reference."
+    for i, part in enumerate(spec.solver):
+        for options in combinations(part):
+            try:
+                load_solver({"name": part.name, "options": options})
+            except GuideflowError as error:
+                yield ("solver", i), str(error)
+    for key, values in spec.solve:
+        for value in values:
+            try:
+                Settings(**_SETTINGS | ({key: value} if value is not None and key != "negative_prompt" else {}))
+            except GuideflowError as error:
+                yield ("solve", key), str(error)
+
+
+def _part(kind: str, part: Part, where: Where) -> Iterator[tuple[Where, str]]:
+    try:
+        known = registry.options(registry.factory(kind, part.name))
+    except GuideflowError as error:
+        yield (*where, "name"), str(error)
+        return
+    for group in ("options", "grid"):
+        for key, value in getattr(part, group).items():
+            names = None if known is None else [option.name for option in known]
+            if names is not None and key not in names:
+                listing = f"Options: {', '.join(map(str, known or ())) or 'none'}."
+                message = f"the {kind} {part.name!r} has no such option.{did_you_mean(key, names)} {listing}"
+                yield (*where, group, key), message
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError):
+                yield (*where, group, key), f"got {value!r}; expected numbers, text, true, false, or lists of them."
+    for key in part.options.keys() & part.grid.keys():
+        yield (*where, "grid", key), "it stands in `options` as well; leave it out of one of them."
