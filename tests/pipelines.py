@@ -82,7 +82,7 @@ def published(pipe, sampler, *, negatives=NEGATIVES, prompts=PROMPTS, pack=lambd
     more = {} if negatives is None else {"negative_prompt": negatives}
     torch.manual_seed(SEED)  # for the scheduler that takes no generator
     made = pipe(
-        prompts,
+        prompt=list(prompts),  # some write into the list
         latents=pack(initial(sampler)),
         generator=torch.Generator().manual_seed(SEED),
         output_type="pt",

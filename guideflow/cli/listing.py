@@ -71,6 +71,7 @@ def _show(screen: Console, offer: registry.Offer) -> None:
     downloads = [f"{part}, {'present' if part.present() else 'to download'}" for part in entry.downloads or ()]
     facts = {
         "licence": entry.licence or "no weights of its own",
+        "commercial use": entry.commercial,
         "needs": ", ".join(entry.needs) or "nothing",
         "base": entry.base,
         "steps": entry.steps,

@@ -29,7 +29,15 @@ class FluxAdapter(FlowAdapter):
     guidance: float | None = None
     patch: ClassVar[int] = 2
 
-    def velocity(self, transformer: Any, z: Latent, row: Row, text: Tensor, pooled: Tensor | None) -> Tensor:
+    def velocity(
+        self,
+        transformer: Any,
+        z: Latent,
+        row: Row,
+        text: Tensor,
+        pooled: Tensor | None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Pack, evaluate and unpack."""
         height, width = (side // self.patch for side in z.shape[-2:])
         at = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
