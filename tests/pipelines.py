@@ -79,7 +79,7 @@ def draw(sampler, *, negatives=NEGATIVES, prompts=PROMPTS, noises=None):
 
 def published(pipe, sampler, *, negatives=NEGATIVES, prompts=PROMPTS, pack=lambda z: z, **options):
     """Let the pipeline draw by itself."""
-    more = {} if negatives is None else {"negative_prompt": negatives}
+    more = {} if negatives is None else {"negative_prompt": list(negatives)}
     torch.manual_seed(SEED)  # for the scheduler that takes no generator
     made = pipe(
         prompt=list(prompts),  # some write into the list

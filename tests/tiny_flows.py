@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from tiny import LATENT, PICTURE, _vae
+from tiny import _vae
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
 )
+WORDS = 700
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -60,13 +61,13 @@ def flux2(folder, *, seed=0, distilled=True):
             guidance_embeds=False,
         )
         vae = AutoencoderKLFlux2(
-            block_out_channels=[8, 8],
-            down_block_types=["DownEncoderBlock2D"] * 2,
-            up_block_types=["UpDecoderBlock2D"] * 2,
+            block_out_channels=[8] * 4,  # as published, 8x8 pixels a latent, which the grid counts on
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
             layers_per_block=1,
             latent_channels=4,
             norm_num_groups=4,
-            sample_size=PICTURE,
+            sample_size=32,
         )
         vae.bn.running_mean.normal_(0, 0.3)
         vae.bn.running_var.uniform_(0.5, 2.0)
@@ -199,7 +200,7 @@ def _gemma(width):
 
     return Gemma2Model(
         Gemma2Config(
-            vocab_size=300,
+            vocab_size=WORDS,
             hidden_size=width,
             intermediate_size=2 * width,
             num_hidden_layers=1,
@@ -222,11 +223,23 @@ def _qwen_tokenizer():
 
 
 def _gemma_tokenizer():
-    """Gemma's tokenizer with letters for tokens."""
+    """Gemma's tokenizer with letters for tokens, and the words of the instruction that comes before a prompt."""
+    import inspect
+
+    from diffusers import SanaSprintPipeline
+    from tokenizers import Tokenizer, models, trainers
     from transformers import GemmaTokenizerFast
 
-    letters = ["<pad>", "<eos>", "<bos>", "<unk>", "\u2581", *(chr(i) for i in range(33, 127)), "\n"]
-    return GemmaTokenizerFast(vocab={token: i for i, token in enumerate(letters)}, merges=[])
+    lines = inspect.signature(SanaSprintPipeline.__call__).parameters["complex_human_instruction"].default
+    special, letters = ["<pad>", "<eos>", "<bos>", "<unk>"], [chr(i) for i in range(33, 127)]
+    trained = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=WORDS, special_tokens=special, initial_alphabet=["\u2581", "\n", *letters], show_progress=False
+    )
+    words = [word for line in lines for word in line.replace(" ", " \u2581").split(" ")]
+    trained.train_from_iterator(words, trainer)
+    model = json.loads(trained.to_str())["model"]
+    return GemmaTokenizerFast(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
 
 
 def _save(pipeline, folder, parts, tokenizers, *, scheduler=None, index=None, **grid):

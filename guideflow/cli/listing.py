@@ -78,6 +78,8 @@ def _show(screen: Console, offer: registry.Offer) -> None:
         "install": entry.extra and f"pip install 'guideflow[{entry.extra}]'",
         "weights": "included" if entry.downloads == () else "\n".join(downloads),
         "memory": entry.footprint and "\n".join(entry.footprint.lines()),
+        "cards": entry.footprint and f"{entry.footprint.cards()}\n(derived from the memory in bfloat16, not measured)",
+        "default for": " and ".join(f"{size} GB cards" for size in entry.default_for),
     }
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     table.add_column(style="dim", no_wrap=True)

@@ -48,6 +48,7 @@ class Entry:
         downloads: What its defaults fetch; `()` if its weights are included, None if it does not say.
         footprint: The memory it needs by default.
         commercial: Whether the licence allows commercial use: "yes", "no", a condition, or "not verified".
+        default_for: Sizes of cards, in gibibytes, for which the plugin recommends this one.
     """
 
     factory: Callable[..., Any] | str
@@ -60,6 +61,7 @@ class Entry:
     downloads: tuple[Download, ...] | None = None
     footprint: Footprint | None = None
     commercial: str | None = None
+    default_for: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         # What listings could not show is refused here, so that it is the plugin that fails and not the listing.
@@ -68,6 +70,7 @@ class Entry:
             "summary": isinstance(self.summary, str),
             "needs": isinstance(self.needs, tuple),
             "downloads": all(isinstance(download, Download) for download in self.downloads or ()),
+            "default_for": isinstance(self.default_for, tuple),
             "footprint": isinstance(self.footprint, Footprint | None),
         }
         good |= {

@@ -37,7 +37,7 @@ from guideflow_diffusers.sana_sprint import SANA_SPRINT
 from guideflow_diffusers.sana_sprint import sana_schedule as sana_schedule
 from guideflow_diffusers.sd35_turbo import SD35_LARGE_TURBO, SD35_MEDIUM_TURBO
 from guideflow_diffusers.sd35_turbo import sd3_schedule as sd3_schedule
-from guideflow_diffusers.sizes import family_weights
+from guideflow_diffusers.sizes import family_weights, recommended
 from guideflow_diffusers.tcd import TCD_SD15, TCD_SDXL
 from guideflow_diffusers.tcd import tcd_schedule as tcd_schedule
 from guideflow_diffusers.turbo import SD_TURBO, SDXL_TURBO
@@ -78,4 +78,8 @@ FLOWS: dict[str, Family] = {
 @hookimpl
 def guideflow_samplers() -> Mapping[str, Entry]:
     """Samplers of the Stable Diffusion family, and of flow matching."""
-    return {name: family.entry(**family_weights(family)) for name, family in (FAMILIES | FLOWS).items()}
+    known = FAMILIES | FLOWS
+    cards = recommended(known)
+    return {
+        name: family.entry(**family_weights(family), default_for=cards.get(name, ())) for name, family in known.items()
+    }

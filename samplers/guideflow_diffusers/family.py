@@ -110,6 +110,7 @@ class Family:
         commercial: Whether the licence allows commercial use: "yes", "no", a condition, or "not verified".
         guidance_scale: Default of that option; None leaves it to the denoiser.
         image_size: Default of that option.
+        told_guidance: Whether the denoiser is told the guidance scale, at no cost.
         loras: For each model it was published for as LoRAs, the LoRA by number of steps; none where the user has to
             choose.
         lora_hint: What to type then.
@@ -129,6 +130,7 @@ class Family:
     commercial: str = "not verified"
     guidance_scale: float | None = 1.0
     image_size: tuple[int, int] | int | None = None
+    told_guidance: bool = False
     loras: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     lora_hint: str = "lora=PATH"
     lora_steps: Callable[[Mapping[str, Any]], int] = operator.itemgetter("num_steps")

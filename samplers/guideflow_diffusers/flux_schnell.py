@@ -123,5 +123,6 @@ FLUX_SCHNELL = Family(
     summary="rectified flow transformer, distilled",
     steps="1 to 4, or more",
     licence="Apache-2.0",
+    commercial="yes",
     loader=load_flux,
 )

@@ -57,6 +57,7 @@ SANA_SPRINT = Family(
     licence="NSCL v2-custom by copies of its card, with Gemma's terms; not verified",
     commercial="not verified",
     guidance_scale=GUIDANCE,
+    told_guidance=True,
     loader=load_flow,
     fixed={"model": "sana", "reference": None},
 )

@@ -47,6 +47,6 @@ TCD_SDXL = replace(
     checkpoint=SDXL,
     base="SDXL",
     licence="MIT; base OpenRAIL++",
-    commercial="yes, with the base's restrictions of use",
+    commercial="yes, with the licences' restrictions of use",
     loras={SDXL: dict.fromkeys(range(1, CONSISTENCY_STEPS + 1), "h1t/TCD-SDXL-LoRA:pytorch_lora_weights.safetensors")},
 )
