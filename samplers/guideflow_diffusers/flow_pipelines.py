@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from guideflow_diffusers.sana import SanaAdapter, encode_sana
 from guideflow_diffusers.sana_sprint import angles_schedule
 from guideflow_diffusers.sd3 import SD3Adapter, encode_sd3
 from guideflow_diffusers.text import Condition
-from guideflow_diffusers.text_parts import PipelineText
+from guideflow_diffusers.text_parts import encode_by
 from guideflow_diffusers.z_image import ZImageAdapter, encode_z_image
 
 Sizes = tuple[int, int]
@@ -95,19 +96,15 @@ def _angles(scheduler: Any, options: Mapping[str, Any]) -> gf.Schedule:
             "SCMScheduler. Type: pipe.scheduler = SCMScheduler()"
         )
     own = type(scheduler).from_config(scheduler.config)
-    names = ("num_inference_steps", "timesteps", "max_timesteps", "intermediate_timesteps")
-    given = {name: options[name] for name in names}
-    if given["timesteps"] is not None:
-        given |= {"max_timesteps": None, "num_inference_steps": len(given["timesteps"]) - 1}
+    if options["timesteps"] is not None:
+        raise InvalidArgument(
+            "A SanaSprintPipeline cannot hand timesteps to its scheduler. Give max_timesteps instead."
+        )
+    given = {name: options[name] for name in ("num_inference_steps", "max_timesteps", "intermediate_timesteps")}
     if given["num_inference_steps"] != 2:
         given["intermediate_timesteps"] = None  # the pipeline wants to be told so
-    try:
-        own.set_timesteps(**given)
-    except ValueError as error:
-        raise InvalidArgument(f"{type(own).__name__} does not take these steps: {error}") from error
+    own.set_timesteps(**given)
     angles = own.timesteps.double().tolist()
-    if angles[-1] != 0:
-        raise InvalidArgument(f"Got timesteps that end at {angles[-1]}. Expected 0 at the end.")
     return angles_schedule(angles[:-1])
 
 
@@ -149,15 +146,12 @@ def _flow_sampler(
         shift = mu(tokens) if mu else _shift(pipe.scheduler.config, tokens)
         grid = {} if sigmas is None else {"sigmas": sigmas}
         schedule = call.steps(mu=shift, **grid)
-    encoders = {name: part for name, part in pipe.components.items() if name.startswith("text_encoder")}
     return FlowSampler(
         frozen_view(pipe.transformer, device=device),
         autoencoder_view(pipe.vae, device),
         adapter,
         schedule,
-        PipelineText(
-            pipe, encode, options, device, {name: part for name, part in encoders.items() if part is not None}
-        ),
+        partial(encode_by, pipe, encode, options, device),
         guidance_scale=guidance_scale,
         image_size=(height, width),
         decoder_gradient=call.decoder_gradient,

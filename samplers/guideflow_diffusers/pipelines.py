@@ -38,7 +38,7 @@ def from_pipeline(
     guidance_scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
-    timesteps: Sequence[int] | None = None,
+    timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
     eta: float | None = None,
     clip_skip: int | None = None,

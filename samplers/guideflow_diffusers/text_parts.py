@@ -39,15 +39,34 @@ class PipelineText:
     device: torch.device
     networks: Mapping[str, nn.Module] = field(default_factory=dict)
 
-    @torch.no_grad()
     def __call__(
         self, prompts: Sequence[str], negative_prompts: Sequence[str] | None, *, guided: bool = False
     ) -> Condition:
         """Encode one prompt per image."""
-        made = self.encode(self.pipe, self.device, self.options, prompts, negative_prompts, guided=guided)
-        if getattr(self.pipe, "_all_hooks", None):
-            self.pipe.maybe_free_model_hooks()  # sends offloaded encoders back, as a call of the pipeline does
-        return made
+        return encode_by(self.pipe, self.encode, self.options, self.device, prompts, negative_prompts, guided=guided)
+
+
+@torch.no_grad()
+def encode_by(
+    pipe: Any,
+    encode: Callable[..., Condition],
+    options: Mapping[str, Any],
+    device: torch.device,
+    prompts: Sequence[str],
+    negative_prompts: Sequence[str] | None,
+    *,
+    guided: bool = False,
+) -> Condition:
+    """Encode one prompt per image by a pipeline's own text encoders, whoever they belong to."""
+    made = encode(pipe, device, options, prompts, negative_prompts, guided=guided)
+    send_back(pipe)
+    return made
+
+
+def send_back(pipe: Any) -> None:
+    """Send the text encoders of an offloaded pipeline back, as the pipeline does after a call."""
+    if getattr(pipe, "_all_hooks", None):
+        pipe.maybe_free_model_hooks()
 
 
 @final
