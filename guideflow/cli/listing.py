@@ -77,6 +77,7 @@ def _show(screen: Console, offer: registry.Offer) -> None:
         "steps": entry.steps,
         "install": entry.extra and f"pip install 'guideflow[{entry.extra}]'",
         "weights": "included" if entry.downloads == () else "\n".join(downloads),
+        "parameters": entry.footprint and entry.footprint.parameters(),
         "memory": entry.footprint and "\n".join(entry.footprint.lines()),
         "cards": entry.footprint and f"{entry.footprint.cards()}\n(derived from the memory in bfloat16, not measured)",
         "default for": " and ".join(f"{size} GB cards" for size in entry.default_for),

@@ -105,11 +105,16 @@ class Footprint:
         """
         room = gibibytes * 2**30 * (1 - _SPARE)
         modes = ("full", "windowed", "checkpointed") if self.checkpointed_step else ("full",)
-        for text in (True, False) if self.text else (True,):
-            for mode in modes:
+        for mode in modes:
+            for text in (True, False) if self.text else (True,):  # which costs no time once a prompt is encoded
                 if sum(self.bytes("bfloat16", mode, text=text)) <= room:
                     return f"gradient_mode={mode!r}" + ("" if text else ", keep_text_encoder=False")
         return ""
+
+    def parameters(self) -> str:
+        """Write how many there are, by part."""
+        parts = {"": self.weights - self.text, "of text encoders": self.text, "of the autoencoder": self.fixed}
+        return ", ".join(f"{_count(number)} {part}".strip() for part, number in parts.items() if number)
 
     def cards(self) -> str:
         """Write how it fits the usual cards, one line for each."""
@@ -128,6 +133,10 @@ class Footprint:
             f"= about {gigabytes(weights + kept)}"
             + "".join(f"; {mode} {gigabytes(sum(self.bytes(dtype, mode)))}" for mode in others)
         )
+
+
+def _count(number: float) -> str:
+    return f"{number / 1e9:.1f} billion" if number >= 1e9 else f"{number / 1e6:.0f} million"
 
 
 def gigabytes(size: float) -> str:

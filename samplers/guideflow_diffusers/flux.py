@@ -101,6 +101,11 @@ class FluxText:
                 found[f"tokenizer{end}"] = getattr(transformers, tokenizer).from_pretrained(folder / f"tokenizer{end}")
         return cls(**found, max_sequence_length=max_sequence_length)
 
+    @property
+    def networks(self) -> Mapping[str, Any]:
+        """The text encoders by name."""
+        return {name: getattr(self, name) for name in ("text_encoder", "text_encoder_2")}
+
     @torch.no_grad()
     def __call__(
         self, prompts: Sequence[str], negative_prompts: Sequence[str] | None, *, guided: bool = False

@@ -46,8 +46,8 @@ def require_plain(network: Any, name: str) -> None:
     """Refuse a network that is quantised at all."""
     if layers := quantised_layers(network):
         raise InvalidArgument(
-            f"The {name} is quantised{_method(network)} (layer {next(iter(layers))}), and guidance needs it in float32. "
-            "Load it unquantised."
+            f"The {name} is quantised{_method(network)} (layer {next(iter(layers))}), and guidance needs it in "
+            "float32. Load it unquantised."
         )
 
 

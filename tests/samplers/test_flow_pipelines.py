@@ -1,4 +1,4 @@
-"""Loaded pipelines with flow-matching transformers: the sampler draws what the pipeline draws, with its own scheduler."""
+"""Loaded pipelines with flow-matching transformers: the sampler draws what the pipeline draws."""
 
 import functools
 
