@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +56,8 @@ def unscale_and_decode(vae: Any, z: Tensor) -> Tensor:
         z = z / scale + (config.get("shift_factor") or 0.0)
     image: Tensor
     if "temperal_downsample" in config:  # of video, which takes frames; diffusers spells it so
-        image = vae.decode(z[:, :, None]).sample[:, :, 0]
+        own = copy.copy(vae)  # it keeps what it saw while it decodes, and other threads decode too
+        image = own.decode(z[:, :, None]).sample[:, :, 0]
     else:
         image = vae.decode(z).sample
     return image

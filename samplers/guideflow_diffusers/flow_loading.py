@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,8 @@ def load_flow(
             told it at no cost.
         image_size: (height, width) in pixels, or one number for a square; by default the model's own.
         max_sequence_length: How many tokens of a prompt are read; by default as many as the pipeline's.
-        reference: Picture to draw after, or several: paths or pictures of PIL's. They become tokens beside the image's.
+        reference: Picture to draw after, or several: paths, pictures of Pillow's, arrays or tensors. They become tokens
+            beside the image's.
         dtype: "float32", "bfloat16", "float16" or "float64" of transformer and text encoders; states and autoencoder
             stay in float32 at least.
         device: Where it runs.
@@ -97,12 +97,11 @@ def load_flow(
         merge_lora({"transformer": transformer}, Weights(find_weights(lora, option="lora")), lora_scale)
     transformer, vae = transformer.to(where), vae.to(where)
     text = _TextLoader(model, rest, transformer, variant, numbers, max_sequence_length)
-    told = {"guidance": guidance_scale} if kind.embedded else {}
+    told: dict[str, Any] = {"guidance": guidance_scale} if kind.embedded else {}
     if reference is not None:
-        from guideflow_diffusers.flux2 import encode_picture
+        from guideflow_diffusers.flux2 import encode_pictures
 
-        pictures = reference if isinstance(reference, Sequence) and not isinstance(reference, str) else [reference]
-        told["references"] = tuple(encode_picture(vae, one) for one in pictures)
+        told["references"] = encode_pictures(vae, reference)
     return FlowSampler(
         transformer,
         vae,

@@ -13,7 +13,7 @@ from guideflow.errors import InvalidArgument
 from guideflow_diffusers.decoding import compression
 from guideflow_diffusers.flow import FlowAdapter, FlowSampler
 from guideflow_diffusers.flux import FluxAdapter
-from guideflow_diffusers.flux2 import Flux2Adapter, encode_flux2, encode_picture
+from guideflow_diffusers.flux2 import Flux2Adapter, encode_flux2, encode_pictures
 from guideflow_diffusers.flux2_klein import klein_mu
 from guideflow_diffusers.pipeline_parts import Call, autoencoder_view, execution_device
 from guideflow_diffusers.qwen_image import QwenImageAdapter, encode_qwen_image
@@ -48,11 +48,10 @@ def flux2_sampler(call: Call) -> FlowSampler:
     """Make the sampler of FLUX.2-klein pipelines, which ignore the guidance scale where the network is distilled."""
     pipe, options, given = call.pipe, call.options, call.options["image"]
     vae = autoencoder_view(pipe.vae, execution_device(pipe.transformer))
-    pictures = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
-    adapter = Flux2Adapter(tuple(encode_picture(vae, one) for one in pictures))
+    adapter = Flux2Adapter(() if given is None else encode_pictures(vae, given, "image"))
     scale = 1.0 if pipe.config.is_distilled else options["guidance_scale"]
     size = None
-    if pictures:  # the first one's, as in the pipeline
+    if adapter.references:  # the first one's, as in the pipeline
         height, width = (2 * compression(vae) * side for side in adapter.references[0].shape[-2:])
         size = height, width
 

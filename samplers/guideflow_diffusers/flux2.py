@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from guideflow._require import require
-from guideflow.errors import InvalidArgument
-from guideflow.images import read_image, to_pil
+from guideflow.errors import InvalidImage
+from guideflow.images import to_pil
+from guideflow.losses.vision import read_images
 from guideflow.sampler import Row
 from guideflow.types import Latent
 from guideflow_diffusers.decoding import DecoderGradient, compression, decode_latents, latent_channels
@@ -20,6 +20,7 @@ from guideflow_diffusers.flow import FlowAdapter
 from guideflow_diffusers.text import Condition
 
 _APART = 10  # in the first coordinate, from one picture to the next
+_SMALLEST, _LONGEST, _AREA = 64, 8, 1024 * 1024  # of a reference, as the pipeline has it
 
 
 @final
@@ -31,7 +32,7 @@ class Flux2Adapter(FlowAdapter):
     running statistics.
 
     Arguments:
-        references: Pictures to draw after, encoded by `encode_picture`, (1, 4 C, height, width) each. All images of a
+        references: Pictures to draw after, encoded by `encode_pictures`, (1, 4 C, height, width) each. All images of a
             batch see all of them.
     """
 
@@ -74,25 +75,30 @@ class Flux2Adapter(FlowAdapter):
         return decode_latents(vae, unfold(z * deviation + mean), gradient)
 
 
-def encode_picture(vae: Any, picture: Any) -> Tensor:
-    """Encode a picture as a reference, (1, 4 C, height, width), as the pipeline does.
+def encode_pictures(vae: Any, given: Any, what: str = "reference") -> tuple[Tensor, ...]:
+    """Encode pictures as references, (1, 4 C, height, width) each, as the pipeline does.
 
     Arguments:
         vae: `AutoencoderKLFlux2`.
-        picture: A picture of PIL's, an image in [0, 1] or the path of one. Above 1024x1024 pixels it is made smaller;
-            what goes beyond whole tokens is cut off.
+        given: A path, a picture of Pillow's, an array or a tensor, or several. Above 1024x1024 pixels one is made
+            smaller; what goes beyond whole tokens is cut off.
+        what: What messages call it.
+
+    Raises:
+        InvalidImage: If one is no image, smaller than 64x64 pixels, or more than eight times as long as wide.
     """
+    return tuple(_encode(vae, to_pil(image), what) for image in read_images(given, what=what))
+
+
+def _encode(vae: Any, picture: Any, what: str) -> Tensor:
     kind = require("diffusers.pipelines.flux2.image_processor", extra="diffusers").Flux2ImageProcessor
     token = 2 * compression(vae)
     processor = kind(vae_scale_factor=token)
-    if isinstance(picture, str | Path | Tensor):
-        picture = to_pil(read_image(picture)[0])
-    picture = picture.convert("RGB")
-    if min(picture.size) < 64:
-        raise InvalidArgument(f"Got a reference of {picture.width}x{picture.height} pixels. Expected 64x64 at least.")
-    processor.check_image_input(picture)
-    if picture.width * picture.height > 1024 * 1024:
-        picture = processor._resize_to_target_area(picture, 1024 * 1024)
+    if min(picture.size) < _SMALLEST or max(picture.size) > _LONGEST * min(picture.size):
+        size = f"{picture.width}x{picture.height} pixels"
+        raise InvalidImage(f"Got {what} of {size}. Expected sides of 64 at least, and not above 8:1.")
+    if picture.width * picture.height > _AREA:
+        picture = processor._resize_to_target_area(picture, _AREA)
     width, height = (side // token * token for side in picture.size)
     pixels = processor.preprocess(picture, height=height, width=width, resize_mode="crop")
     with torch.no_grad():

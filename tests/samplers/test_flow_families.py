@@ -4,6 +4,7 @@ import functools
 import math
 import pickle
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -170,6 +171,16 @@ def test_checkpointing_of_what_diffusers_does_not_checkpoint(make, name):
     assert distance(found, wanted) < 1e-8 * wanted.abs().max() and torch.equal(found, again)
 
 
+def test_threads_decode_at_the_same_time(make):
+    """The autoencoder of Qwen-Image keeps what it saw of a frame for the next, on itself."""
+    sampler = make("qwen-image-lightning", num_steps=2)
+    states = [torch.randn(1, *sampler.latent_shape, generator=torch.Generator().manual_seed(i)) for i in range(8)]
+    with torch.no_grad(), ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(sampler.decode, states * 4))
+        wanted = [sampler.decode(z) for z in states] * 4
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
 # Text encoders
 
 
@@ -241,8 +252,9 @@ def test_klein_draws_after_pictures(make, flow_folders, pipe_of, tmp_path):
         pipe_of("flux2"), own, negatives=None, image=pictures[0], num_inference_steps=1, max_sequence_length=40
     )
     assert distance(draw(own, negatives=None), alone) < 1e-4
-    with pytest.raises(gf.GuideflowError, match="64x64 at least"):
-        families.from_pipeline(pipe_of("flux2"), image=pictures[0].resize((20, 20)))
+    for bad, message in ((pictures[0].resize((20, 20)), "sides of 64 at least"), (7, "Got image of type int")):
+        with pytest.raises(gf.GuideflowError, match=message):
+            families.from_pipeline(pipe_of("flux2"), image=bad)
 
 
 # Options and facts
