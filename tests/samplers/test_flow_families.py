@@ -6,6 +6,7 @@ import pickle
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -338,5 +339,13 @@ def test_what_info_tells():
     for entry in entries.values():
         assert all(entry.footprint.fit(card) for card in entry.default_for)
         assert not entry.default_for or entry.commercial.startswith(("yes", "below"))
+    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "choose-a-sampler.md").read_text()
+    rows = [
+        f"| {card} GB | `{name}` | `{entry.footprint.fit(card)}` | {entry.footprint.image} |"
+        for card in (8, 12, 16, 24)
+        for name, entry in entries.items()
+        if card in entry.default_for
+    ]
+    assert "\n".join(rows) in page
     weights = family_weights(families.FLOWS["flux2-klein"])["footprint"]
     assert "keep_text_encoder=False" in weights.fit(16) and not weights.fit(8)
