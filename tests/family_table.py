@@ -52,6 +52,9 @@ FAMILIES = [
     Case("hyper-sd", "sdxl", references.ddim),
     Case("hyper-sd", "sd15", functools.partial(references.tcd, eta=1.0), options={"unified": True}),
     Case("hyper-sd", "sdxl", functools.partial(references.tcd, eta=0.5), options={"unified": True, "eta": 0.5}),
+    Case("dmd2-sdxl", "sdxl", references.dmd2, (1, 4)),
+    Case("tcd-sd15", "sd15", functools.partial(references.tcd, eta=0.3)),
+    Case("tcd-sdxl", "sdxl", functools.partial(references.tcd, eta=0.3)),
 ]
 MAIN = {family.name: family for family in reversed(FAMILIES)}  # the first of each name
 

@@ -50,7 +50,11 @@ class PeRFlowScheduler:
 
 
 class RectifiedFlowScheduler(PeRFlowScheduler):
-    """The loop of 2-rectified flow's and InstaFlow's own pipeline, as a scheduler."""
+    """The loop of 2-rectified flow's and InstaFlow's own pipeline, as a scheduler.
+
+    The pipeline is in the repository of diffusers, examples/community/instaflow_one_step.py, but in no release of it.
+    Its loop leaves the scheduler out, takes times 1000 (1 - i / K) and adds v / K; all else is Stable Diffusion's.
+    """
 
     def set_timesteps(self, num_inference_steps, device=None):
         self.timesteps = torch.tensor([1000 * (1 - i / num_inference_steps) for i in range(num_inference_steps)])
@@ -79,10 +83,10 @@ def draw(sampler, *, negatives=NEGATIVES, prompts=PROMPTS, noises=None):
 
 def published(pipe, sampler, *, negatives=NEGATIVES, prompts=PROMPTS, pack=lambda z: z, **options):
     """Let the pipeline draw by itself."""
-    more = {} if negatives is None else {"negative_prompt": negatives}
+    more = {} if negatives is None else {"negative_prompt": list(negatives)}
     torch.manual_seed(SEED)  # for the scheduler that takes no generator
     made = pipe(
-        prompts,
+        prompt=list(prompts),  # some write into the list
         latents=pack(initial(sampler)),
         generator=torch.Generator().manual_seed(SEED),
         output_type="pt",

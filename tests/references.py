@@ -165,6 +165,20 @@ def lcm(num_steps, f, initial, noises):
     return run_scheduler(LCMScheduler(**NOISE, clip_sample=False), num_steps, f, initial, noises)
 
 
+def dmd2(num_steps, f, initial, noises):
+    """DMD2's demo: the image by the noise that is predicted, and noise added by the training's own scheduler."""
+    from diffusers import DDPMScheduler
+
+    training, times, states = DDPMScheduler(**NOISE), {1: [399], 4: [999, 749, 499, 249]}[num_steps], [initial]
+    signal = training.alphas_cumprod
+    for k, t in enumerate(times):
+        z, output = states[-1], f(states[-1], torch.tensor(t))
+        image = (z - (1 - signal[t]).sqrt() * output) / signal[t].sqrt()
+        last = k + 1 == len(times)
+        states.append(image if last else training.add_noise(image, noises[k], torch.tensor([times[k + 1]] * len(z))))
+    return times, states
+
+
 def rectified_flow(num_steps, f, initial, noises):
     """Euler's method along dz/ds = v."""
     times, states = [], [initial]

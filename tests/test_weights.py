@@ -90,6 +90,26 @@ def test_memory_of_every_gradient_mode():
         assert kept[0] > kept[1] > kept[2] > 0
 
 
+def test_cards():
+    footprint = Footprint(
+        weights=5e9, step=1e9, steps=4, fixed=1e8, decode=1e9, text=2e9, windowed_decode=5e8,
+        checkpointed_step=1e8, checkpointed_decode=1e8,
+    )  # fmt: skip
+    # 9/10 of a gibibyte count; without text encoders 6.4 GB of weights, and 12, 4 or 0.6 GB of the gradient.
+    assert [footprint.fit(card) for card in (6, 8, 12, 16, 24)] == [
+        "",
+        "gradient_mode='checkpointed', keep_text_encoder=False",
+        "gradient_mode='windowed', keep_text_encoder=False",
+        "gradient_mode='windowed'",
+        "gradient_mode='full'",
+    ]
+    assert footprint.cards().splitlines()[0] == "8 GB: gradient_mode='checkpointed', keep_text_encoder=False"
+    assert footprint.parameters() == "3.0 billion, 2.0 billion of text encoders, 100 million of the autoencoder"
+    plain = Footprint(weights=1e9, step=1e9)
+    assert (plain.fit(1), plain.fit(8), plain.parameters()) == ("", "gradient_mode='full'", "1.0 billion")
+    assert plain.cards().startswith("8 GB: gradient_mode='full'")
+
+
 def test_sizes_of_the_bases_are_those_of_their_parameters():
     from guideflow_diffusers.sizes import checkpoint_download, footprint
 
@@ -106,6 +126,8 @@ def sampler(monkeypatch, cache):
         lambda *, num_steps=4: None,
         summary="Draws [things]",
         licence="CC BY-NC 4.0",
+        commercial="no",
+        default_for=(12, 16),
         base="SD 1.5",
         steps="4 or more",
         downloads=(Download("a/b", FILES, 4.27e9),),
@@ -130,6 +152,11 @@ def test_list_and_info_tell_where_the_weights_are(sampler, cache, capsys):
         "weights a/b: unet/diffusion_pytorch_model*.safetensors, vae/*.safetensors (about 4.3 GB), to download",
         "memory float32: weights 4.0 GB + gradient 1.6 GB for each image at 512x512 = about 5.6 GB",
         "bfloat16: weights 2.0 GB",
+        "commercial use no",
+        "parameters 1.0 billion",
+        "cards 8 GB: gradient_mode='full'",
+        "(derived from the memory in bfloat16, not measured)",
+        "default for 12 GB cards and 16 GB cards",
     ):
         assert part in text, text
     put(cache, "a/b", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors")

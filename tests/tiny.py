@@ -242,6 +242,11 @@ def stand_in(kind, name, cache):
     LoRAs, deltas and adapters are made for SD 1.5; SDXL's PeRFlow gets the variant its authors publish.
     """
     folder = cached(cache, name) if "/" in name else Path(name)
+    if kind == "flux2":
+        import tiny_flows  # which builds on this
+
+        tiny_flows.flux2(folder)
+        return
     if kind in ("sd15", "sd21", "sdxl"):
         globals()[kind](folder)
         if "perflow-sdxl" in name:

@@ -71,12 +71,16 @@ def _show(screen: Console, offer: registry.Offer) -> None:
     downloads = [f"{part}, {'present' if part.present() else 'to download'}" for part in entry.downloads or ()]
     facts = {
         "licence": entry.licence or "no weights of its own",
+        "commercial use": entry.commercial,
         "needs": ", ".join(entry.needs) or "nothing",
         "base": entry.base,
         "steps": entry.steps,
         "install": entry.extra and f"pip install 'guideflow[{entry.extra}]'",
         "weights": "included" if entry.downloads == () else "\n".join(downloads),
+        "parameters": entry.footprint and entry.footprint.parameters(),
         "memory": entry.footprint and "\n".join(entry.footprint.lines()),
+        "cards": entry.footprint and f"{entry.footprint.cards()}\n(derived from the memory in bfloat16, not measured)",
+        "default for": " and ".join(f"{size} GB cards" for size in entry.default_for),
     }
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     table.add_column(style="dim", no_wrap=True)

@@ -47,6 +47,8 @@ class Entry:
         steps: The numbers of steps it can take, such as "1 to 4".
         downloads: What its defaults fetch; `()` if its weights are included, None if it does not say.
         footprint: The memory it needs by default.
+        commercial: Whether the licence allows commercial use: "yes", "no", a condition, or "not verified".
+        default_for: Sizes of cards, in gibibytes, for which the plugin recommends this one.
     """
 
     factory: Callable[..., Any] | str
@@ -58,6 +60,8 @@ class Entry:
     steps: str | None = None
     downloads: tuple[Download, ...] | None = None
     footprint: Footprint | None = None
+    commercial: str | None = None
+    default_for: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         # What listings could not show is refused here, so that it is the plugin that fails and not the listing.
@@ -66,9 +70,13 @@ class Entry:
             "summary": isinstance(self.summary, str),
             "needs": isinstance(self.needs, tuple),
             "downloads": all(isinstance(download, Download) for download in self.downloads or ()),
+            "default_for": isinstance(self.default_for, tuple),
             "footprint": isinstance(self.footprint, Footprint | None),
         }
-        good |= {name: isinstance(getattr(self, name), str | None) for name in ("extra", "licence", "base", "steps")}
+        good |= {
+            name: isinstance(getattr(self, name), str | None)
+            for name in ("extra", "licence", "base", "steps", "commercial")
+        }
         for name in (name for name, fits in good.items() if not fits):
             raise InvalidArgument(f"An entry got {name}={getattr(self, name)!r}, which has another type.")
 

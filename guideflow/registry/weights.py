@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Final
 
 GIGA: Final = 1e9
+CARDS: Final = (8, 12, 16, 24)
+"""Memory of the usual cards, in gibibytes."""
+_SPARE: Final = 0.1
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 
 
@@ -66,6 +69,7 @@ class Footprint:
         windowed_decode: As `decode`, in gradient mode "windowed"; the three that follow `image` may be unknown, 0.
         checkpointed_step: As `step`, in gradient mode "checkpointed".
         checkpointed_decode: As `decode`, in gradient mode "checkpointed".
+        text: Those of `weights` that are text encoders, which need not stay in memory once they have been used.
     """
 
     weights: float
@@ -78,16 +82,43 @@ class Footprint:
     windowed_decode: float = 0.0
     checkpointed_step: float = 0.0
     checkpointed_decode: float = 0.0
+    text: float = 0.0
 
-    def bytes(self, dtype: str, mode: str = "full") -> tuple[float, float]:
-        """Return the bytes of the weights and of what the gradient keeps, in one of the gradient modes."""
+    def bytes(self, dtype: str, mode: str = "full", *, text: bool = True) -> tuple[float, float]:
+        """Return the bytes of the weights and of what the gradient keeps, in one of the gradient modes.
+
+        `text` is whether the text encoders stay.
+        """
         size, full = _BYTES[dtype], max(4, _BYTES[dtype])
         step, decode = {
             "full": (self.steps * self.step, self.decode),
             "windowed": (self.step, self.windowed_decode),
             "checkpointed": (self.checkpointed_step, self.checkpointed_decode),
         }[mode]
-        return self.weights * size + self.fixed * full, self.evaluations * step * size + decode * full
+        weights = self.weights - (0 if text else self.text)
+        return weights * size + self.fixed * full, self.evaluations * step * size + decode * full
+
+    def fit(self, gibibytes: float) -> str:
+        """Tell how a solve of one image in bfloat16 fits a card, in the fastest way that does; empty if none does.
+
+        A tenth of the card is left to the loss and to PyTorch itself.
+        """
+        room = gibibytes * 2**30 * (1 - _SPARE)
+        modes = ("full", "windowed", "checkpointed") if self.checkpointed_step else ("full",)
+        for mode in modes:
+            for text in (True, False) if self.text else (True,):  # which costs no time once a prompt is encoded
+                if sum(self.bytes("bfloat16", mode, text=text)) <= room:
+                    return f"gradient_mode={mode!r}" + ("" if text else ", keep_text_encoder=False")
+        return ""
+
+    def parameters(self) -> str:
+        """Write how many there are, by part."""
+        parts = {"": self.weights - self.text, "of text encoders": self.text, "of the autoencoder": self.fixed}
+        return ", ".join(f"{_count(number)} {part}".strip() for part, number in parts.items() if number)
+
+    def cards(self) -> str:
+        """Write how it fits the usual cards, one line for each."""
+        return "\n".join(f"{size} GB: {self.fit(size) or 'too small at this size'}" for size in CARDS)
 
     def lines(self) -> tuple[str, ...]:
         """Write one line for each of float32 and bfloat16."""
@@ -102,6 +133,10 @@ class Footprint:
             f"= about {gigabytes(weights + kept)}"
             + "".join(f"; {mode} {gigabytes(sum(self.bytes(dtype, mode)))}" for mode in others)
         )
+
+
+def _count(number: float) -> str:
+    return f"{number / 1e9:.1f} billion" if number >= 1e9 else f"{number / 1e6:.0f} million"
 
 
 def gigabytes(size: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -14,10 +14,22 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils import checkpoint
 
-# Lists of a network's parts that are evaluated one after another.
+# Lists of a network's parts that are evaluated one after another; the last three are of Z-Image.
 _LISTS = frozenset(
-    ("resnets", "attentions", "downsamplers", "upsamplers", "transformer_blocks", "single_transformer_blocks")
+    (
+        "resnets",
+        "attentions",
+        "downsamplers",
+        "upsamplers",
+        "transformer_blocks",
+        "single_transformer_blocks",
+        "layers",
+        "noise_refiner",
+        "context_refiner",
+    )
 )
+_OF_VIDEO = frozenset(("QwenImageDecoder3d",))
+"""Decoders that hand on, from frame to frame, what their blocks saw. A frame by itself neither reads nor needs it."""
 
 _TWINS: ContextVar[Mapping[int, nn.Module]] = ContextVar("twins", default=MappingProxyType({}))
 """By the identity of a network, what stands for it in this thread."""
@@ -35,6 +47,8 @@ def blocks(network: nn.Module) -> list[nn.Module]:
             for block in filter(None, child):  # without attention diffusers lists None
                 inner = blocks(block)
                 found += inner if len(inner) > 1 else [block]
+        elif isinstance(child, nn.ModuleList) and child and all(isinstance(part, nn.Sequential) for part in child):
+            found += [block for part in child for block in part]  # of AutoencoderDC
         else:
             found += blocks(child)
     return found
@@ -70,10 +84,12 @@ def uncompiled(network: Any) -> Any:
     return getattr(network, "_orig_mod", network)
 
 
-def twin(network: nn.Module, keep_convolutions: bool = False) -> nn.Module:
-    """Copy the modules of a network, but not their weights, and checkpoint the copies' blocks."""
+def twin(
+    network: nn.Module, keep_convolutions: bool = False, *, chosen: Collection[nn.Module] | None = None
+) -> nn.Module:
+    """Copy the modules of a network, but not their weights, and checkpoint the copies' blocks, or chosen ones."""
     network = uncompiled(network)
-    chosen, copies = set(blocks(network)), dict[nn.Module, nn.Module]()
+    chosen, copies = set(blocks(network) if chosen is None else chosen), dict[nn.Module, nn.Module]()
 
     def copied(module: nn.Module) -> nn.Module:
         if module not in copies:
@@ -86,9 +102,16 @@ def twin(network: nn.Module, keep_convolutions: bool = False) -> nn.Module:
                 copy.__dict__["forward"] = partial(_InputGradient.apply, module.forward, module)
             elif module in chosen:
                 copy.__dict__["forward"] = _Again(copy, keep_convolutions and hasattr(module, "conv2"))
+            elif type(module).__name__ in _OF_VIDEO:
+                copy.__dict__["forward"] = partial(_one_frame, copy.forward)
         return copies[module]
 
     return copied(network)
+
+
+def _one_frame(forward: Callable[[Tensor], Tensor], x: Tensor, feat_cache: Any = None, feat_idx: Any = None) -> Tensor:
+    """Decode one frame without the memory of earlier ones, which a block that is evaluated again would find changed."""
+    return forward(x)
 
 
 class _Again:

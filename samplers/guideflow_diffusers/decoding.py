@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -30,17 +31,36 @@ def decode_latents(vae: Any, z: Tensor, gradient: DecoderGradient | None = None)
     return (image / 2 + 0.5).clamp(0, 1)
 
 
+def compression(vae: Any) -> int:
+    """Return how many pixels a side of one latent pixel is."""
+    found: int = getattr(vae, "spatial_compression_ratio", 0) or 2 ** (len(vae.config.block_out_channels) - 1)
+    return found
+
+
+def latent_channels(vae: Any) -> int:
+    """Return how many channels an autoencoder's latents have."""
+    found: int = vae.config.get("latent_channels") or vae.config.z_dim
+    return found
+
+
 def unscale_and_decode(vae: Any, z: Tensor) -> Tensor:
     """Return the decoder's own output, about [-1, 1]; arguments as `decode_latents`."""
     config = vae.config
     z = z.to(vae.dtype)
+    scale = config.get("scaling_factor") or 1.0
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is not None and std is not None:
         mean, std = (torch.tensor(values, dtype=z.dtype, device=z.device).view(1, -1, 1, 1) for values in (mean, std))
-        z = z * std / config.scaling_factor + mean
+        z = z * std / scale + mean
     else:
-        z = z / config.scaling_factor + (config.get("shift_factor") or 0.0)
-    return vae.decode(z).sample
+        z = z / scale + (config.get("shift_factor") or 0.0)
+    image: Tensor
+    if "temperal_downsample" in config:  # of video, which takes frames; diffusers spells it so
+        own = copy.copy(vae)  # it keeps what it saw while it decodes, and other threads decode too
+        image = own.decode(z[:, :, None]).sample[:, :, 0]
+    else:
+        image = vae.decode(z).sample
+    return image
 
 
 class DecoderGradient(ABC):
@@ -142,7 +162,7 @@ def load_decoder_gradient(how: str | Path | DecoderGradient | None, vae: Any) ->
         why = f"{folder} has no .safetensors"
         raise missing_weights(how, "decoder_gradient", why, ("*.json", "*.safetensors"))
     tiny = load_network(kind, folder, torch_dtype=vae.dtype)
-    takes, given = tiny.config.latent_channels, vae.config.latent_channels
+    takes, given = tiny.config.latent_channels, latent_channels(vae)
     if takes != given:
         raise InvalidArgument(f"The decoder {how} takes {takes} latent channels and the sampler's has {given}.")
     return TinyGradient(tiny.to(vae.device).eval().requires_grad_(False))

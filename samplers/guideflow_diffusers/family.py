@@ -6,6 +6,7 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -34,6 +35,7 @@ def load(
     delta: str | Path | Sequence[str | Path] | None = None,
     style: str | Path | None = None,
     style_base: str | Path = SD15,
+    keep_text_encoder: bool = True,
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
 ) -> LatentSampler:
@@ -56,6 +58,8 @@ def load(
         style: Fine-tuned model of the same base: what it changed in the denoiser is added, and its autoencoder and text
             encoder are used. RectifID's own results with 2-rectified flow have "Lykon/dreamshaper-7".
         style_base: What `style` was fine-tuned from.
+        keep_text_encoder: Whether the text encoders stay in memory. If not, they are dropped once they have encoded the
+            prompts; a prompt that is new has the checkpoint read again, which a warning tells.
         lora: LoRA to merge. A family that was published as LoRAs takes its own onto the model it was made for; any
             other checkpoint counts as distilled already.
         lora_scale: How strongly to merge it.
@@ -70,21 +74,17 @@ def load(
     """
     from guideflow_diffusers.latent import LatentSampler  # needs torch
     from guideflow_diffusers.parts import load_parts
+    from guideflow_diffusers.text_parts import without_text_encoders
 
     if style is not None:
         if delta is not None:
             raise InvalidArgument("Got both style and delta. Expected one of them: a style is a difference of weights.")
         base, delta = base or style, (style, style_base)
-    parts = load_parts(
-        checkpoint,
-        base=base,
-        variant=variant,
-        delta=delta,
-        lora=lora,
-        lora_scale=lora_scale,
-        dtype=dtype,
-        device=device,
-    )
+    given: dict[str, Any] = {"base": base, "variant": variant, "delta": delta, "dtype": dtype}
+    given |= {"lora": lora, "lora_scale": lora_scale}
+    parts = load_parts(checkpoint, device=device, **given)
+    if not keep_text_encoder:
+        parts = without_text_encoders(parts, partial(load_parts, checkpoint, **given))
     return LatentSampler(
         parts, schedule, guidance_scale=guidance_scale, image_size=image_size, decoder_gradient=decoder_gradient
     )
@@ -107,9 +107,13 @@ class Family:
         summary: What it is, in a few words.
         steps: The numbers of steps it can take, in words.
         licence: Of its weights.
+        commercial: Whether the licence allows commercial use: "yes", "no", a condition, or "not verified".
         guidance_scale: Default of that option; None leaves it to the denoiser.
         image_size: Default of that option.
-        loras: For each model it was published for as LoRAs, the LoRA by number of steps.
+        told_guidance: Whether the denoiser is told the guidance scale, at no cost.
+        loras: For each model it was published for as LoRAs, the LoRA by number of steps; none where the user has to
+            choose.
+        lora_hint: What to type then.
         lora_steps: Tells from the options of the schedule for how many steps the LoRA has to be.
         denoisers: For each such model, denoisers that take its denoiser's place, by number of steps.
         variants: For each published checkpoint, which of its files to take, where there are no plain ones.
@@ -123,9 +127,12 @@ class Family:
     summary: str
     steps: str
     licence: str
+    commercial: str = "not verified"
     guidance_scale: float | None = 1.0
     image_size: tuple[int, int] | int | None = None
+    told_guidance: bool = False
     loras: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    lora_hint: str = "lora=PATH"
     lora_steps: Callable[[Mapping[str, Any]], int] = operator.itemgetter("num_steps")
     denoisers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
@@ -137,7 +144,7 @@ class Family:
         defaults = {name: getattr(self, name) for name in ("checkpoint", "guidance_scale", "image_size")}
         loading = dict(inspect.signature(self.loader).parameters)
         del loading["schedule"]
-        options = [*inspect.signature(self.schedule).parameters.values()]
+        options = [p for name, p in inspect.signature(self.schedule).parameters.items() if name not in loading]
         options += [p.replace(default=defaults.get(p.name, p.default)) for p in loading.values()]
         offered = [p.replace(kind=p.KEYWORD_ONLY) for p in options if p.name not in self.fixed]
         object.__setattr__(self, "__signature__", inspect.Signature(offered))
@@ -149,7 +156,9 @@ class Family:
         given = inspect.signature(self).bind(**options)
         given.apply_defaults()
         chosen = {**given.arguments, **self.fixed}
-        own = {name: chosen.pop(name) for name in inspect.signature(self.schedule).parameters}
+        takes = inspect.signature(self.loader).parameters
+        own = {name: chosen[name] for name in inspect.signature(self.schedule).parameters}
+        chosen = {name: value for name, value in chosen.items() if name in takes}
         if hasattr(chosen["checkpoint"], "components"):
             raise InvalidArgument("Got a loaded pipeline as checkpoint. Type: guideflow_diffusers.from_pipeline(pipe)")
         schedule = self.schedule(**own)
@@ -170,6 +179,8 @@ class Family:
         files = self.loras.get(model)
         if files is None:
             return {}
+        if not files:
+            raise InvalidArgument(f"{model} is not distilled by itself. Give a LoRA: {self.lora_hint}.")
         if num_steps not in files:
             raise InvalidArgument(
                 f"Got num_steps={num_steps}, for which no LoRA is published. Expected one of "
@@ -193,6 +204,7 @@ class Family:
             summary=self.summary,
             extra="diffusers",
             licence=self.licence,
+            commercial=self.commercial,
             needs=("prompt",),
             base=self.base.partition(" at ")[0],
             steps=self.steps,

@@ -16,7 +16,13 @@ from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Latent
 from guideflow_diffusers.checkpointing import active, checkpointed
-from guideflow_diffusers.decoding import DecoderGradient, decode_latents, load_decoder_gradient
+from guideflow_diffusers.decoding import (
+    DecoderGradient,
+    compression,
+    decode_latents,
+    latent_channels,
+    load_decoder_gradient,
+)
 from guideflow_diffusers.text import Condition
 
 
@@ -30,7 +36,15 @@ class FlowAdapter(ABC):
     patch: ClassVar[int] = 1
 
     @abstractmethod
-    def velocity(self, transformer: Any, z: Latent, row: Row, text: Tensor, pooled: Tensor | None) -> Tensor:
+    def velocity(
+        self,
+        transformer: Any,
+        z: Latent,
+        row: Row,
+        text: Tensor,
+        pooled: Tensor | None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Return v = n - x at z = (1 - sigma) x + sigma n, as an image of latents like z.
 
         Packing, position ids, the unit of time and the sign of the output are the adapter's work. `row.time` is
@@ -42,7 +56,17 @@ class FlowAdapter(ABC):
             row: Of the schedule.
             text: Encoded prompts, (B, tokens, width).
             pooled: Another encoding of them, (B, width), where the network takes one.
+            mask: (B, tokens), false at padding; adapters whose text is never padded need not take it.
         """
+
+    def guided(self, negative: Tensor, positive: Tensor, scale: float) -> Tensor:
+        """Combine the velocities without and with the prompt."""
+        return negative + scale * (positive - negative)
+
+    def latent_shape(self, vae: Any, height: int, width: int) -> tuple[int, int, int]:
+        """Return the shape of a state for an image of a size in pixels."""
+        factor = compression(vae)
+        return latent_channels(vae), height // factor, width // factor
 
     def decode(self, vae: Any, z: Latent, gradient: DecoderGradient | None) -> Tensor:
         """Turn final states into images in [0, 1]; by default with the scale and shift of the autoencoder."""
@@ -88,19 +112,18 @@ class FlowSampler(AffineSampler):
         self.adapter, self.schedule, self.encoder = adapter, schedule, encoder
         self.guidance_scale = guidance_scale
         self.decoder_gradient = load_decoder_gradient(decoder_gradient, vae)
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        size = image_size or vae.config.sample_size
+        factor = compression(vae)
+        size = image_size or vae.config.get("sample_size") or _native_side(transformer, factor)
         self.image_size = (size, size) if isinstance(size, int) else tuple(size)
         if any(side <= 0 or side % (factor * adapter.patch) for side in self.image_size):
             expected = f"positive multiples of {factor * adapter.patch} pixels"
             raise InvalidArgument(f"Got image_size={image_size}. Expected {expected}.")
-        height, width = (side // factor for side in self.image_size)
-        channels, takes = vae.config.latent_channels, transformer.config.in_channels
+        channels, takes = latent_channels(vae), transformer.config.in_channels
         if takes not in (channels, channels * adapter.patch**2):
             raise InvalidArgument(
                 f"The autoencoder has {channels} latent channels, which do not fit the transformer's."
             )
-        self.latent_shape = (channels, height, width)
+        self.latent_shape = adapter.latent_shape(vae, *self.image_size)
         self.device, self.dtype = transformer.device, transformer.dtype
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Condition:
@@ -110,23 +133,19 @@ class FlowSampler(AffineSampler):
             told = f"Negative prompts have no effect at guidance_scale = {self.guidance_scale}: use one above 1."
             warnings.warn(told, stacklevel=2)
         made = self.encoder(prompts, negative_prompts, guided=guided)
-        cast = {name: value.to(self.device, self.dtype) for name, value in vars(made).items() if value is not None}
-        return Condition(**cast)
+        return made.to(self.device, self.dtype)
 
     def predict(self, z: Latent, row: Row, condition: Condition) -> Tensor:
         """Evaluate the transformer, with classifier-free guidance if it is on."""
         if condition.negative is None:
-            return self._velocity(z, row, condition.text, condition.pooled)
-        text = torch.cat([condition.negative, condition.text])
-        pooled = None
-        if condition.pooled is not None and condition.negative_pooled is not None:
-            pooled = torch.cat([condition.negative_pooled, condition.pooled])
-        both = self._velocity(torch.cat([z, z]), row, text, pooled)
-        negative, positive = both.to(z.dtype).chunk(2)
-        return negative + self.guidance_scale * (positive - negative)
+            return self._velocity(z, row, condition)
+        negative, positive = self._velocity(torch.cat([z, z]), row, condition.both()).to(z.dtype).chunk(2)
+        return self.adapter.guided(negative, positive, self.guidance_scale)
 
-    def _velocity(self, z: Tensor, row: Row, text: Tensor, pooled: Tensor | None) -> Tensor:
-        return self.adapter.velocity(active(self.transformer), z.to(self.dtype), row, text, pooled)
+    def _velocity(self, z: Tensor, row: Row, side: Condition) -> Tensor:
+        masked = {} if side.mask is None else {"mask": side.mask}
+        network = active(self.transformer)
+        return self.adapter.velocity(network, z.to(self.dtype), row, side.text, side.pooled, **masked)
 
     def decode(self, z: Latent) -> Tensor:
         """Decode latents to images in [0, 1]."""
@@ -137,3 +156,9 @@ class FlowSampler(AffineSampler):
         """Checkpoint the blocks of transformer and decoder; unless `least`, convolutions of the decoder run once."""
         with checkpointed(self.transformer), checkpointed(self.vae, keep_convolutions=not least):
             yield
+
+
+def _native_side(transformer: Any, factor: int) -> int:
+    """Return the side that a transformer was made for, where neither the user nor the autoencoder says."""
+    side = transformer.config.get("sample_size")
+    return side * factor if side else 1024

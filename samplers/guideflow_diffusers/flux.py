@@ -29,7 +29,15 @@ class FluxAdapter(FlowAdapter):
     guidance: float | None = None
     patch: ClassVar[int] = 2
 
-    def velocity(self, transformer: Any, z: Latent, row: Row, text: Tensor, pooled: Tensor | None) -> Tensor:
+    def velocity(
+        self,
+        transformer: Any,
+        z: Latent,
+        row: Row,
+        text: Tensor,
+        pooled: Tensor | None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Pack, evaluate and unpack."""
         height, width = (side // self.patch for side in z.shape[-2:])
         at = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -92,6 +100,11 @@ class FluxText:
                 found[name] = network.to(device, dtype).eval().requires_grad_(False)
                 found[f"tokenizer{end}"] = getattr(transformers, tokenizer).from_pretrained(folder / f"tokenizer{end}")
         return cls(**found, max_sequence_length=max_sequence_length)
+
+    @property
+    def networks(self) -> Mapping[str, Any]:
+        """The text encoders by name."""
+        return {name: getattr(self, name) for name in ("text_encoder", "text_encoder_2")}
 
     @torch.no_grad()
     def __call__(

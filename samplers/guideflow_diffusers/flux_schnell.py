@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import guideflow as gf
-from guideflow._require import as_dtype, count, require, without_progress_bars
+from guideflow._require import as_device, as_dtype, count, require, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers.family import Family
 
@@ -45,6 +46,7 @@ def load_flux(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
+    keep_text_encoder: bool = True,
     base: str | Path | None = None,
     variant: str | None = None,
     lora: str | Path | None = None,
@@ -63,6 +65,8 @@ def load_flux(
             stay in float32 at least.
         device: Where it runs.
         decoder_gradient: "full"; or for less memory "tiled", or the folder or Hub id of a small decoder.
+        keep_text_encoder: Whether the text encoders stay in memory. If not, they are loaded for the first prompt and
+            dropped; a prompt that is new has them loaded again, which a warning tells.
         base: Checkpoint to take everything from but the transformer.
         variant: Which files of a Hub repository to take, such as "fp16".
         lora: LoRA to merge into the transformer.
@@ -81,17 +85,16 @@ def load_flux(
     from guideflow_diffusers.flux import FluxAdapter, FluxText
     from guideflow_diffusers.hub import COMPONENTS, find_weights, locate
     from guideflow_diffusers.lora import merge_lora
+    from guideflow_diffusers.text_parts import TextOnDemand
     from guideflow_diffusers.weights import Weights
 
-    kind = as_dtype(dtype)
+    kind, where = as_dtype(dtype), as_device(device)
     source = locate(checkpoint, variant=variant, components=COMPONENTS if base is None else checkpoints.DENOISERS)
     rest = source if base is None else locate(base, option="base", variant=variant)
     checkpoints.require_complete(source, rest)
     diffusers = require("diffusers", extra="diffusers")
 
-    def options(name: str) -> dict[str, object]:
-        return {"variant": variant if checkpoints.has_variant(rest / name, variant) else None, "use_safetensors": True}
-
+    options = partial(_options, rest, variant)
     with without_progress_bars("diffusers"):
         transformer = checkpoints.load_denoiser(source, variant=variant, strict=True, dtype=kind)
         if not isinstance(transformer, diffusers.FluxTransformer2DModel):
@@ -101,7 +104,8 @@ def load_flux(
         vae = diffusers.AutoencoderKL.from_pretrained(
             rest / "vae", torch_dtype=checkpoints.vae_dtype(kind), **options("vae")
         )
-        text = FluxText.load(rest, options, max_sequence_length=max_sequence_length, dtype=kind, device=device)
+        load_text = partial(FluxText.load, rest, options, max_sequence_length=max_sequence_length, dtype=kind)
+        text = load_text(device=device) if keep_text_encoder else TextOnDemand(partial(load_text, device="cpu"), where)
     if lora is not None:
         merge_lora({"transformer": transformer}, Weights(find_weights(lora, option="lora")), lora_scale)
     return FlowSampler(
@@ -116,6 +120,12 @@ def load_flux(
     )
 
 
+def _options(folder: Path, variant: str | None, name: str) -> dict[str, object]:
+    from guideflow_diffusers.checkpoints import has_variant
+
+    return {"variant": variant if has_variant(folder / name, variant) else None, "use_safetensors": True}
+
+
 FLUX_SCHNELL = Family(
     flux_schedule,
     "black-forest-labs/FLUX.1-schnell",
@@ -123,5 +133,6 @@ FLUX_SCHNELL = Family(
     summary="rectified flow transformer, distilled",
     steps="1 to 4, or more",
     licence="Apache-2.0",
+    commercial="yes",
     loader=load_flux,
 )

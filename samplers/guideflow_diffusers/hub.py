@@ -59,7 +59,7 @@ def locate(
 def _patterns(components: Iterable[str], variant: str | None) -> list[str]:
     """List what to fetch: small files, and of each component the weights of the variant, in one file or several."""
     end = f".{variant}" if variant else ""
-    patterns = ["*.json", "*.txt"]
+    patterns = ["*.json", "*.txt", "*.jinja", "tokenizer*/*.model"]
     for name in components:
         if name.startswith("tokenizer"):
             continue

@@ -142,7 +142,7 @@ def _pipeline(parts: Parts, unet: Any, encoder: Path) -> Any:
         "image_encoder": vision,
         "feature_extractor": None,
     }
-    if parts.text_encoder_2 is None:
+    if parts.base != "SDXL":
         return diffusers.StableDiffusionPipeline(**common, safety_checker=None, requires_safety_checker=False)
     return diffusers.StableDiffusionXLPipeline(
         **common, text_encoder_2=parts.text_encoder_2, tokenizer_2=parts.tokenizer_2, add_watermarker=False

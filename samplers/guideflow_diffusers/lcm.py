@@ -53,6 +53,7 @@ LCM = Family(
     summary="latent consistency model",
     steps="1 to 50",
     licence="OpenRAIL++; base CreativeML OpenRAIL-M",
+    commercial="yes, with the licences' restrictions of use",
     guidance_scale=None,  # off with a LoRA, which bears at most 2; told to a full model
     loras={
         model: dict.fromkeys(

@@ -44,6 +44,7 @@ SDXL_LIGHTNING = Family(
     summary="adversarial progressive distillation",
     steps="1, 2, 4 or 8",
     licence="OpenRAIL++",
+    commercial="yes, with the licence's restrictions of use",
     loras={SDXL: {k: f"ByteDance/SDXL-Lightning:sdxl_lightning_{k}step_lora.safetensors" for k in (2, 4, 8)}},
     denoisers={SDXL: {1: "ByteDance/SDXL-Lightning:sdxl_lightning_1step_unet_x0.safetensors"}},
 )

@@ -60,7 +60,8 @@ class Parts:
     @property
     def base(self) -> str | None:
         """The model family, "SD 1.5", "SD 2.1" or "SDXL", as far as its text encoders tell; None for others."""
-        return "SDXL" if self.text_encoder_2 is not None else _WIDTHS.get(self.unet.config.get("cross_attention_dim"))
+        xl = self.text_encoder_2 is not None or self.unet.config.get("addition_embed_type") == "text_time"
+        return "SDXL" if xl else _WIDTHS.get(self.unet.config.get("cross_attention_dim"))
 
 
 @own_state()

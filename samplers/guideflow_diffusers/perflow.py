@@ -89,6 +89,7 @@ PERFLOW = Family(
     summary="piecewise rectified flow",
     steps="4 or more",
     licence="CC BY-NC 4.0",
+    commercial="no",
     guidance_scale=3.0,  # RectifID's; the authors of PeRFlow use 4.5 with 4 steps, 6 with 6, 7.5 with 8
 )
 PERFLOW_SD21 = replace(

@@ -17,9 +17,11 @@ from guideflow_diffusers.checkpoints import vae_dtype
 from guideflow_diffusers.decoding import DecoderGradient
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import Parts
+from guideflow_diffusers.quantised import require_gradient, require_plain
 from guideflow_diffusers.reading import read_schedule
 from guideflow_diffusers.replica import devices, frozen_view
 from guideflow_diffusers.text import Condition
+from guideflow_diffusers.text_parts import send_back
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def require_usable(pipe: Any) -> None:
             "Weights of the pipeline are not in memory, as after enable_sequential_cpu_offload(), and gradients need "
             "them in place. Load the pipeline without, or with enable_model_cpu_offload()."
         )
+    require_plain(parts["vae"], "vae")
+    require_gradient(parts[wanted[-1]], wanted[-1])
 
 
 def execution_device(network: Any) -> torch.device:
@@ -157,9 +161,3 @@ def _encode(
     cast = [None if one is None else one.to(unet.device, unet.dtype) for one in (*made, None, None)]
     text, negative, pooled, negative_pooled = cast[:4]
     return Condition(text, negative, pooled, negative_pooled) if guided else Condition(text, pooled=pooled)
-
-
-def send_back(pipe: Any) -> None:
-    """Send the text encoders of an offloaded pipeline back, as the pipeline does after a call."""
-    if getattr(pipe, "_all_hooks", None):
-        pipe.maybe_free_model_hooks()

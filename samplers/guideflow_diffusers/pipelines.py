@@ -38,7 +38,7 @@ def from_pipeline(
     guidance_scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
-    timesteps: Sequence[int] | None = None,
+    timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
     eta: float | None = None,
     clip_skip: int | None = None,
@@ -46,6 +46,10 @@ def from_pipeline(
     max_sequence_length: int | None = None,
     ip_adapter_image: Any = None,
     ip_adapter_image_embeds: Any = None,
+    image: Any = None,
+    max_timesteps: float | None = None,
+    intermediate_timesteps: float | None = None,
+    use_resolution_binning: bool | None = None,
     schedule: gf.Schedule | None = None,
     decoder_gradient: str | Path | DecoderGradient = "full",
 ) -> LatentSampler | FlowSampler:
@@ -58,8 +62,9 @@ def from_pipeline(
 
     Arguments:
         pipe: A `StableDiffusionPipeline`, `StableDiffusionXLPipeline`, `LatentConsistencyModelPipeline`,
-            `StableDiffusion3Pipeline` or `FluxPipeline`.
-        num_inference_steps: Number of steps. This and the options down to `ip_adapter_image_embeds` are those of
+            `StableDiffusion3Pipeline`, `FluxPipeline`, `Flux2KleinPipeline`, `ZImagePipeline`, `SanaSprintPipeline` or
+            `QwenImagePipeline`.
+        num_inference_steps: Number of steps. This and the options down to `use_resolution_binning` are those of
             calling the pipeline, with its own defaults.
         guidance_scale: Classifier-free guidance, or for a denoiser that takes it as an embedding, that.
         height: Of the images in pixels.
@@ -68,10 +73,14 @@ def from_pipeline(
         sigmas: Instead of the number of steps, for schedulers that take them.
         eta: Share of new noise in the steps of DDIM and TCD, 0 by default.
         clip_skip: How many of the text encoder's last layers to leave out.
-        true_cfg_scale: Classifier-free guidance of FLUX, which takes a negative prompt.
-        max_sequence_length: Tokens that the T5 encoder of FLUX and Stable Diffusion 3 reads.
+        true_cfg_scale: Classifier-free guidance of FLUX.1 and Qwen-Image, which takes a negative prompt.
+        max_sequence_length: Tokens of a prompt that the text encoder of a flow transformer reads.
         ip_adapter_image: Picture for the pipeline's IP-Adapter; a list for several.
         ip_adapter_image_embeds: The same encoded already.
+        image: Picture that FLUX.2-klein edits or draws after; a list for several.
+        max_timesteps: Angle at which SANA-Sprint starts.
+        intermediate_timesteps: Angle at which the second of its two steps starts.
+        use_resolution_binning: Whether it draws only the sizes it was trained on.
         schedule: Steps to take instead of the scheduler's, such as `rectified_flow_schedule(4)`.
         decoder_gradient: "full", or for less memory "tiled", or the folder or Hub id of a small decoder.
 
@@ -82,15 +91,19 @@ def from_pipeline(
         InvalidArgument: If the pipeline is of another kind, its scheduler's steps are not affine, or its weights are
             not where gradients need them. The message says what to type.
     """
-    from guideflow_diffusers.flow_pipelines import flux_sampler, sd3_sampler
+    from guideflow_diffusers import flow_pipelines as flow
     from guideflow_diffusers.pipeline_parts import Call, require_usable, unet_sampler
 
     makers: Mapping[str, Callable[[Call], LatentSampler | FlowSampler]] = {
         "StableDiffusionPipeline": unet_sampler,
         "StableDiffusionXLPipeline": unet_sampler,
         "LatentConsistencyModelPipeline": unet_sampler,
-        "StableDiffusion3Pipeline": sd3_sampler,
-        "FluxPipeline": flux_sampler,
+        "StableDiffusion3Pipeline": flow.sd3_sampler,
+        "FluxPipeline": flow.flux_sampler,
+        "Flux2KleinPipeline": flow.flux2_sampler,
+        "ZImagePipeline": flow.z_image_sampler,
+        "SanaSprintPipeline": flow.sana_sampler,
+        "QwenImagePipeline": flow.qwen_image_sampler,
     }
     kind = next((base.__name__ for base in type(pipe).__mro__ if base.__name__ in makers), None)
     if kind is None:
@@ -113,6 +126,10 @@ def from_pipeline(
         "max_sequence_length": max_sequence_length,
         "ip_adapter_image": ip_adapter_image,
         "ip_adapter_image_embeds": ip_adapter_image_embeds,
+        "image": image,
+        "max_timesteps": max_timesteps,
+        "intermediate_timesteps": intermediate_timesteps,
+        "use_resolution_binning": use_resolution_binning,
     }
     given = {name: value for name, value in given.items() if value is not None}
     takes = {name: p.default for name, p in inspect.signature(type(pipe).__call__).parameters.items()}

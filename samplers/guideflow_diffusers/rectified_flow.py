@@ -62,6 +62,7 @@ RECTIFIED_FLOW = Family(
     summary="2-rectified flow",
     steps="1 or more",
     licence="CC BY-NC 4.0",
+    commercial="no",
     guidance_scale=1.5,
 )
 INSTAFLOW = replace(

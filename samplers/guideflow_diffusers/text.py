@@ -23,12 +23,45 @@ class Condition:
         negative: Same shape.
         pooled: (B, width) of SDXL's second encoder; None for other bases.
         negative_pooled: Same shape.
+        mask: (B, tokens), true where there is text and not padding; None where the network reads all.
+        negative_mask: Same shape.
     """
 
     text: Tensor
     negative: Tensor | None = None
     pooled: Tensor | None = None
     negative_pooled: Tensor | None = None
+    mask: Tensor | None = None
+    negative_mask: Tensor | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Condition:
+        """Move everything to a device, and numbers to a dtype; masks stay as they are."""
+
+        def moved(one: Tensor | None) -> Tensor | None:
+            return one if one is None else one.to(device, dtype if one.is_floating_point() else one.dtype)
+
+        return Condition(**{name: moved(value) for name, value in vars(self).items()})
+
+    def row(self, i: int) -> Condition:
+        """Return what belongs to one image, as a batch of one without padding."""
+        own = {name: None if value is None else value[i : i + 1] for name, value in vars(self).items()}
+        for name, mask in (("text", "mask"), ("negative", "negative_mask")):
+            text, kept = own[name], own[mask]
+            if text is not None and kept is not None:
+                # Padding is on the right; what is masked inside the text stays masked.
+                length = int(kept[0].nonzero().max()) + 1 if kept.any() else 1
+                own[name], own[mask] = text[:, :length], kept[:, :length]
+        return Condition(**own)
+
+    def both(self) -> Condition:
+        """Stack the negative side on the positive one, filled up to the same number of tokens, as one batch."""
+        if self.negative is None:
+            return self
+        text, mask = joined((self.negative, self.text), (self.negative_mask, self.mask))
+        pooled = None
+        if self.pooled is not None and self.negative_pooled is not None:
+            pooled = torch.cat([self.negative_pooled, self.pooled])
+        return Condition(text, pooled=pooled, mask=mask)
 
 
 @torch.no_grad()
@@ -71,6 +104,27 @@ def _encode(parts: Parts, prompts: Sequence[str]) -> tuple[Tensor, Tensor | None
     if pooled is not None:
         pooled = _spread(pooled.to(parts.unet.device, parts.unet.dtype), different, prompts)
     return text, pooled
+
+
+def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Stack texts of different lengths, (tokens, width) each, to (B, tokens, width) and (B, tokens), true for text."""
+    masks = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in rows]
+    text, mask = (torch.nn.utils.rnn.pad_sequence(list(one), batch_first=True) for one in (rows, masks))
+    return text, mask
+
+
+def joined(texts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """Stack batches of texts, (B, tokens, width) each, filled up to the longest; without any mask, none is made."""
+    if all(mask is None for mask in masks):
+        return torch.cat(list(texts)), None
+    known = [
+        torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if mask is None else mask
+        for text, mask in zip(texts, masks, strict=True)
+    ]
+    length = max(text.shape[1] for text in texts)
+    pad = torch.nn.functional.pad
+    filled = [pad(text, (0, 0, 0, length - text.shape[1])) for text in texts]
+    return torch.cat(filled), torch.cat([pad(mask, (0, length - mask.shape[1])) for mask in known])
 
 
 def _spread(encoded: Tensor, different: list[str], prompts: Sequence[str]) -> Tensor:

@@ -65,6 +65,7 @@ SD_TURBO = Family(
     summary="adversarial diffusion distillation",
     steps="1 to 4",
     licence="Stability AI Non-Commercial Research Community",
+    commercial="no",
 )
 SDXL_TURBO = replace(
     SD_TURBO,

@@ -6,6 +6,7 @@ import pytest
 
 import guideflow as gf
 import tiny
+import tiny_flows
 from guideflow_diffusers import parts
 
 
@@ -15,6 +16,14 @@ def tiny_folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("checkpoints")
     made = {kind: getattr(tiny, kind)(root / kind) for kind in ("sd15", "sd21", "sdxl")}
     return {**made, "full_lcm": tiny.lcm_unet(root / "full_lcm")}
+
+
+@pytest.fixture(scope="session")
+def flow_folders(tmp_path_factory):
+    """A checkpoint of each flow-matching model but FLUX.1."""
+    root = tmp_path_factory.mktemp("flows")
+    made = {kind: getattr(tiny_flows, kind)(root / kind) for kind in ("z_image", "flux2", "sana", "qwen_image")}
+    return {**made, "sd3": tiny.sd3(root / "sd3")}
 
 
 @pytest.fixture(scope="module")

@@ -69,12 +69,13 @@ def test_solve_lowers_a_loss(name, load_family):
 
 
 def test_every_family_is_registered_with_what_users_must_know():
-    entries = families.guideflow_samplers()
+    entries, flows = families.guideflow_samplers(), {family.base for family in families.FLOWS.values()}
     assert set(entries) == {*MAIN, *families.FLOWS}
     for entry in entries.values():
         assert entry.extra == "diffusers"
         assert entry.licence
-        assert entry.base in ("SD 1.5", "SD 2.1", "SDXL", "SD 1.5 or SDXL", "FLUX.1")
+        assert entry.base in ("SD 1.5", "SD 2.1", "SDXL", "SD 1.5 or SDXL", *flows)
+        assert entry.commercial
         assert entry.steps
         assert entry.downloads
         assert entry.footprint.bytes("bfloat16")[0] < entry.footprint.bytes("float32")[0]

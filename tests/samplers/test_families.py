@@ -138,6 +138,9 @@ MISTAKES = {
     "lcm": GUIDED | {"keeps noise": other(families.hyper_sd_schedule, unified=True, eta=0.9)} | ETA,
     "sdxl-lightning": GUIDED | UNIT | TCD | {"ends at time 0": DDIM["DDIM grid"]},
     "hyper-sd": GUIDED | TCD | ETA | EULER,
+    "dmd2-sdxl": GUIDED | DDIM | ETA,
+    "tcd-sd15": GUIDED | DDIM | {"eta 0.31": other(families.tcd_schedule, eta=0.31)},
+    "tcd-sdxl": GUIDED | DDIM | {"deterministic": other(families.tcd_schedule, eta=0.0)},
 }
 
 

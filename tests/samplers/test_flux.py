@@ -14,8 +14,7 @@ import guideflow_diffusers as families
 import tiny
 from guideflow.memory import kept_bytes
 from guideflow.testing import check_sampler
-from guideflow_diffusers.flow import FlowAdapter, FlowSampler
-from guideflow_diffusers.flux import FluxAdapter, pack, unpack
+from guideflow_diffusers.flux import pack
 from pipelines import NEGATIVES, distance, draw, initial, load, published
 
 SIZE = {"height": 16, "width": 24, "max_sequence_length": 20}
@@ -130,39 +129,12 @@ def test_a_record_of_ones_own_over_another_base(tmp_path):
     assert (solution.loss < solution.history["loss"][0]).all()
 
 
-class MapAdapter(FlowAdapter):
-    """A map of the flow: the network is told where the step ends, here by FLUX's embedding of guidance."""
-
-    patch = 2
-
-    def velocity(self, transformer, z, row, text, pooled):
-        return FluxAdapter(row.end_time / 1000).velocity(transformer, z, row, text, pooled)
-
-
-def test_a_network_can_be_told_where_the_step_ends(tmp_path):
-    plain = gf.load_sampler("flux-schnell", checkpoint=tiny.flux(tmp_path, guidance=True), num_steps=3, **OWN)
-    sampler = FlowSampler(
-        plain.transformer, plain.vae, MapAdapter(), plain.schedule, plain.encoder, image_size=plain.image_size
-    )
-    condition = sampler.condition(["a cat", "two dogs"])
-    z = expected = initial(sampler)
-    positions = torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(6.0))
-    for k, (start, end) in enumerate([(1, 2 / 3), (2 / 3, 1 / 3), (1 / 3, 0)]):
-        z = sampler.step(k, z, condition)
-        tokens = sampler.transformer(
-            pack(expected),
-            condition.text,
-            condition.pooled,
-            torch.full((2,), float(start)),
-            positions,
-            torch.zeros(20, 3),
-            guidance=torch.full((2,), float(end)),
-        ).sample
-        expected = expected + (end - start) * unpack(tokens, 4, 6)
-        assert distance(z, expected) < 1e-5
-    first = sampler.step(0, initial(sampler), condition)
-    sampler.schedule = replace(sampler.schedule, times=(1000, 500, 250))
-    assert distance(sampler.step(0, initial(sampler), condition), first) > 1e-5  # the end counts
+def test_text_encoders_can_be_dropped(folder):
+    options = {"checkpoint": folder, "num_steps": 2, "guidance_scale": 2.0, **OWN}
+    kept, dropped = (gf.load_sampler("flux-schnell", keep_text_encoder=keep, **options) for keep in (True, False))
+    assert distance(draw(dropped), draw(kept)) < 1e-5
+    with pytest.warns(UserWarning, match="loaded again for 'three'"):
+        dropped.condition(["three"])
 
 
 def test_what_a_text_encoder_cannot_read_is_told(folder):

@@ -3,6 +3,7 @@
 import accelerate
 import pytest
 import torch
+from torch import nn
 
 import guideflow as gf
 import tiny
@@ -78,6 +79,84 @@ def test_weights_that_come_and_go(pipe):
 def test_hooks_that_cast_weights(pipe):
     pipe.unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
     assert "The unet has a hook of diffusers" in refused(pipe)
+
+
+# Quantised parts, with layers as bitsandbytes and torchao have them
+
+
+class Linear4bit(nn.Module):
+    """Weights of few bits, made whole at each call; `rounds` tells what becomes of the activations."""
+
+    def __init__(self, linear, rounds=None):
+        super().__init__()
+        self.in_features, self.rounds, self.bias = linear.in_features, rounds, linear.bias
+        self.scale = linear.weight.detach().abs().max() / 7
+        self.weight = nn.Parameter((linear.weight.detach() / self.scale).round().to(torch.int8), requires_grad=False)
+
+    def forward(self, x):
+        if self.rounds == "in place of a kernel":
+            raise RuntimeError("int8 matmul has no backward")
+        x = x if self.rounds is None else (x * 16).round() / 16
+        return nn.functional.linear(x, self.weight * self.scale, self.bias)
+
+
+def quantise(network, name, *, method, **more):
+    parent = network.get_submodule(name.rpartition(".")[0])
+    setattr(parent, name.rpartition(".")[2], Linear4bit(network.get_submodule(name), **more))
+    network.register_to_config(quantization_config={"quant_method": method})
+
+
+def test_weights_of_few_bits_are_guided_through(pipe):
+    change_scheduler(pipe, "EulerDiscreteScheduler")
+    quantise(pipe.unet, "time_embedding.linear_1", method="bitsandbytes")
+    quantise(pipe.unet, "mid_block.attentions.0.transformer_blocks.0.attn1.to_q", method="bitsandbytes")
+    options = {"max_iterations": 2, "candidates": 1, "num_inference_steps": 2}
+    solution = guide(pipe, lambda image: image.mean((1, 2, 3)), **options)
+    assert solution.loss < solution.history["loss"][0]
+
+
+@pytest.mark.parametrize(("rounds", "why"), [("activations", "it is zero"), ("in place of a kernel", "no backward")])
+def test_rounded_activations(pipe, rounds, why):
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    quantise(pipe.unet, layer, method="torchao", rounds=rounds)
+    text = refused(pipe)
+    assert f"The unet is quantised by torchao, and its layer {layer} (Linear4bit) has no gradient: " in text
+    assert why in text and text.endswith("Load it unquantised, or with only its weights quantised.")
+
+
+def test_a_quantised_autoencoder(pipe):
+    pipe.vae.decoder.mid_block.attentions[0].to_q = Linear4bit(pipe.vae.decoder.mid_block.attentions[0].to_q)
+    pipe.vae.register_to_config(quantization_config={"quant_method": "bitsandbytes"})
+    assert "The vae is quantised by bitsandbytes (layer decoder.mid_block.attentions.0.to_q)" in refused(pipe)
+
+
+def test_compiled_parts_of_pipelines_that_are_refused(pipe):
+    pipe.unet = torch.compile(pipe.unet)
+    change_scheduler(pipe, "PNDMScheduler", skip_prk_steps=True)
+    assert "Got PNDMScheduler" in refused(pipe, num_inference_steps=4)
+    change_scheduler(pipe, "EulerDiscreteScheduler")
+    assert len(from_pipeline(pipe, num_inference_steps=4).schedule) == 4
+
+
+def test_a_scheduler_that_does_not_speak_in_angles(flow_folders):
+    import diffusers
+
+    sprint = load(flow_folders["sana"])
+    sprint.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    text = refused(sprint, height=32, width=32, use_resolution_binning=False)
+    assert "Got FlowMatchEulerDiscreteScheduler in a SanaSprintPipeline" in text
+    exec(text.rpartition("Type: ")[2], {"pipe": sprint, **vars(diffusers)})
+    assert len(from_pipeline(sprint, height=32, width=32, use_resolution_binning=False).schedule) == 2
+
+
+def test_sizes_and_steps_that_sana_does_not_draw(flow_folders):
+    sprint = load(flow_folders["sana"])
+    assert "Give use_resolution_binning=False" in refused(sprint)
+    sprint.transformer.register_to_config(sample_size=32)
+    text = refused(sprint, height=1000, width=1000)
+    assert "draws 1000x1000 as 1024x1024 and resizes. Give height=1024, width=1024" in text
+    options = {"height": 32, "width": 32, "use_resolution_binning": False}
+    assert "Give max_timesteps instead" in refused(sprint, timesteps=[1.5, 0.5, 0.0], **options)
 
 
 def test_options_of_other_pipelines(pipe):

@@ -49,6 +49,10 @@ CASES = [
     ("sdxl-lightning", "sdxl", (2, 4), {}, EULER, {}, SINGLE),
     ("hyper-sd", "sd15", (1, 4), {}, DDIM, {}, SINGLE),
     ("hyper-sd", "sdxl", (1, 4), {"unified": True}, TCD, {"eta": 1.0}, SINGLE),
+    ("dmd2-sdxl", "sdxl", (4,), {}, LCM, {"timesteps": [999, 749, 499, 249], "num_inference_steps": None}, SINGLE),
+    ("dmd2-sdxl", "sdxl", (1,), {}, LCM, {"timesteps": [399], "num_inference_steps": None}, SINGLE),
+    ("tcd-sd15", "sd15", (1, 4), {}, TCD, {"eta": 0.3}, SINGLE),
+    ("tcd-sdxl", "sdxl", (2, 8), {"eta": 0.6}, TCD, {"eta": 0.6}, SINGLE),
 ]
 
 
