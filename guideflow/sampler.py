@@ -142,7 +142,7 @@ class Schedule:
     noise: tuple[float, ...] = ()
     gain: tuple[float, ...] = ()
     init_scale: float = 1.0
-    path: NoisePath | None = field(default=None, repr=False)
+    path: NoisePath | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         num_steps = len(self.times)
