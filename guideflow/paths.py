@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _FULL = 1000
 """Time of pure noise, in every network's unit."""
 _SMALLEST = 1.0
-_SAME = 1e-6
+_SAME = 1e-3
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ def beginning_at(schedule: Schedule, strength: float) -> Schedule:
     if table["times"] and time - table["times"][0] <= _SAME:
         return replace(schedule, **table)
     if path.row is None:
-        there = ", ".join(f"{one:.6g}" for one in sorted({*map(path.strength, times[1:]), 1.0}))
+        there = sorted({*(f"{path.strength(start):.6g}" for start in times[1:]), "1"})
+        more = "or more steps" if len(times) > 1 else "which forgets the picture, or take a sampler of more steps"
         raise InvalidArgument(
-            f"Got strength={strength}, between two steps of this sampler, where it cannot begin. Expected one of these, "
-            f"of which more steps make more: {there}."
+            f"Got strength={strength}, where this sampler cannot begin, only where one of its steps does. "
+            f"Expected {', '.join(there)}, {more}."
         )
     state, output, noise, gain = path.row(time, table["times"][0] if table["times"] else 0.0)
     first = {"times": time, "state": state, "output": output, "noise": noise, "gain": gain}

@@ -37,6 +37,11 @@ def solve_new(sampler: str | None, losses: list[str], solver: str | None, out: P
     loss = load_losses(losses)
     options = {name: value for name, value in options.items() if value is not None}
     made, bar = load("sampler", sampler), gf.callbacks.ProgressBar()
+    if (how := options.pop("fit", None)) is not None:
+        if "start" not in options:
+            raise InvalidArgument("Got --fit without --start, the picture that it is for. Leave it out.")
+        fitted = {name: options[name] for name in ("start", "mask") if name in options}
+        options |= {name: [gf.images.fit(one, made.image_size, how) for one in many] for name, many in fitted.items()}
     return _finish(lambda: gf.solve(made, loss, callback=bar, save_to=out, **options), out)
 
 
