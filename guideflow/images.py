@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     return from_pil(rgb)
 
 
-def fit(image: Any, size: int | tuple[int, int], how: Literal["crop", "pad"] = "crop") -> Tensor:
+def fit(image: Any, size: int | tuple[int, int], how: str = "crop") -> Tensor:
     """Bring an image to a size of other proportions, as a start picture for `solve` or its mask.
 
     Arguments:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from guideflow._require import plain_number
 from guideflow.errors import InvalidArgument
 from guideflow.paths import beginning_at, path_of
 from guideflow.sampler import AffineSampler, Row, Sampler
@@ -89,6 +90,7 @@ class Started(AffineSampler):
         if paste_back and mask is None:
             raise InvalidArgument("Got paste_back=True without a mask, outside of which to paste. Give mask=.")
         self.sampler = sampler.sampler if isinstance(sampler, Started) else sampler
+        strength = plain_number(strength)  # type: ignore[assignment]
         self.schedule = beginning_at(self.sampler.schedule, strength)
         for name in ("latent_shape", "image_size", "device", "dtype"):
             setattr(self, name, getattr(self.sampler, name))

@@ -22,9 +22,13 @@ class Subject:
     prompts: tuple[str, ...]
     noise: Noise
 
+    def condition(self) -> Any:
+        """Return the condition of the batch and its noise."""
+        return self.sampler.bind(self.sampler.condition(list(self.prompts)), self.noise.initial)
+
     def states(self) -> list[Tensor]:
         """Return z_0..z_K without guidance."""
-        condition = self.sampler.condition(list(self.prompts))
+        condition = self.condition()
         states = [self.sampler.prepare(self.noise.initial)]
         for k in range(self.sampler.num_steps):
             states.append(self.sampler.step(k, states[k], condition, self.noise.steps[k]))
@@ -128,7 +132,7 @@ def check_differentiable(subject: Subject) -> None:
     Troubleshooting: no `torch.no_grad()`, `.detach()` or rounding on the way from the state to the result.
     """
     sampler, states = subject.sampler, [state.detach() for state in subject.states()]
-    condition = sampler.condition(list(subject.prompts))
+    condition = subject.condition()
     for k in range(sampler.num_steps):
         # A direction picked at random: a sum of all entries can have a vanishing gradient.
         weights = torch.randn(states[k].shape, generator=torch.Generator().manual_seed(k)).to(states[k])
@@ -158,7 +162,7 @@ def check_input_unchanged(subject: Subject) -> None:
     Troubleshooting: replace operations that end in an underscore, `+=` and assignments to slices.
     """
     sampler = subject.sampler
-    condition = sampler.condition(list(subject.prompts))
+    condition = subject.condition()
     with torch.no_grad():
         noise = subject.noise.initial.clone()
         z = sampler.prepare(noise)
@@ -193,7 +197,7 @@ def check_noise(subject: Subject) -> None:
     Troubleshooting: `stochastic[k]` must tell whether `step(k, z, condition, noise)` uses `noise`.
     """
     sampler, states = subject.sampler, [state.detach() for state in subject.states()]
-    condition = sampler.condition(list(subject.prompts))
+    condition = subject.condition()
     for k, stochastic in enumerate(sampler.stochastic):
         if stochastic:
             noise = subject.noise.steps[k]
