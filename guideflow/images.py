@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -102,11 +102,11 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     return from_pil(rgb)
 
 
-def fit(image: Any, size: int | tuple[int, int], how: str = "crop") -> Tensor:
+def fit(image: str | Path | Tensor | PILImage.Image, size: int | tuple[int, int], how: str = "crop") -> Tensor:
     """Bring an image to a size of other proportions, as a start picture for `solve` or its mask.
 
     Arguments:
-        image: A path, a tensor in [0, 1], an array or a Pillow image; one, or several of the same size.
+        image: A path, a Pillow image, or a tensor (3, H, W) or (batch, 3, H, W) in [0, 1].
         size: Side of a square, or (height, width).
         how: "crop" to the centre, or "pad" by drawing out the edges.
 
@@ -117,12 +117,14 @@ def fit(image: Any, size: int | tuple[int, int], how: str = "crop") -> Tensor:
         InvalidImage: If it cannot be read.
         InvalidArgument: If the size or the word is unknown.
     """
-    from guideflow.losses.vision import read_images  # which reads by this module
-
     one_of("how", how, ("crop", "pad"))
     height, width = (size, size) if isinstance(size, numbers.Integral) else map(int, size)  # type: ignore[arg-type]
     count("size", min(height, width))
-    images = torch.stack(read_images(image, what="image"))
+    if isinstance(image, str | Path):
+        image = read_image(image)
+    images = image if isinstance(image, Tensor) else from_pil(image)
+    images = images[None] if images.dim() == 3 else images
+    check_image(images)
     scales = height / images.shape[2], width / images.shape[3]
     scale = max(scales) if how == "crop" else min(scales)
     inner = [max(1, round(side * scale)) for side in images.shape[2:]]

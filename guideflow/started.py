@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -13,10 +13,14 @@ from torch.nn import functional as F
 
 from guideflow._require import plain_number
 from guideflow.errors import InvalidArgument
-from guideflow.paths import beginning_at, path_of
-from guideflow.sampler import AffineSampler, Row, Sampler
+from guideflow.paths import NoisePath
+from guideflow.sampler import AffineSampler, Row, Sampler, Schedule
 from guideflow.starts import read_masks, read_starts
 from guideflow.types import Image, Latent
+
+_COLUMNS: Final = ("times", "state", "output", "noise", "gain")
+_SAME: Final = 1e-3
+"""Of a network's unit of time: no difference."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class Edit:
     mask: Tensor | None
     strength: float
     paste_back: bool
+
+    def begin(self, sampler: Sampler) -> Started:
+        """Return the sampler that begins so."""
+        return Started(sampler, self.picture, strength=self.strength, mask=self.mask, paste_back=self.paste_back)
 
 
 class Bound(NamedTuple):
@@ -89,7 +97,7 @@ class Started(AffineSampler):
             )
         if paste_back and mask is None:
             raise InvalidArgument("Got paste_back=True without a mask, outside of which to paste. Give mask=.")
-        self.sampler = sampler.sampler if isinstance(sampler, Started) else sampler
+        self.sampler: AffineSampler = sampler.sampler if isinstance(sampler, Started) else sampler
         strength = plain_number(strength)  # type: ignore[assignment]
         self.schedule = beginning_at(self.sampler.schedule, strength)
         for name in ("latent_shape", "image_size", "device", "dtype"):
@@ -170,3 +178,62 @@ class Started(AffineSampler):
     def _blend(self, z: Tensor, kept: Tensor) -> Tensor:
         assert self._mask is not None
         return self._mask * z + (1 - self._mask) * kept
+
+
+def started(sampler: Sampler, start: Any, strength: float | None, mask: Any, paste_back: bool) -> Sampler:
+    """Return the sampler that begins at a picture, as `solve` takes it, or the sampler itself where there is none."""
+    if start is not None:
+        return Started(sampler, start, strength=0.6 if strength is None else strength, mask=mask, paste_back=paste_back)
+    given = {"strength": strength is not None, "mask": mask is not None, "paste_back": bool(paste_back)}
+    if names := [name for name, there in given.items() if there]:
+        raise InvalidArgument(
+            f"Got {', '.join(names)} without a picture to begin at. Give start='photo.png', or leave it out."
+        )
+    return sampler
+
+
+def beginning_at(schedule: Schedule, strength: float) -> Schedule:
+    """Return the steps that are left from a noise level on, the first of them shortened.
+
+    Arguments:
+        schedule: With a path, unless strength is 1.
+        strength: The level as a share of the way from picture to noise, in (0, 1]: of sigma for flows, and of the
+            noise schedule's 1000 times for diffusion models. 1 is the schedule itself.
+
+    Raises:
+        InvalidArgument: If it is out of range, or the sampler cannot begin there; the message says where it can.
+    """
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
+        raise InvalidArgument(
+            f"Got strength={strength!r}. Expected a number above 0, which would keep the picture as it is, and at most "
+            "1, which forgets it; such as 0.6."
+        )
+    if strength == 1:
+        return schedule
+    path, times = path_of(schedule), schedule.times
+    time = min(path.time(strength), times[0])
+    left = next((k for k, start in enumerate(times) if start <= time + _SAME), len(times))
+    table: dict[str, Any] = {name: getattr(schedule, name)[left:] for name in _COLUMNS}
+    if table["times"] and time - table["times"][0] <= _SAME:
+        return replace(schedule, **table)
+    if path.row is None:
+        there = sorted({*(f"{path.strength(start):.6g}" for start in times[1:]), "1"})
+        more = "or more steps" if len(times) > 1 else "which forgets the picture, or take a sampler of more steps"
+        raise InvalidArgument(
+            f"Got strength={strength}, where this sampler cannot begin, only where one of its steps does. "
+            f"Expected {', '.join(there)}, {more}."
+        )
+    state, output, noise, gain = path.row(time, table["times"][0] if table["times"] else 0.0)
+    for name, first in zip(_COLUMNS, (time, state, output, noise, gain), strict=True):
+        table[name] = (first, *table[name])
+    return replace(schedule, **table)
+
+
+def path_of(schedule: Schedule) -> NoisePath:
+    """Return the path of a schedule, or say that there is none."""
+    if schedule.path is None:
+        raise InvalidArgument(
+            "This sampler cannot begin at a picture: its schedule does not say how noisy its states are. Give "
+            "gf.Schedule(..., path=gf.NoisePath(...)), or leave start= out."
+        )
+    return schedule.path

@@ -36,7 +36,8 @@ def read_starts(given: Any, size: Size) -> tuple[Tensor, list[Size]]:
                 f"width). Crop it, start=gf.images.fit(picture, {size}, 'crop'), or have its edges drawn out, "
                 "'pad'; a mask likewise (--fit crop or --fit pad)."
             )
-    return torch.cat([_resize(image[None], size) for image in images]), [tuple(one.shape[1:]) for one in images]
+    sizes = [(one.shape[1], one.shape[2]) for one in images]
+    return torch.cat([_resize(image[None], size) for image in images]), sizes
 
 
 def read_masks(given: Any, sizes: list[Size], size: Size) -> Tensor:

@@ -13,7 +13,8 @@ from guideflow import images
 from guideflow.__main__ import main
 from guideflow.errors import CannotResume, InvalidArgument, InvalidImage
 from guideflow.gradients import MODES
-from guideflow.paths import beginning_at, flow_levels
+from guideflow.paths import flow_levels
+from guideflow.started import beginning_at
 from guideflow.testing import check_sampler
 from guideflow.toy import ToyLinear
 from problems import SOLVERS, WRAPPERS, Distance, assert_same, mixture, problem, run, solve, target
@@ -153,9 +154,7 @@ def test_a_damaged_mask_is_told(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"mask": None}, {"paste_back": True}])
 def test_conformance(options: Any) -> None:
-    check_sampler(
-        lambda: begun(stochastic(), **options), expected_failures={"affine": "it does not begin at noise"}
-    )
+    check_sampler(lambda: begun(stochastic(), **options), expected_failures={"affine": "it does not begin at noise"})
 
 
 def test_the_command_line_fits_saves_and_resumes(tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
@@ -169,7 +168,8 @@ def test_the_command_line_fits_saves_and_resumes(tmp_path: Any, monkeypatch: Any
     command = ["run", "--sampler", "toy-mixture", "--loss", "bright.py:Bright", "--start", "photo.png"]
     assert main([*command]) == 2
     assert "48x32 pixels" in capsys.readouterr().err
-    command += ["--mask", "mask.png", "--fit", "crop", "--paste-back", "--strength", "0.8", "--seed", "0", "--seed", "1"]
+    command += ["--mask", "mask.png", "--fit", "crop", "--paste-back", "--strength", "0.8"]
+    command += ["--seed", "0", "--seed", "1"]
     assert main([*command, "--iterations", "2"]) == 0
     guided = images.read_image("out/guided-00.png")
     assert torch.equal(guided[..., 18:], images.read_image("photo.png")[..., 26:40])
@@ -245,7 +245,7 @@ def test_samplers_that_cannot_begin_at_a_picture_say_so() -> None:
     with pytest.raises(InvalidArgument, match="does not say how noisy its states are"):
         gf.Started(sampler, picture())
     sampler.schedule = replace(sampler.schedule, path=gf.NoisePath(flow_levels))
-    with pytest.raises(InvalidArgument, match="Expected 0.333333, 0.666667, 1, or more steps"):
+    with pytest.raises(InvalidArgument, match=r"Expected 0\.333333, 0\.666667, 1, or more steps"):
         gf.Started(sampler, picture(), strength=0.5)
     assert gf.Started(sampler, picture(), strength=0.666667).num_steps == 2
     with pytest.raises(InvalidArgument, match="has no `encode`"):

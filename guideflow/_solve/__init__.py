@@ -25,7 +25,7 @@ from guideflow.sampler import Sampler
 from guideflow.settings import Settings, broadcast
 from guideflow.solution import Solution
 from guideflow.solvers import Solver, State
-from guideflow.started import Started
+from guideflow.started import Started, started
 from guideflow.storage import recipes
 from guideflow.types import LossLike, map_tensors
 
@@ -117,7 +117,7 @@ def solve(
         IncompatibleSolver: if the solver needs a capability the sampler does not have.
         OutOfMemory: if the memory does not suffice for the gradients as asked.
     """
-    sampler = _begun(sampler, start, strength, mask, paste_back)
+    sampler = started(sampler, start, strength, mask, paste_back)
     starts = sampler.images if isinstance(sampler, Started) else 1
     prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed, starts)
     solver = registry.load_solver(solver) if isinstance(solver, str) else solver
@@ -210,10 +210,7 @@ def resume(
     sampler, solver = sampler or parts["sampler"], solver or parts["solver"]
     loss = parts["loss"] if loss is None else loss
     if saved.edit is not None and not isinstance(sampler, Started):
-        edit = saved.edit
-        sampler = Started(
-            sampler, edit.picture, strength=edit.strength, mask=edit.mask, paste_back=edit.paste_back
-        )
+        sampler = saved.edit.begin(sampler)
     _check_fit(saved, sampler, solver)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if old is None or old.sampler is not sampler or old.loss is not loss:
@@ -224,24 +221,6 @@ def resume(
         old = replace(old, noise=draw_noise(sampler, saved.seeds))
         start = partial(begin, old, solver, saved.settings, saved.configs)
     return kept(start, old, max_iterations, callbacks, keeping, deadline, throw)
-
-
-def _begun(
-    sampler: Sampler,
-    start: ImageSources | None,
-    strength: float | None,
-    mask: ImageSources | None,
-    paste_back: bool,
-) -> Sampler:
-    """Return the sampler that begins at the start picture, if there is one."""
-    if start is None:
-        given = {"strength": strength is not None, "mask": mask is not None, "paste_back": bool(paste_back)}
-        if names := [name for name, there in given.items() if there]:
-            raise InvalidArgument(
-                f"Got {', '.join(names)} without a picture to begin at. Give start='photo.png', or leave it out."
-            )
-        return sampler
-    return Started(sampler, start, strength=0.6 if strength is None else strength, mask=mask, paste_back=paste_back)
 
 
 def _problem(sampler: Sampler, loss: LossLike, noise: Noise, settings: Settings) -> Problem:

@@ -58,7 +58,9 @@ def _fitted(sampler: Any, *, fit: str | None = None, **options: Any) -> dict[str
         if mask.shape != start.shape:
             found, size = (f"{one.shape[3]}x{one.shape[2]}" for one in (mask, start))
             raise InvalidImage(f"Got a mask of {found} pixels. Expected the size of the start picture, {size}.")
-    return options | {name: [images.fit(one, sampler.image_size, fit)[0] for one in many] for name, many in read.items()}
+    return options | {
+        name: [images.fit(one, sampler.image_size, fit)[0] for one in many] for name, many in read.items()
+    }
 
 
 def resume_saved(

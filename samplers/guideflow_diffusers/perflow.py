@@ -77,9 +77,7 @@ def _at(bound: float) -> tuple[float, float]:
     return diffusion_levels(max(bound - 1, 0))
 
 
-def _path_row(
-    bounds: list[float], prediction: str, time: float, end_time: float
-) -> tuple[float, float, float, float]:
+def _path_row(bounds: list[float], prediction: str, time: float, end_time: float) -> tuple[float, float, float, float]:
     """Return the step from one time to another."""
     state, output, gain = _row(time, end_time, bounds, prediction)
     return state, output, 0.0, gain

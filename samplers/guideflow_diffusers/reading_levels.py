@@ -51,7 +51,8 @@ def with_path(schedule: gf.Schedule, scheduler: Any, times: Tensor, scales: list
         ends = [*starts[1:], last]
         for kind in kinds if agreed and not any(schedule.noise) else ():
             rows = [kind(start, end) for start, end in zip(starts, ends, strict=True)]
-            if all(_close(row, found) for row, found in zip(rows, zip(schedule.state, schedule.output), strict=True)):
+            found = list(zip(schedule.state, schedule.output, strict=True))
+            if all(map(_close, rows, found)):
                 path = gf.NoisePath(levels, partial(_row, kind, levels, last), spacing)
                 return replace(schedule, path=path)
     return replace(schedule, path=gf.NoisePath(levels, spacing=spacing))
