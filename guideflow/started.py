@@ -19,8 +19,8 @@ from guideflow.starts import read_masks, read_starts
 from guideflow.types import Image, Latent
 
 _COLUMNS: Final = ("times", "state", "output", "noise", "gain")
-_SAME: Final = 1e-3
-"""Of a network's unit of time: no difference."""
+_SAME: Final = 1e-6
+"""Of all time: no difference."""
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,10 @@ def beginning_at(schedule: Schedule, strength: float) -> Schedule:
         return schedule
     path, times = path_of(schedule), schedule.times
     time = min(path.time(strength), times[0])
-    left = next((k for k, start in enumerate(times) if start <= time + _SAME), len(times))
+    same = _SAME * path.full
+    left = next((k for k, start in enumerate(times) if start <= time + same), len(times))
     table: dict[str, Any] = {name: getattr(schedule, name)[left:] for name in _COLUMNS}
-    if table["times"] and time - table["times"][0] <= _SAME:
+    if table["times"] and time - table["times"][0] <= same:
         return replace(schedule, **table)
     if path.row is None:
         there = sorted({*(f"{path.strength(start):.6g}" for start in times[1:]), "1"})

@@ -17,7 +17,7 @@ from guideflow.paths import flow_levels
 from guideflow.started import beginning_at
 from guideflow.testing import check_sampler
 from guideflow.toy import ToyLinear
-from problems import SOLVERS, WRAPPERS, Distance, assert_same, mixture, problem, run, solve, target
+from problems import SOLVERS, WRAPPERS, Distance, assert_same, caught, mixture, problem, run, solve, target
 from test_gradient_modes import stochastic
 
 FAMILIES = ["ddim", "ancestral", "flow"]
@@ -255,3 +255,14 @@ def test_samplers_that_cannot_begin_at_a_picture_say_so() -> None:
         gf.Started(vector, picture())
     with pytest.raises(InvalidArgument, match="condition without noise"):
         begun().step(0, picture(), begun().condition([""]))
+
+
+def test_conformance_finds_a_path_that_is_not_the_tables() -> None:
+    def make() -> gf.Sampler:
+        sampler = mixture(family="flow")
+        assert sampler.schedule.path is not None
+        wrong = replace(sampler.schedule.path, row=lambda time, end: (1.0, (time - end) / 999, 0.0, 1.0))
+        sampler.schedule = replace(sampler.schedule, path=wrong)
+        return sampler
+
+    assert caught(check_sampler, make) == {"affine"}

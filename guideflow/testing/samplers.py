@@ -209,7 +209,8 @@ def check_noise(subject: Subject) -> None:
 def check_affine(subject: Subject) -> None:
     """An affine sampler's schedule runs from noise to image, and its steps are the schedule's.
 
-    Troubleshooting: give `times` from high to low, and override `predict`, never `step`.
+    Troubleshooting: give `times` from high to low, override `predict`, never `step`, and let the path's `row` give the
+    rows of the table.
     """
     sampler = subject.sampler
     if not isinstance(sampler, AffineSampler):
@@ -217,6 +218,13 @@ def check_affine(subject: Subject) -> None:
     times = sampler.schedule.times
     require(all(a > b for a, b in itertools.pairwise(times)), f"times do not decrease: {times}")
     require(type(sampler).step is AffineSampler.step, "step is overridden")
+    step = None if sampler.schedule.path is None else sampler.schedule.path.row
+    for row in [sampler.schedule[k] for k in range(sampler.num_steps)]:
+        if step is None:
+            break
+        found, given = step(row.time, row.end_time)[:3], (row.state, row.output, row.noise)
+        same = all(abs(one - other) <= 1e-4 * max(1, abs(other)) for one, other in zip(found, given, strict=True))
+        require(same, f"the path's step from {row.time:g} is {found}, and the table's {given}")
     scaled = sampler.schedule.init_scale * subject.noise.initial
     require_close(sampler.prepare(subject.noise.initial), scaled, "prepare is not init_scale x noise", 1e-5)
 

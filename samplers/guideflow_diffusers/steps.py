@@ -58,7 +58,7 @@ def noise_prediction_schedule(
         signal: alpha_bar' at the end of each step, in (0, 1].
         noise: Level d of new noise in each step, in [0, sqrt(1 - alpha_bar')]; 0 by default.
         init_scale: Standard deviation of the first state.
-        path: For samplers that may begin at a picture.
+        path: For samplers that may begin at a picture between two steps; None for those that begin at one.
 
     Returns:
         The schedule.
@@ -68,6 +68,7 @@ def noise_prediction_schedule(
     noise = tuple(noise) or (0.0,) * len(times)
     rows = [noise_prediction(alpha_bar()[t], end, d) for t, end, d in zip(times, signal, noise, strict=True)]
     state, output = zip(*rows, strict=True)
+    path = path or gf.NoisePath(diffusion_levels, spacing=1)
     return gf.Schedule(tuple(times), state, output, noise=noise, init_scale=init_scale, path=path)
 
 
