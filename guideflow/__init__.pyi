@@ -20,6 +20,7 @@ from .losses.balancing import balanced as balanced
 from .losses.base import Loss as Loss
 from .losses.base import as_loss as as_loss
 from .metrics.base import Metric as Metric
+from .paths import NoisePath as NoisePath
 from .problem import Problem as Problem
 from .problem import Rollout as Rollout
 from .problem import draw_noise as draw_noise
@@ -50,3 +51,4 @@ from .solvers import TrustRegion as TrustRegion
 from .solvers import Unanchored as Unanchored
 from .solvers import Windows as Windows
 from .solvers import Wrapper as Wrapper
+from .started import Started as Started

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from guideflow._pictures import KEPT_PIXELS as KEPT_PIXELS
 from guideflow._pictures import as_rgb, check_file, check_pixels, halvings, small_enough
 from guideflow._pictures import open_picture as open_picture
-from guideflow._require import count, write_whole
+from guideflow._require import count, one_of, write_whole
 from guideflow.errors import InvalidArgument, InvalidImage
 
 if TYPE_CHECKING:
@@ -100,6 +100,41 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         count("size", min(height, width))
         rgb = ImageOps.fit(rgb, (width, height), method=Image.Resampling.LANCZOS)
     return from_pil(rgb)
+
+
+def fit(image: str | Path | Tensor | PILImage.Image, size: int | tuple[int, int], how: str = "crop") -> Tensor:
+    """Bring an image to a size of other proportions, as a start picture for `solve` or its mask.
+
+    Arguments:
+        image: A path, a Pillow image, or a tensor (3, H, W) or (batch, 3, H, W) in [0, 1].
+        size: Side of a square, or (height, width).
+        how: "crop" to the centre, or "pad" by drawing out the edges.
+
+    Returns:
+        (batch, 3, height, width) in [0, 1].
+
+    Raises:
+        InvalidImage: If it cannot be read.
+        InvalidArgument: If the size or the word is unknown.
+    """
+    one_of("how", how, ("crop", "pad"))
+    height, width = (size, size) if isinstance(size, numbers.Integral) else map(int, size)  # type: ignore[arg-type]
+    count("size", min(height, width))
+    if isinstance(image, str | Path):
+        image = read_image(image)
+    images = image if isinstance(image, Tensor) else from_pil(image)
+    images = images[None] if images.dim() == 3 else images
+    check_image(images)
+    scales = height / images.shape[2], width / images.shape[3]
+    scale = max(scales) if how == "crop" else min(scales)
+    inner = [max(1, round(side * scale)) for side in images.shape[2:]]
+    images = F.interpolate(images, inner, mode="bicubic", antialias=True).clamp(0, 1)
+    over = [inner[0] - height, inner[1] - width]
+    top, left = (max(side, 0) // 2 for side in over)
+    images = images[:, :, top : top + height, left : left + width]
+    above, before = (max(-side, 0) // 2 for side in over)
+    rest = before, width - images.shape[3] - before, above, height - images.shape[2] - above
+    return F.pad(images, rest, mode="replicate")
 
 
 def from_pil(picture: PILImage.Image) -> Tensor:

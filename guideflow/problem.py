@@ -124,6 +124,7 @@ class Problem(Maps):
         one_of("gradient_mode", self.gradient_mode, ("auto", *MODES))
         if self.memory_limit is not None:
             in_range("memory_limit", self.memory_limit, 0)
+        object.__setattr__(self, "condition", self.sampler.bind(self.condition, self.noise.initial))
 
     def at(self, iteration: int) -> "Problem":
         """Return the problem whose rollouts have the objective of an iteration; itself, unless the loss is scheduled.

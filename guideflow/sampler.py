@@ -7,18 +7,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from guideflow._process import InOwnState
 from guideflow.errors import InvalidArgument
+from guideflow.paths import NoisePath
 from guideflow.pickling import state_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from guideflow.types import Latent
+    from guideflow.types import Image, Latent
 
 
 class Sampler(InOwnState, ABC):
@@ -79,6 +80,17 @@ class Sampler(InOwnState, ABC):
         """Turn standard normal noise into the first state; by default they are the same."""
         return noise
 
+    def encode(self, image: Image) -> Tensor:
+        """Turn images into the final states that `decode` turns back; for samplers that may begin at a picture."""
+        raise InvalidArgument(
+            f"{type(self).__name__} cannot begin at a picture, as it has no `encode`. Leave start= out, or write one: "
+            "images in [0, 1] to final states."
+        )
+
+    def bind(self, condition: Any, noise: Latent) -> Any:
+        """Return the condition for images that are drawn from a noise; by default it does not depend on it."""
+        return condition
+
     def checkpointing(self, least: bool) -> AbstractContextManager[None]:
         """Return a context in which `step` and `decode` keep less for the backward pass; by default it does nothing.
 
@@ -121,6 +133,7 @@ class Schedule:
         noise: factor d_k of the frozen noise; 0 where the step is deterministic.
         gain: relative step size c_k that anchored guidance gives to each window; by default 1.
         init_scale: standard deviation of the first state.
+        path: how noisy states are at each time, for samplers that may begin at a picture.
     """
 
     times: tuple[float, ...]
@@ -129,6 +142,7 @@ class Schedule:
     noise: tuple[float, ...] = ()
     gain: tuple[float, ...] = ()
     init_scale: float = 1.0
+    path: NoisePath | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         num_steps = len(self.times)
@@ -158,7 +172,7 @@ class Schedule:
         return Row(k, self.times[k], self.end_times[k], self.state[k], self.output[k], self.noise[k], self.gain[k])
 
     def __str__(self) -> str:
-        return "\n".join(f"{field.name:>10}  {getattr(self, field.name)}" for field in fields(self))
+        return "\n".join(f"{item.name:>10}  {getattr(self, item.name)}" for item in fields(self) if item.repr)
 
 
 class AffineSampler(Sampler):

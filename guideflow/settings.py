@@ -85,12 +85,14 @@ class Settings:
 
 
 def broadcast(
-    prompt: Any, negative_prompt: Any, seed: Any
+    prompt: Any, negative_prompt: Any, seed: Any, starts: int = 1
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[int, ...]]:
-    """Return a prompt, a negative prompt (or None) and a seed for each image."""
+    """Return a prompt, a negative prompt (or None) and a seed for each image; `starts` counts start pictures."""
     given: dict[str, Any] = {"prompt": _each(prompt, "prompt", _text), "seed": _each(seed, "seed", _seed)}
     if negative_prompt is not None:
         given["negative_prompt"] = _each(negative_prompt, "negative_prompt", _text)
+    if starts > 1:
+        given["start"] = (None,) * starts
     batch = max(map(len, given.values()))
     if batch == 0 or any(len(values) not in (1, batch) for values in given.values()):
         counts = ", ".join(f"{len(values)} for `{name}`" for name, values in given.items())

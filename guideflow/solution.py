@@ -15,6 +15,7 @@ from guideflow.images import to_pil
 from guideflow.problem import Noise, Problem, Rollout
 from guideflow.settings import Result, Settings
 from guideflow.solvers import Solver, State
+from guideflow.started import Edit
 from guideflow.storage.damage import check
 from guideflow.storage.records import unflatten
 from guideflow.types import BY_STEP
@@ -59,6 +60,7 @@ class Solution:
         noise: the frozen noise.
         references: reference images of the loss, (3, height, width) each.
         configs: how to load sampler, loss and solver again; None for what was made by hand.
+        edit: the start picture with its mask and strength; None for images that began at noise.
         problem: the problem solved; None for a solution loaded from disk, or from a pickle.
         solver: the solver used; None likewise.
     """
@@ -75,6 +77,7 @@ class Solution:
     noise: Noise
     references: tuple[Tensor, ...]
     configs: Mapping[str, Any]
+    edit: Edit | None = None
     problem: Problem | None = None
     solver: Solver | None = None
 
@@ -135,6 +138,8 @@ class Solution:
             {name: getattr(self, name) for name in names}
             for names in (("unguided", "start", "chosen", "noise"), ("state", "best", "history"))
         )
+        if self.edit is not None:
+            start["edit"] = {"picture": self.edit.picture, "mask": self.edit.mask}
         shown = {"guided": self.images, "unguided": self.unguided}
         images = zip(self.prompts, self.seeds, self.result, self.loss.tolist(), strict=True)
         about = {
@@ -146,6 +151,7 @@ class Solution:
             ],
             "history": list(self.history),
             "settings": asdict(self.settings),
+            "edit": self.edit and {"strength": self.edit.strength, "paste_back": self.edit.paste_back},
             "stats": dict(self.stats),
             "configs": dict(self.configs),
             "versions": storage.versions(self.configs),
@@ -164,7 +170,7 @@ class Solution:
             parts = unflatten(tensors)
             if references is None:
                 references = [parts["references"][str(i)] for i in range(len(parts["references"]))]
-            state, noise = parts["state"], parts["noise"]
+            state, noise, edit = parts["state"], parts["noise"], parts.get("edit")
             settings: dict[str, Any] = {
                 name: tuple(v) if isinstance(v, list) else v for name, v in about["settings"].items()
             }
@@ -183,6 +189,7 @@ class Solution:
                 noise=Noise(noise["initial"], tuple(noise["steps"].get(str(k)) for k in range(len(state["controls"])))),
                 references=tuple(references),
                 configs=dict.fromkeys(("sampler", "loss", "solver")) | about["configs"],
+                edit=None if edit is None else Edit(**{"mask": None, **edit, **about["edit"]}),
             )
             check(solution)
             return solution

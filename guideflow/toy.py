@@ -5,12 +5,14 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from guideflow._require import as_dtype, count, in_range, one_of
+from guideflow.paths import NoisePath, flow_levels
 from guideflow.sampler import AffineSampler, Row, Schedule, alpha_bar
 
 _DTYPES = ("float32", "float64")
@@ -72,6 +74,10 @@ class ToyLinear(AffineSampler):
     def decode(self, z: Tensor) -> Tensor:
         """Return the state itself, or an image."""
         return (0.5 + z / 8).clamp(0, 1) if self.image else z
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Return the state that decodes to an image, or to itself."""
+        return (image - 0.5) * 8 if self.image else image
 
 
 class ToyMixture(AffineSampler):
@@ -142,12 +148,13 @@ class ToyMixture(AffineSampler):
         """Return an image in [0, 1]."""
         return (z / 2 + 0.5).clamp(0, 1)
 
+    def encode(self, image: Tensor) -> Tensor:
+        """Return the state that decodes to an image."""
+        return image * 2 - 1
+
     def levels(self, t: float) -> tuple[float, float]:
         """Return signal level alpha and noise level sigma at time t."""
-        if self.family == "flow":
-            return 1 - t / 1000, t / 1000
-        level = alpha_bar("float64")[round(t)]
-        return math.sqrt(level), math.sqrt(1 - level)
+        return flow_levels(t) if self.family == "flow" else _ddim_levels(t)
 
     def _log_weights(self, prompt: str, excluded: str) -> Tensor:
         wanted, unwanted = set(prompt.lower().split()), set(excluded.lower().split())
@@ -157,24 +164,37 @@ class ToyMixture(AffineSampler):
         return torch.tensor([0.0 if scores.get(name) == best else -math.inf for name in self.names])
 
 
+def _ddim_levels(time: float) -> tuple[float, float]:
+    level = alpha_bar("float64")[round(time)]
+    return math.sqrt(level), math.sqrt(1 - level)
+
+
+def _ddim_row(ancestral: bool, start: float, end: float) -> tuple[float, float, float, float]:
+    levels = [alpha_bar("float64")[round(time)] for time in (start, end)]
+    a = math.sqrt(levels[1] / levels[0])
+    sigma, sigma_end = (math.sqrt((1 - level) / level) for level in levels)
+    # In units of the clean signal the step goes down to sigma_down and back up to sigma_end with fresh noise.
+    sigma_down = sigma_end**2 / sigma if ancestral and end > 0 else sigma_end
+    b = math.sqrt(levels[1]) * sigma_down - a * math.sqrt(1 - levels[0])
+    return a, b, math.sqrt(levels[1]) * math.sqrt(sigma_end**2 - sigma_down**2), -b / a
+
+
 def _ddim_schedule(num_steps: int, ancestral: bool) -> Schedule:
-    levels = alpha_bar("float64")
     times = [1000 * (num_steps - k) // num_steps - 1 for k in range(num_steps)]
-    rows = []
-    for start, end in itertools.pairwise([*times, 0]):
-        a = math.sqrt(levels[end] / levels[start])
-        sigma, sigma_end = (math.sqrt((1 - levels[time]) / levels[time]) for time in (start, end))
-        # In units of the clean signal the step goes down to sigma_down and back up to sigma_end with fresh noise.
-        sigma_down = sigma_end**2 / sigma if ancestral and end > 0 else sigma_end
-        b = math.sqrt(levels[end]) * sigma_down - a * math.sqrt(1 - levels[start])
-        rows.append((a, b, math.sqrt(levels[end]) * math.sqrt(sigma_end**2 - sigma_down**2), -b / a))
+    path = NoisePath(_ddim_levels, partial(_ddim_row, ancestral), spacing=1)
+    rows = [_ddim_row(ancestral, *ends) for ends in itertools.pairwise([*times, 0])]
     state, output, noise, gain = zip(*rows, strict=True)
-    return Schedule(tuple(times), state, output, noise, gain)
+    return Schedule(tuple(times), state, output, noise, gain, path=path)
+
+
+def _flow_row(start: float, end: float) -> tuple[float, float, float, float]:
+    return 1.0, (start - end) / 1000, 0.0, 1.0
 
 
 def _flow_schedule(num_steps: int) -> Schedule:
     times = tuple(1000 * (1 - k / num_steps) for k in range(num_steps))
-    return Schedule(times=times, state=(1.0,) * num_steps, output=(1 / num_steps,) * num_steps)
+    ones, path = (1.0,) * num_steps, NoisePath(flow_levels, _flow_row)
+    return Schedule(times=times, state=ones, output=(1 / num_steps,) * num_steps, path=path)
 
 
 def _image(shape: str, colour: tuple[float, float, float], size: int) -> Tensor:

@@ -136,6 +136,29 @@ def test_what_is_no_prompt_is_refused(name: str, prompt: Any) -> None:
         gf.solve(mixture(), Distance(target(mixture())), **{name: prompt})
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("strength", "much", "strength='much'. Expected a number above 0"),
+        ("strength", None, None),
+        ("strength", np.float32(0.5), None),
+        ("mask", 3, "mask of type int"),
+        ("mask", np.full((6, 6), 255, np.uint8), None),
+        ("mask", np.ones((6, 6), bool), None),
+        ("start", 3, "start of type int"),
+    ],
+    ids=str,
+)
+def test_what_is_no_strength_mask_or_start_is_refused(name: str, given: Any, says: str | None) -> None:
+    options: dict[str, Any] = {"start": np.zeros((6, 6, 3), np.uint8), "strength": 0.5, name: given}
+    sampler = mixture()
+    if says is None:
+        assert gf.solve(sampler, Distance(target(sampler)), max_iterations=0, **options).edit is not None
+        return
+    with pytest.raises((InvalidArgument, InvalidImage), match=says):
+        gf.solve(sampler, Distance(target(sampler)), **options)
+
+
 NUMBERS = {"target_loss": 0.25, "patience": 3, "loss_scale": 100.0, "memory_limit": 10**9}
 
 

@@ -19,11 +19,13 @@ from guideflow._solve.rebuild import rebuild
 from guideflow._solve.run import Run, begin
 from guideflow.callbacks import Callback, as_callbacks
 from guideflow.errors import CannotResume, InvalidArgument
+from guideflow.losses.vision import ImageSources
 from guideflow.problem import Noise, Problem, draw_noise
 from guideflow.sampler import Sampler
 from guideflow.settings import Settings, broadcast
 from guideflow.solution import Solution
 from guideflow.solvers import Solver, State
+from guideflow.started import Started, started
 from guideflow.storage import recipes
 from guideflow.types import LossLike, map_tensors
 
@@ -50,6 +52,10 @@ def solve(
     solver: str | Solver = "auto",
     max_iterations: int = 12,
     candidates: int | None = None,
+    start: ImageSources | None = None,
+    strength: float | None = None,
+    mask: ImageSources | None = None,
+    paste_back: bool = False,
     callback: Callback | Sequence[Callback] | None = None,
     keep: Literal["best", "last"] = "best",
     target_loss: float | None = None,
@@ -79,6 +85,11 @@ def solve(
         candidates: noises to choose each image's start from: the seed's own and others that depend on the seed alone.
             Each is rolled out once, without gradients, and that of lowest loss is guided. 1 keeps the seed's own; None
             is what the solver asks for, 16 for "auto" and 1 for the others.
+        start: picture to begin at instead of noise, one or one per image, of the sampler's proportions; see `Started`,
+            also for the next three.
+        strength: how much of it to forget, in (0, 1], 0.6 by default; 1 is as if it was not there.
+        mask: white where the start picture may change, black where it is kept; of its size, one or one per image.
+        paste_back: put pixels outside the mask back exactly as they were; otherwise they are encoded and decoded.
         callback: called with a `Progress` after every iteration, iteration 0 included; one or several.
         keep: the iterate to keep of each image, that of lowest loss or the last.
         target_loss: stop an image as soon as its loss is this low.
@@ -98,13 +109,17 @@ def solve(
         throw: raise `NonFinite` if an image met nan or inf, instead of reporting it in `result` only.
 
     Raises:
-        InvalidArgument: for lists of different lengths and values out of range, and if `save_to` cannot be written.
+        InvalidArgument: for lists of different lengths and values out of range, if `save_to` cannot be written, and if
+            the sampler cannot begin at a picture.
+        InvalidImage: if the start picture or the mask cannot be read or does not fit.
         FolderInUse: if `save_to` holds another solve.
         InvalidLoss: if the loss does not return one differentiable number per image.
         IncompatibleSolver: if the solver needs a capability the sampler does not have.
         OutOfMemory: if the memory does not suffice for the gradients as asked.
     """
-    prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed)
+    sampler = started(sampler, start, strength, mask, paste_back)
+    starts = sampler.images if isinstance(sampler, Started) else 1
+    prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed, starts)
     solver = registry.load_solver(solver) if isinstance(solver, str) else solver
     if not isinstance(solver, Solver):
         raise InvalidArgument(f"Got {solver!r} as solver. Expected a name or an object: `gf.Anchored()`.")
@@ -125,14 +140,14 @@ def solve(
     callbacks, deadline, keeping = as_callbacks(callback), _deadline(time_limit), _keeping(save_to, checkpoint_every)
     problem = _problem(sampler, loss, draw_noise(sampler, seeds), settings)
     configs = {
-        "sampler": registry.config(sampler),
+        "sampler": registry.config(sampler.sampler if isinstance(sampler, Started) else sampler),
         "loss": recipes.loss_config(loss),
         "solver": registry.config(solver),
     }
     configs["files"] = recipes.digests(configs)
     keeping.check(problem, settings.run)
-    start = partial(begin, problem, solver, settings, configs)
-    return kept(start, problem, max_iterations, callbacks, keeping, deadline, throw)
+    first = partial(begin, problem, solver, settings, configs)
+    return kept(first, problem, max_iterations, callbacks, keeping, deadline, throw)
 
 
 def resume(
@@ -194,6 +209,8 @@ def resume(
     parts |= rebuild(lacking, folder, saved.references, saved.configs.get("files") or {}, trust)
     sampler, solver = sampler or parts["sampler"], solver or parts["solver"]
     loss = parts["loss"] if loss is None else loss
+    if saved.edit is not None and not isinstance(sampler, Started):
+        sampler = saved.edit.begin(sampler)
     _check_fit(saved, sampler, solver)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if old is None or old.sampler is not sampler or old.loss is not loss:

@@ -17,6 +17,7 @@ from guideflow.problem import Problem
 from guideflow.settings import Result, Settings
 from guideflow.solution import Kept, Solution
 from guideflow.solvers import Solver, State
+from guideflow.started import Started
 from guideflow.types import where
 
 
@@ -56,6 +57,7 @@ def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping
         noise=start.problem.noise,
         references=(),
         configs=configs,
+        edit=problem.sampler.edit if isinstance(problem.sampler, Started) else None,
     )
     return Run(advance, solution, stopped=rollout.gradients is None)
 

@@ -75,6 +75,11 @@ def run_command(
     iterations: options.IterationsOption = None,
     candidates: options.CandidatesOption = None,
     gradient_mode: options.GradientModeOption = None,
+    start: options.StartOption = None,
+    strength: options.StrengthOption = None,
+    mask: options.MaskOption = None,
+    paste_back: options.PasteBackOption = False,
+    fit: options.FitOption = None,
     out: options.OutOption = Path("out"),
     checkpoint_every: options.CheckpointOption = 10,
     resume: options.ResumeOption = False,
@@ -93,6 +98,11 @@ def run_command(
         "seed": seed,
         "candidates": candidates,
         "gradient_mode": gradient_mode,
+        "start": start,
+        "strength": strength,
+        "mask": mask,
+        "paste_back": paste_back or None,
+        "fit": fit,
     }
     if trust and not resume:
         raise InvalidArgument("Got --trust without --resume, the only thing it is for. Leave it out.")

@@ -42,6 +42,23 @@ GradientModeOption = Annotated[
         show_default="full",
     ),
 ]
+StartOption = Annotated[
+    list[str] | None, typer.Option(help="Picture to begin at instead of noise; once for all images, or one per image.")
+]
+StrengthOption = Annotated[
+    float | None,
+    typer.Option(help="With --start: how much of it to forget, above 0 and at most 1.", show_default="0.6"),
+]
+MaskOption = Annotated[
+    list[str] | None, typer.Option(help="With --start: picture that is white where the start may change; as --start.")
+]
+PasteBackOption = Annotated[
+    bool, typer.Option("--paste-back", help="With --mask: put pixels outside of it back exactly as they were.")
+]
+FitOption = Annotated[
+    str | None,
+    typer.Option(help="With --start: crop or pad, where it has other proportions than the sampler's.", metavar="HOW"),
+]
 OutOption = Annotated[Path, typer.Option(help="Folder to save to.")]
 CheckpointOption = Annotated[
     int,

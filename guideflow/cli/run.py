@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from guideflow._require import one_of
 from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
 from guideflow.cli.console import console, visible
 from guideflow.cli.options import load, load_losses
-from guideflow.errors import CannotResume, FolderInUse, GuideflowError, InvalidArgument
+from guideflow.errors import CannotResume, FolderInUse, GuideflowError, InvalidArgument, InvalidImage
 from guideflow.settings import Result
 from guideflow.solution import Solution
 from guideflow.storage.folder import MANIFEST, check_folder
@@ -37,7 +38,29 @@ def solve_new(sampler: str | None, losses: list[str], solver: str | None, out: P
     loss = load_losses(losses)
     options = {name: value for name, value in options.items() if value is not None}
     made, bar = load("sampler", sampler), gf.callbacks.ProgressBar()
+    options = _fitted(made, **options)
     return _finish(lambda: gf.solve(made, loss, callback=bar, save_to=out, **options), out)
+
+
+def _fitted(sampler: Any, *, fit: str | None = None, **options: Any) -> dict[str, Any]:
+    """Bring start pictures and their masks to the size of a sampler, as --fit says, and return the other options."""
+    from guideflow import images
+
+    if fit is None:
+        return options
+    one_of("fit", fit, ("crop", "pad"))
+    if "start" not in options:
+        raise InvalidArgument("Got --fit without --start, the picture that it is for. Leave it out.")
+    read = {name: [images.read_image(one) for one in options[name]] for name in ("start", "mask") if name in options}
+    starts = read["start"]
+    for i, mask in enumerate(read.get("mask", ())):
+        start = starts[min(i, len(starts) - 1)]
+        if mask.shape != start.shape:
+            found, size = (f"{one.shape[3]}x{one.shape[2]}" for one in (mask, start))
+            raise InvalidImage(f"Got a mask of {found} pixels. Expected the size of the start picture, {size}.")
+    return options | {
+        name: [images.fit(one, sampler.image_size, fit)[0] for one in many] for name, many in read.items()
+    }
 
 
 def resume_saved(

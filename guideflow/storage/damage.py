@@ -46,6 +46,12 @@ def _parts(solution: Any) -> Iterator[tuple[str, bool]]:
     yield "images", len(start) == batch
     yield "history", len(history["loss"]) > 0 and {"gradient_norm", "control_norm", *rollout.terms} < {*history}
 
+    if (edit := solution.edit) is not None:
+        images, (*_, height, width) = (1, batch), edit.picture.shape
+        yield "start picture", edit.picture.dim() == 4 and len(edit.picture) in images and edit.picture.shape[1] == 3
+        fits = edit.mask is None or (len(edit.mask) in images and edit.mask.shape[1:] == (1, height, width))
+        yield "mask", fits and type(edit.strength) is float and 0 < edit.strength <= 1 and type(edit.paste_back) is bool
+
     whole = (solution.chosen, best.iteration)
     yield "candidates", all(one.shape == (batch,) and not one.is_floating_point() for one in whole)
     yield "memory", all(isinstance(one, Tensor) and one.shape[:1] == (batch,) for one in memory)

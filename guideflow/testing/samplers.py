@@ -22,9 +22,13 @@ class Subject:
     prompts: tuple[str, ...]
     noise: Noise
 
+    def condition(self) -> Any:
+        """Return the condition of the batch and its noise."""
+        return self.sampler.bind(self.sampler.condition(list(self.prompts)), self.noise.initial)
+
     def states(self) -> list[Tensor]:
         """Return z_0..z_K without guidance."""
-        condition = self.sampler.condition(list(self.prompts))
+        condition = self.condition()
         states = [self.sampler.prepare(self.noise.initial)]
         for k in range(self.sampler.num_steps):
             states.append(self.sampler.step(k, states[k], condition, self.noise.steps[k]))
@@ -128,7 +132,7 @@ def check_differentiable(subject: Subject) -> None:
     Troubleshooting: no `torch.no_grad()`, `.detach()` or rounding on the way from the state to the result.
     """
     sampler, states = subject.sampler, [state.detach() for state in subject.states()]
-    condition = sampler.condition(list(subject.prompts))
+    condition = subject.condition()
     for k in range(sampler.num_steps):
         # A direction picked at random: a sum of all entries can have a vanishing gradient.
         weights = torch.randn(states[k].shape, generator=torch.Generator().manual_seed(k)).to(states[k])
@@ -158,7 +162,7 @@ def check_input_unchanged(subject: Subject) -> None:
     Troubleshooting: replace operations that end in an underscore, `+=` and assignments to slices.
     """
     sampler = subject.sampler
-    condition = sampler.condition(list(subject.prompts))
+    condition = subject.condition()
     with torch.no_grad():
         noise = subject.noise.initial.clone()
         z = sampler.prepare(noise)
@@ -193,7 +197,7 @@ def check_noise(subject: Subject) -> None:
     Troubleshooting: `stochastic[k]` must tell whether `step(k, z, condition, noise)` uses `noise`.
     """
     sampler, states = subject.sampler, [state.detach() for state in subject.states()]
-    condition = sampler.condition(list(subject.prompts))
+    condition = subject.condition()
     for k, stochastic in enumerate(sampler.stochastic):
         if stochastic:
             noise = subject.noise.steps[k]
@@ -205,7 +209,8 @@ def check_noise(subject: Subject) -> None:
 def check_affine(subject: Subject) -> None:
     """An affine sampler's schedule runs from noise to image, and its steps are the schedule's.
 
-    Troubleshooting: give `times` from high to low, and override `predict`, never `step`.
+    Troubleshooting: give `times` from high to low, override `predict`, never `step`, and let the path's `row` give the
+    rows of the table.
     """
     sampler = subject.sampler
     if not isinstance(sampler, AffineSampler):
@@ -213,6 +218,13 @@ def check_affine(subject: Subject) -> None:
     times = sampler.schedule.times
     require(all(a > b for a, b in itertools.pairwise(times)), f"times do not decrease: {times}")
     require(type(sampler).step is AffineSampler.step, "step is overridden")
+    step = None if sampler.schedule.path is None else sampler.schedule.path.row
+    for row in [sampler.schedule[k] for k in range(sampler.num_steps)]:
+        if step is None:
+            break
+        found, given = step(row.time, row.end_time)[:3], (row.state, row.output, row.noise)
+        same = all(abs(one - other) <= 1e-4 * max(1, abs(other)) for one, other in zip(found, given, strict=True))
+        require(same, f"the path's step from {row.time:g} is {found}, and the table's {given}")
     scaled = sampler.schedule.init_scale * subject.noise.initial
     require_close(sampler.prepare(subject.noise.initial), scaled, "prepare is not init_scale x noise", 1e-5)
 

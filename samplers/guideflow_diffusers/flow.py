@@ -14,7 +14,7 @@ from torch import Tensor
 
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
-from guideflow.types import Latent
+from guideflow.types import Image, Latent
 from guideflow_diffusers.checkpointing import active, checkpointed
 from guideflow_diffusers.decoding import (
     DecoderGradient,
@@ -23,6 +23,7 @@ from guideflow_diffusers.decoding import (
     latent_channels,
     load_decoder_gradient,
 )
+from guideflow_diffusers.encoding import encode_latents
 from guideflow_diffusers.text import Condition
 
 
@@ -71,6 +72,10 @@ class FlowAdapter(ABC):
     def decode(self, vae: Any, z: Latent, gradient: DecoderGradient | None) -> Tensor:
         """Turn final states into images in [0, 1]; by default with the scale and shift of the autoencoder."""
         return decode_latents(vae, z, gradient)
+
+    def encode(self, vae: Any, image: Image) -> Tensor:
+        """Turn images in [0, 1] into the final states that `decode` turns back."""
+        return encode_latents(vae, image)
 
 
 @final
@@ -150,6 +155,10 @@ class FlowSampler(AffineSampler):
     def decode(self, z: Latent) -> Tensor:
         """Decode latents to images in [0, 1]."""
         return self.adapter.decode(active(self.vae), z, self.decoder_gradient)
+
+    def encode(self, image: Image) -> Tensor:
+        """Encode images in [0, 1] to latents."""
+        return self.adapter.encode(active(self.vae), image)
 
     @contextmanager
     def checkpointing(self, least: bool) -> Iterator[None]:

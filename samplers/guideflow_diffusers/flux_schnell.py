@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import guideflow as gf
 from guideflow._require import as_device, as_dtype, count, require, without_progress_bars
 from guideflow.errors import InvalidArgument
+from guideflow.paths import flow_levels
 from guideflow_diffusers.family import Family
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ def flux_schedule(num_steps: int = 4) -> gf.Schedule:
     """
     count("num_steps", num_steps)
     times = tuple(1000 * (1 - k / num_steps) for k in range(num_steps))
-    return gf.Schedule(times, (1.0,) * num_steps, (-1 / num_steps,) * num_steps)
+    path = gf.NoisePath(flow_levels, _row)
+    return gf.Schedule(times, (1.0,) * num_steps, (-1 / num_steps,) * num_steps, path=path)
+
+
+def _row(time: float, end_time: float) -> tuple[float, float, float, float]:
+    """Return the step from one time to another."""
+    return 1.0, (end_time - time) / 1000, 0.0, 1.0
 
 
 def load_flux(

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
-from guideflow.types import Latent
+from guideflow.types import Image, Latent
 from guideflow_diffusers.checkpointing import active, checkpointed, uncompiled
 from guideflow_diffusers.decoding import DecoderGradient, decode_latents, load_decoder_gradient
+from guideflow_diffusers.encoding import encode_latents
 from guideflow_diffusers.parts import Parts
 from guideflow_diffusers.text import Condition, encode_prompts
 
@@ -161,6 +162,10 @@ class LatentSampler(AffineSampler):
     def decode(self, z: Latent) -> Tensor:
         """Decode latents to images in [0, 1]."""
         return decode_latents(active(self.parts.vae), z, self.decoder_gradient)
+
+    def encode(self, image: Image) -> Tensor:
+        """Encode images in [0, 1] to latents."""
+        return encode_latents(active(self.parts.vae), image)
 
     @contextmanager
     def checkpointing(self, least: bool) -> Iterator[None]:

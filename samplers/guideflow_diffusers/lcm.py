@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import guideflow as gf
 from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import SD15, SDXL, Family
-from guideflow_diffusers.steps import CONSISTENCY_STEPS, consistency_grid
+from guideflow_diffusers.steps import CONSISTENCY_STEPS, TRAIN_STEPS, consistency_grid, diffusion_levels
 
 SIGMA_DATA = 0.5
 TIME_SCALE = 10.0
@@ -34,16 +35,19 @@ def lcm_schedule(num_steps: int = 4) -> gf.Schedule:
     Source: Luo et al., "Latent Consistency Models", 2023, Algorithm 3 and appendix (skip and output scales).
     """
     times = consistency_grid(num_steps)
-    state, output, noise = [], [], []
-    for t, end in zip(times, [alpha_bar()[t] for t in times[1:]] + [1.0], strict=True):
-        signal = alpha_bar()[t]
-        scaled = TIME_SCALE * t
-        skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
-        out = scaled / math.sqrt(scaled**2 + SIGMA_DATA**2)
-        state.append(math.sqrt(end) * (out / math.sqrt(signal) + skip))
-        output.append(-math.sqrt(end) * out * math.sqrt((1 - signal) / signal))
-        noise.append(math.sqrt(1 - end))
-    return gf.Schedule(times, tuple(state), tuple(output), tuple(noise))
+    state, output, noise, gain = zip(*(_row(*ends) for ends in itertools.pairwise((*times, 0))), strict=True)
+    path = gf.NoisePath(diffusion_levels, _row, spacing=TRAIN_STEPS // CONSISTENCY_STEPS)
+    return gf.Schedule(times, state, output, noise, gain, path=path)
+
+
+def _row(time: float, end_time: float) -> tuple[float, float, float, float]:
+    """Return the step from one time to another, or to the clean image at 0."""
+    signal, end = alpha_bar()[int(time)], alpha_bar()[int(end_time)] if end_time else 1.0
+    scaled = TIME_SCALE * time
+    skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
+    out = scaled / math.sqrt(scaled**2 + SIGMA_DATA**2)
+    state = math.sqrt(end) * (out / math.sqrt(signal) + skip)
+    return state, -math.sqrt(end) * out * math.sqrt((1 - signal) / signal), math.sqrt(1 - end), 1.0
 
 
 LCM = Family(

@@ -8,7 +8,7 @@ import guideflow as gf
 from guideflow._require import one_of
 from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import SDXL, Family
-from guideflow_diffusers.steps import TRAIN_STEPS
+from guideflow_diffusers.steps import TRAIN_STEPS, diffusion_levels
 from guideflow_diffusers.turbo import turbo_schedule
 
 
@@ -34,7 +34,8 @@ def lightning_schedule(num_steps: int = 4) -> gf.Schedule:
     if num_steps > 1:
         return turbo_schedule(num_steps, method="euler")
     noise = math.sqrt(1 - alpha_bar()[TRAIN_STEPS - 1])
-    return gf.Schedule((TRAIN_STEPS - 1,), state=(0.0,), output=(1.0,), init_scale=noise)
+    path = gf.NoisePath(diffusion_levels, spacing=1)
+    return gf.Schedule((TRAIN_STEPS - 1,), state=(0.0,), output=(1.0,), init_scale=noise, path=path)
 
 
 SDXL_LIGHTNING = Family(

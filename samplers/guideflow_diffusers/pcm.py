@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import guideflow as gf
 from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import SD15, SDXL, Family
-from guideflow_diffusers.steps import consistency_grid, noise_prediction_schedule, trailing_grid
+from guideflow_diffusers.steps import (
+    CONSISTENCY_STEPS,
+    TRAIN_STEPS,
+    consistency_grid,
+    diffusion_levels,
+    noise_prediction,
+    noise_prediction_schedule,
+    trailing_grid,
+)
 
 
 def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0) -> gf.Schedule:
@@ -43,8 +52,20 @@ def pcm_schedule(num_steps: int = 4, *, grid: str = "ddim", eta: float = 0.0) ->
     times = trailing_grid(num_steps) if grid == "ddim" else consistency_grid(num_steps)
     ends = (*times[1:], 0)
     signal = [alpha_bar()[end] for end in ends]
-    noise = [(1 - alpha_bar()[end] / alpha_bar()[int((1 - eta) * end)]) ** 0.5 for end in ends]
-    return noise_prediction_schedule(times, signal, noise)
+    spacing = 1 if grid == "ddim" else TRAIN_STEPS // CONSISTENCY_STEPS
+    path = gf.NoisePath(diffusion_levels, partial(_row, eta), spacing=spacing)
+    return noise_prediction_schedule(times, signal, [_noise(eta, end) for end in ends], path=path)
+
+
+def _row(eta: float, time: float, end_time: float) -> tuple[float, float, float, float]:
+    """Return the step from one time to another."""
+    start, end = (alpha_bar()[int(t)] for t in (time, end_time))
+    noise = _noise(eta, int(end_time))
+    return *noise_prediction(start, end, noise), noise, 1.0
+
+
+def _noise(eta: float, end: int) -> float:
+    return (1 - alpha_bar()[end] / alpha_bar()[int((1 - eta) * end)]) ** 0.5
 
 
 PCM = Family(

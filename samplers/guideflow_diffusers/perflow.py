@@ -12,7 +12,7 @@ from guideflow._require import count, one_of
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import Family
-from guideflow_diffusers.steps import TRAIN_STEPS
+from guideflow_diffusers.steps import TRAIN_STEPS, diffusion_levels
 
 
 def perflow_schedule(num_steps: int = 4, *, prediction: str = "diff_eps", windows: int = 4) -> gf.Schedule:
@@ -60,10 +60,30 @@ def perflow_schedule(num_steps: int = 4, *, prediction: str = "diff_eps", window
         times += [int((start + i * ((end - start) / pieces)) * TRAIN_STEPS) for i in range(pieces)]
     rows = [_row(now, following, bounds, prediction) for now, following in itertools.pairwise((*times, 0))]
     state, output, gain = zip(*rows, strict=True)
-    return gf.Schedule(tuple(times), state, output, gain=gain)
+    path = gf.NoisePath(partial(_levels, bounds), partial(_path_row, bounds, prediction))
+    return gf.Schedule(tuple(times), state, output, gain=gain, path=path)
 
 
-def _row(now: int, following: int, bounds: list[float], prediction: str) -> tuple[float, float, float]:
+def _levels(bounds: list[float], time: float) -> tuple[float, float]:
+    """Return the levels of signal and noise: of the noise schedule at the ends of windows, linear in between."""
+    start, end = next(ends for ends in itertools.pairwise(bounds) if time >= ends[1] * TRAIN_STEPS)
+    share = (time / TRAIN_STEPS - end) / (start - end)
+    (alpha, sigma), (alpha_end, sigma_end) = (_at(bound * TRAIN_STEPS) for bound in (start, end))
+    return share * alpha + (1 - share) * alpha_end, share * sigma + (1 - share) * sigma_end
+
+
+def _at(bound: float) -> tuple[float, float]:
+    # PeRFlow counts time from 1 to 1000; index 0 of the table also serves time 0.
+    return diffusion_levels(max(bound - 1, 0))
+
+
+def _path_row(bounds: list[float], prediction: str, time: float, end_time: float) -> tuple[float, float, float, float]:
+    """Return the step from one time to another."""
+    state, output, gain = _row(time, end_time, bounds, prediction)
+    return state, output, 0.0, gain
+
+
+def _row(now: float, following: float, bounds: list[float], prediction: str) -> tuple[float, float, float]:
     """Return the factors of state and output, and the gain, of the step between two times."""
     if prediction == "velocity":
         return 1.0, (following - now) / TRAIN_STEPS, 1.0

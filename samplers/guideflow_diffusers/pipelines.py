@@ -20,6 +20,9 @@ _INSTEAD = {
     "generator": "Noise is drawn from seed=, a number for each image: seed=[0, 1]",
     "latents": "Noise is drawn from seed=, a number for each image: seed=[0, 1]",
     "num_images_per_prompt": "Give as many seeds: seed=[0, 1, 2]",
+    "start": "The picture to begin at is image=",
+    "mask": "The mask is mask_image=",
+    "padding_mask_crop": "Crop image= and mask_image= before",
     "output_type": "`solution.images` is a tensor, and `solution.pil()` a list of pictures",
     "callback_on_step_end": "Give callback=, which sees every iteration",
     "prompt_embeds": "Give prompt=, which the pipeline's text encoders read",
@@ -111,7 +114,7 @@ def from_pipeline(
         one = repr(pipe) if isinstance(pipe, str | Path | None) else f"a {type(pipe).__name__}"
         raise InvalidArgument(
             f"Got {one} as pipe. Expected a loaded {known}. A pipeline that edits pictures becomes one that draws them "
-            "by `StableDiffusionPipeline.from_pipe(pipe)`."
+            "by `StableDiffusionPipeline.from_pipe(pipe)`, and `guide(..., image=)` begins at one."
         )
     given = {
         "num_inference_steps": num_inference_steps,
@@ -146,6 +149,8 @@ def guide(
     prompt: str | Sequence[str] = "",
     negative_prompt: str | Sequence[str] | None = None,
     seed: int | Sequence[int] = 0,
+    image: Any = None,
+    mask_image: Any = None,
     **options: Any,
 ) -> gf.Solution:
     """Guide a loaded pipeline of diffusers with a loss: `from_pipeline`, then `gf.solve`.
@@ -156,6 +161,9 @@ def guide(
         prompt: One, or one per image.
         negative_prompt: One, or one per image.
         seed: One, or one per image.
+        image: Picture to begin at, with `strength` among the options, one or one per image: the `start` of `gf.solve`.
+            The pipeline is one that draws from text; those that edit have the same networks.
+        mask_image: White where `image` may change: the `mask` of `gf.solve`.
         options: Of `from_pipeline` (`num_inference_steps`, `guidance_scale`, `height`, ...) and of `gf.solve`
             (`solver`, `max_iterations`, `gradient_mode`, ...).
 
@@ -167,9 +175,10 @@ def guide(
     """
     own, solving = (inspect.signature(function).parameters for function in (from_pipeline, gf.solve))
     for name in options:
-        if name not in (*own, *solving) or name in ("pipe", "sampler", "loss"):
+        if name not in (*own, *solving) or name in ("pipe", "sampler", "loss", "start", "mask"):
             hint = f" {_INSTEAD[name]}." if name in _INSTEAD else did_you_mean(name, [*own, *solving])
             raise InvalidArgument(f"Got {name}=, which guidance does not take.{hint}")
     sampler = from_pipeline(pipe, **{name: value for name, value in options.items() if name in own})
     rest = {name: value for name, value in options.items() if name not in own}
+    rest |= {"start": image, "mask": mask_image}
     return gf.solve(sampler, loss, prompt=prompt, negative_prompt=negative_prompt, seed=seed, **rest)

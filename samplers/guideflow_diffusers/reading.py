@@ -13,6 +13,7 @@ from torch import Tensor
 import guideflow as gf
 from guideflow.errors import InvalidArgument
 from guideflow.losses.networks import one_line
+from guideflow_diffusers.reading_levels import with_path
 
 AFFINE = (
     "DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, LCMScheduler, "
@@ -81,7 +82,7 @@ def read_schedule(
     scales, steps = [], []
     try:
         own.set_timesteps(**given)
-        times = own.timesteps.cpu()
+        times, fresh = own.timesteps.cpu(), copy.deepcopy(own)
         for t in times:
             scales.append(_input_scale(own, t))
             step, own = _measure(own, t, eta)
@@ -94,7 +95,8 @@ def read_schedule(
     columns = zip(steps, scales, ends, strict=True)
     state, output, noise = zip(*((a * e / s, b * e, d * e) for (a, b, d), s, e in columns), strict=True)
     init = float(getattr(own, "init_noise_sigma", 1.0)) * scales[0]
-    return gf.Schedule(tuple(times.tolist()), state, output, noise, init_scale=init)
+    schedule = gf.Schedule(tuple(times.tolist()), state, output, noise, init_scale=init)
+    return with_path(schedule, fresh, times, scales)
 
 
 def _input_scale(own: Any, t: Tensor) -> float:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import guideflow as gf
 from guideflow._require import count
 from guideflow.errors import InvalidArgument
+from guideflow.paths import flow_levels
 from guideflow_diffusers.family import Family
 from guideflow_diffusers.steps import TRAIN_STEPS
 
@@ -32,7 +33,13 @@ def rectified_flow_schedule(num_steps: int = 4) -> gf.Schedule:
     """
     count("num_steps", num_steps, 1, TRAIN_STEPS)
     times = tuple(TRAIN_STEPS * (1 - i / num_steps) for i in range(num_steps))
-    return gf.Schedule(times, state=(1.0,) * num_steps, output=(1 / num_steps,) * num_steps)
+    ones, path = (1.0,) * num_steps, gf.NoisePath(flow_levels, _row)
+    return gf.Schedule(times, state=ones, output=(1 / num_steps,) * num_steps, path=path)
+
+
+def _row(time: float, end_time: float) -> tuple[float, float, float, float]:
+    """Return the step from one time to another."""
+    return 1.0, (time - end_time) / TRAIN_STEPS, 0.0, 1.0
 
 
 def instaflow_schedule(num_steps: int = 1) -> gf.Schedule:
@@ -52,7 +59,7 @@ def instaflow_schedule(num_steps: int = 1) -> gf.Schedule:
     """
     if num_steps != 1:
         raise InvalidArgument(f"Got num_steps={num_steps}. Expected num_steps=1; for more take rectified-flow.")
-    return rectified_flow_schedule(1)
+    return replace(rectified_flow_schedule(1), path=gf.NoisePath(flow_levels))
 
 
 RECTIFIED_FLOW = Family(

@@ -41,7 +41,12 @@ def consistency_grid(num_steps: int) -> tuple[int, ...]:
 
 
 def noise_prediction_schedule(
-    times: Sequence[int], signal: Sequence[float], noise: Sequence[float] = (), *, init_scale: float = 1.0
+    times: Sequence[int],
+    signal: Sequence[float],
+    noise: Sequence[float] = (),
+    *,
+    init_scale: float = 1.0,
+    path: gf.NoisePath | None = None,
 ) -> gf.Schedule:
     """Table of a network that predicts noise: go to the clean image, and back to a lower noise level.
 
@@ -53,6 +58,7 @@ def noise_prediction_schedule(
         signal: alpha_bar' at the end of each step, in (0, 1].
         noise: Level d of new noise in each step, in [0, sqrt(1 - alpha_bar')]; 0 by default.
         init_scale: Standard deviation of the first state.
+        path: For samplers that may begin at a picture between two steps; None for those that begin at one.
 
     Returns:
         The schedule.
@@ -60,13 +66,22 @@ def noise_prediction_schedule(
     Source: Song et al., "Denoising Diffusion Implicit Models", 2021, Eq. (12).
     """
     noise = tuple(noise) or (0.0,) * len(times)
-    state, output = [], []
-    for t, end, d in zip(times, signal, noise, strict=True):
-        start = alpha_bar()[t]
-        a = math.sqrt(end / start)
-        state.append(a)
-        output.append(math.sqrt(max(1 - end - d * d, 0.0)) - a * math.sqrt(1 - start))
-    return gf.Schedule(tuple(times), tuple(state), tuple(output), noise=noise, init_scale=init_scale)
+    rows = [noise_prediction(alpha_bar()[t], end, d) for t, end, d in zip(times, signal, noise, strict=True)]
+    state, output = zip(*rows, strict=True)
+    path = path or gf.NoisePath(diffusion_levels, spacing=1)
+    return gf.Schedule(tuple(times), state, output, noise=noise, init_scale=init_scale, path=path)
+
+
+def noise_prediction(start: float, end: float, noise: float) -> tuple[float, float]:
+    """Return the factors a and b of one step between two alpha_bar; see `noise_prediction_schedule`."""
+    a = math.sqrt(end / start)
+    return a, math.sqrt(max(1 - end - noise * noise, 0.0)) - a * math.sqrt(1 - start)
+
+
+def diffusion_levels(time: float) -> tuple[float, float]:
+    """Levels of signal and noise at an index of the noise schedule: sqrt(alpha_bar), sqrt(1 - alpha_bar)."""
+    signal = alpha_bar()[int(time)]
+    return math.sqrt(signal), math.sqrt(1 - signal)
 
 
 def reach(schedule: gf.Schedule) -> tuple[float, ...]:

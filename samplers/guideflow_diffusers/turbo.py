@@ -11,7 +11,13 @@ import guideflow as gf
 from guideflow._require import count, one_of
 from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import Family
-from guideflow_diffusers.steps import TRAIN_STEPS, noise_prediction_schedule, trailing_grid
+from guideflow_diffusers.steps import (
+    TRAIN_STEPS,
+    diffusion_levels,
+    noise_prediction,
+    noise_prediction_schedule,
+    trailing_grid,
+)
 
 SGM_GRID = (999, 899, 799, 699)
 
@@ -47,13 +53,23 @@ def turbo_schedule(num_steps: int = 4, *, method: str = "euler") -> gf.Schedule:
         count("num_steps", num_steps, 1, len(SGM_GRID))
     times = SGM_GRID[:num_steps] if method == "sgm" else trailing_grid(num_steps)
     signal = [alpha_bar()[t] for t in times] + [1.0]
-    noise = () if method == "euler" else [_ancestral_noise(*ends) for ends in itertools.pairwise(signal)]
+    noise = [_noise(method, *ends) for ends in itertools.pairwise(signal)]
     init_scale = 1.0 if method == "sgm" else math.sqrt(1 - alpha_bar()[TRAIN_STEPS - 1])
-    return noise_prediction_schedule(times, signal[1:], noise, init_scale=init_scale)
+    path = gf.NoisePath(diffusion_levels, partial(_row, method), spacing=1)
+    return noise_prediction_schedule(times, signal[1:], noise, init_scale=init_scale, path=path)
 
 
-def _ancestral_noise(start: float, end: float) -> float:
-    """Level of new noise in an ancestral step between two alpha_bar: s_up / sqrt(1 + s'^2)."""
+def _row(method: str, time: float, end_time: float) -> tuple[float, float, float, float]:
+    """Return the step from one time to another, or to the clean image at 0."""
+    start, end = alpha_bar()[int(time)], alpha_bar()[int(end_time)] if end_time else 1.0
+    noise = _noise(method, start, end)
+    return *noise_prediction(start, end, noise), noise, 1.0
+
+
+def _noise(method: str, start: float, end: float) -> float:
+    """Level of new noise in a step between two alpha_bar, of an ancestral one s_up / sqrt(1 + s'^2)."""
+    if method == "euler":
+        return 0.0
     variance, next_variance = (1 - start) / start, (1 - end) / end
     return math.sqrt(end * next_variance * (1 - next_variance / variance))
 
