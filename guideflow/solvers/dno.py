@@ -27,7 +27,7 @@ class DNO(Solver):
         M_1 = norm(mean v),                log p_1 = min(log 2 - m M_1^2 / (2 k), 0)
         M_2 = norm(mean v v^T - 1),        log p_2 = min(log 2 - m max(sqrt(1 + M_2) - 1 - sqrt(k / m), 0)^2 / 2, 0)
 
-    so that ordinary noise is not held back at all. The norm of M_2 is the largest eigenvalue. Permutations depend on
+    so that ordinary noise is hardly held back. The norm of M_2 is the largest eigenvalue. Permutations depend on
     the iteration alone.
 
     One rollout per iteration: K network evaluations and their input gradients.

@@ -36,10 +36,10 @@ class Outlook:
 
         state = 1,  output[k] = b_k + .. + b_{K-1},  noise[k] = |output[k]|,  signal = 1 - noise
 
-    and of predicted noise, with new noise d_k in the windows or without,
+    and of predicted noise
 
         state[k] = a_k .. a_{K-1},   signal[k] = 1 / state[k],   noise = sqrt(1 - signal^2)
-        output[k] = -state[k] s_k,   s_K = 0,   s_k = (sqrt(s_{k+1}^2 - d_k^2) - b_k) / a_k
+        output[k] = -state[k] s_k,   s_K = 0,   s_k = (s_{k+1} - b_k) / a_k,   with new noise in windows s_k = noise[k]
 
     Arguments:
         state: K + 1 numbers, the last of which is 1.
@@ -69,12 +69,14 @@ class Outlook:
             state.insert(0, row.state * state[0])
             spread.insert(0, (math.sqrt(max(spread[0] ** 2 - row.noise**2, 0)) - row.output) / row.state)
         signal = tuple(1 / a for a in state)
-        if any(schedule.noise) and any(
-            abs(a**2 + s**2 - 1) > _TOLERANCE for a, s in zip(signal[:-1], spread[:-1], strict=True)
-        ):
-            return None  # no variance-preserving steps, so where they lead cannot be told from the table
+        noise = tuple(math.sqrt(max(1 - a**2, 0)) for a in signal)
+        if any(schedule.noise):
+            # Where steps are not variance-preserving, the table does not tell how clean they end.
+            if any(abs(s - level) > _TOLERANCE for s, level in zip(spread, noise, strict=True)):
+                return None
+            spread = list(noise)
         output = tuple(-a * s for a, s in zip(state[:-1], spread[:-1], strict=True))
-        return cls(tuple(state), output, signal, tuple(math.sqrt(max(1 - a**2, 0)) for a in signal))
+        return cls(tuple(state), output, signal, noise)
 
 
 class Sight(NamedTuple):
