@@ -1,7 +1,10 @@
 """The solvers of other papers: each one's rule in closed form, and what they owe as solvers."""
 
+import sys
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from problems import Distance, linear, mixture, problem, run, target
 from test_solvers import NotAffine
 
 PEERS: dict[str, Any] = {
-    "best-of": gf.BestOf(radius=0.7),
+    "best-of": gf.BestOf(draws=1, radius=0.5),
     "sweep": gf.Sweep(moves=2),
     "reno": gf.ReNO(),
     "dno": gf.DNO(),
@@ -74,7 +77,7 @@ def test_best_of_is_the_best_of_all_its_draws() -> None:
 
 def test_a_walk_stays_on_the_shell_of_noise_and_goes_on_from_the_best() -> None:
     task = problem(mixture(size=12))
-    first, *_, last = run(task, gf.BestOf(radius=0.3), 30)
+    first, *_, last = run(task, gf.BestOf(radius=0.3), 10)
     assert bool((last.rollout.loss < first.rollout.loss).all())
     norm = last.z0.flatten(1).norm(dim=1) / (3 * 12**2) ** 0.5
     torch.testing.assert_close(norm, torch.ones_like(norm), rtol=0, atol=0.2)
@@ -117,7 +120,7 @@ def test_a_sweep_shares_its_iterations_out_and_refuses_samplers_of_one_step() ->
 def test_reno_is_torch_sgd_with_nesterov_and_clipped_gradients() -> None:
     sampler = linear()
     task = problem(sampler, seeds=(0,))
-    states = run(task, gf.ReNO(), 8)
+    states = run(task, gf.ReNO(), 5)
     z0 = task.z0.clone().requires_grad_()
     optimiser = torch.optim.SGD([z0], lr=5.0, momentum=0.9, nesterov=True)
     for state in states[1:]:
@@ -205,6 +208,19 @@ def test_steps_that_forget_all_noise_are_read_too_and_others_are_refused() -> No
             gf.solve(NotAffine(), Distance(torch.zeros(4).double()), solver=solver)
 
 
+def test_the_published_loop_of_rectifid_is_anchored_guidance_with_one_gain(monkeypatch: Any) -> None:
+    spec = spec_from_file_location("official", Path(__file__).parents[1] / "benchmarks" / "official.py")
+    assert spec is not None and spec.loader is not None
+    monkeypatch.setitem(sys.modules, "official", official := module_from_spec(spec))
+    spec.loader.exec_module(official)
+    task = problem(mixture(family="ancestral"))
+    theirs = run(task, official.Official(lr=0.5), 6)
+    ours = run(task, gf.Anchored(scale=0.5 * 128 / (3 * 6**2) ** 0.5, gain=0.95796674), 6)
+    for one, other in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(one.rollout.states, other.rollout.states, rtol=1e-10, atol=1e-10)
+    assert (ours[-1].controls - ours[0].controls).abs().max() > 1e-2
+
+
 def one_pass(task: gf.Problem, state: gf.State, k: int) -> dict[str, Tensor]:
     """What a pass sees at window k of a linear flow, written out."""
     sampler: Any = task.sampler
@@ -256,8 +272,8 @@ def test_passes_follow_their_equations_on_a_linear_flow(loss_scale: float) -> No
 def test_passes_reach_the_optimum_of_one_step(solver: gf.Solver) -> None:
     task = problem(linear(num_steps=1), loss_scale=10.0)
     solver = replace(solver, smooth=0.0) if isinstance(solver, gf.TFG) else solver
-    losses = [state.rollout.loss for state in run(task, replace(solver, scale=20.0), 80)]
-    assert bool((losses[-1] < 1e-6 * losses[0]).all())
+    losses = [state.rollout.loss for state in run(task, replace(solver, scale=20.0), 40)]
+    assert bool((losses[-1] < 1e-4 * losses[0]).all())
 
 
 def test_smoothing_averages_over_draws_and_recurrence_keeps_the_level_of_noise() -> None:
