@@ -70,10 +70,10 @@ class Sweep(Solver):
     def init(self, problem: Problem) -> State:
         """Return the unguided state, and remember the norms of its gradients, (B, K + 1)."""
         if not self.windows(problem.sampler):
+            steps, lower = problem.num_steps, ", or give a lower `above`" if self.above else ""
             raise IncompatibleSolver(
-                f"Sweep steers windows that end above the noise level {self.above:g}; those of this sampler of "
-                f"{problem.num_steps} step{'' if problem.num_steps == 1 else 's'} end lower. Use `gf.Auto()`, which "
-                "moves the noise of a sampler of one step, or give a lower `above`."
+                f"Sweep steers windows that end above the noise level {self.above:g}; those of this sampler of {steps} "
+                f"step{'' if steps == 1 else 's'} end lower. Use `gf.Auto()`, which then moves the noise{lower}."
             )
         state = unguided(problem)
         return replace(state, memory={"first": norm(gradients(state)).flatten(1).T})

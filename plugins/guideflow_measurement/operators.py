@@ -77,7 +77,7 @@ class Downscale(Operator):
     def cure(self, image: tuple[int, int], observed: tuple[int, int]) -> str:
         """Name the factor that fits, if there is one."""
         factor = image[0] // observed[0]
-        return f"factor={factor}" if factor and (image[0] // factor, image[1] // factor) == observed else ""
+        return f"factor={factor}" if factor > 1 and (image[0] // factor, image[1] // factor) == observed else ""
 
 
 @final
