@@ -23,8 +23,8 @@ class BestOf(Solver):
 
     With radius 1 the noises are independent: after i iterations it is the best of 1 + i draws. With less it is a walk
     near the best so far, on the sphere where noise lies. No gradients are taken, and those of the state's rollout are
-    zero: three draws, K network evaluations each and no backward pass, cost about what an iteration of other solvers
-    does. The noise of stochastic steps stays.
+    zero: a draw, K network evaluations and no backward pass, costs a third to a half of what an iteration of other
+    solvers does. The noise of stochastic steps stays.
 
     Arguments:
         draws: noises in each iteration, at least 1.
