@@ -55,7 +55,7 @@ def scales(*values: float, **others: Any) -> list[dict[str, Any]]:
 
 
 METHODS = {
-    "best-of": Method(gf.BestOf, [{}], (1, 2, 5, 10, 20, 40, 80)),
+    "best-of": Method(gf.solvers.BestOf, [{}], (1, 2, 5, 10, 20, 40, 80)),
     "auto": Method(gf.Auto, scales(0.5, 1.0), (3, 6, 12), 16),
     "anchored": Method(gf.Anchored, scales(1.0, 2.0, 4.0), (5, 10, 20, 50)),
     "rectifid": Method(Official, [{"lr": lr} for lr in (0.35, 1.0, 2.0)], (5, 10, 20, 50)),
@@ -65,13 +65,13 @@ METHODS = {
         [{"lr": 0.4}, {"lr": 0.1}, {"unit_gradient": True, "scale": 4.0, "l2": 0.1}],
         (5, 10, 20, 50),
     ),
-    "reno": Method(gf.ReNO, [{"lr": lr} for lr in (5.0, 15.0)], (5, 10, 20, 50)),
-    "dno": Method(gf.DNO, [{"lr": lr} for lr in (0.01, 0.03)], (5, 10, 20, 50)),
-    "sweep": Method(gf.Sweep, [{"moves": 8}, {"moves": 4}, {"moves": 8, "above": 0.3}], (8, 16, 24), 16),
-    "flowchef": Method(gf.FlowChef, scales(2.0, 8.0), (1, 3, 10, 30)),
-    "mpgd": Method(gf.MPGD, scales(2.0, 8.0), (1, 3, 10, 30)),
-    "universal": Method(gf.Universal, [*scales(2.0, 8.0), *scales(8.0, repeats=2)], (1, 3, 10)),
-    "tfg": Method(gf.TFG, [*scales(2.0, 8.0), *scales(8.0, draws=2, repeats=2)], (1, 3, 10)),
+    "reno": Method(gf.solvers.ReNO, [{"lr": lr} for lr in (5.0, 15.0)], (5, 10, 20, 50)),
+    "dno": Method(gf.solvers.DNO, [{"lr": lr} for lr in (0.01, 0.03)], (5, 10, 20, 50)),
+    "sweep": Method(gf.solvers.Sweep, [{"moves": 8}, {"moves": 4}, {"moves": 8, "above": 0.3}], (8, 16, 24), 16),
+    "flowchef": Method(gf.solvers.FlowChef, scales(2.0, 8.0), (1, 3, 10, 30)),
+    "mpgd": Method(gf.solvers.MPGD, scales(2.0, 8.0), (1, 3, 10, 30)),
+    "universal": Method(gf.solvers.Universal, [*scales(2.0, 8.0), *scales(8.0, repeats=2)], (1, 3, 10)),
+    "tfg": Method(gf.solvers.TFG, [*scales(2.0, 8.0), *scales(8.0, draws=2, repeats=2)], (1, 3, 10)),
 }
 
 

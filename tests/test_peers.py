@@ -22,14 +22,14 @@ from problems import Distance, linear, mixture, problem, run, target
 from test_solvers import NotAffine
 
 PEERS: dict[str, Any] = {
-    "best-of": gf.BestOf(draws=1, radius=0.5),
-    "sweep": gf.Sweep(moves=2),
-    "reno": gf.ReNO(),
-    "dno": gf.DNO(),
-    "flowchef": gf.FlowChef(),
-    "mpgd": gf.MPGD(),
-    "tfg": gf.TFG(repeats=2, clean_moves=2),
-    "universal": gf.Universal(),
+    "best-of": gf.solvers.BestOf(draws=1, radius=0.5),
+    "sweep": gf.solvers.Sweep(moves=2),
+    "reno": gf.solvers.ReNO(),
+    "dno": gf.solvers.DNO(),
+    "flowchef": gf.solvers.FlowChef(),
+    "mpgd": gf.solvers.MPGD(),
+    "tfg": gf.solvers.TFG(repeats=2, clean_moves=2),
+    "universal": gf.solvers.Universal(),
 }
 PASSES = {name: PEERS[name] for name in ("flowchef", "mpgd", "tfg", "universal")}
 families = pytest.mark.parametrize("family", ["ddim", "ancestral", "flow"])
@@ -67,7 +67,7 @@ def test_new_noise_depends_on_the_image_and_the_key_alone() -> None:
 
 def test_best_of_is_the_best_of_all_its_draws() -> None:
     task = problem(linear(), seeds=(0, 1, 2))
-    states = run(task, gf.BestOf(draws=2), 5)
+    states = run(task, gf.solvers.BestOf(draws=2), 5)
     noises = [task.noise.initial, *(draw(task, i, j) for i in range(5) for j in range(2))]
     losses = torch.stack([task.rollout(one, states[0].controls, gradients=False).loss for one in noises])
     torch.testing.assert_close(states[-1].rollout.loss, losses.amin(0), rtol=0, atol=0)
@@ -77,7 +77,7 @@ def test_best_of_is_the_best_of_all_its_draws() -> None:
 
 def test_a_walk_stays_on_the_shell_of_noise_and_goes_on_from_the_best() -> None:
     task = problem(mixture(size=12))
-    first, *_, last = run(task, gf.BestOf(radius=0.3), 10)
+    first, *_, last = run(task, gf.solvers.BestOf(radius=0.3), 10)
     assert bool((last.rollout.loss < first.rollout.loss).all())
     norm = last.z0.flatten(1).norm(dim=1) / (3 * 12**2) ** 0.5
     torch.testing.assert_close(norm, torch.ones_like(norm), rtol=0, atol=0.2)
@@ -85,7 +85,7 @@ def test_a_walk_stays_on_the_shell_of_noise_and_goes_on_from_the_best() -> None:
 
 def test_a_sweep_moves_window_by_window_by_the_gradient_of_the_whole_chain() -> None:
     task = problem(linear(), loss_scale=3.0)
-    states = run(task, gf.Sweep(scale=0.5, moves=2, start=4.0, end=1.0, clip=0.5), 6)
+    states = run(task, gf.solvers.Sweep(scale=0.5, moves=2, start=4.0, end=1.0, clip=0.5), 6)
     first = states[0].rollout.gradients.flatten(2).norm(dim=2)
     for i, (old, new) in enumerate(pairwise(states[:5])):
         k, f = i // 2, (4.0, 1.0)[i % 2]
@@ -97,13 +97,13 @@ def test_a_sweep_moves_window_by_window_by_the_gradient_of_the_whole_chain() -> 
         assert new.rollout.evaluations == 3 - (k + 1)
     assert torch.equal(states[5].controls, states[4].controls) and states[5].iteration == 5
     assert not states[-1].controls[2].any() and states[5].rollout.evaluations == 0
-    stopped = run(task, gf.Sweep(moves=1, above=0.5), 4)[-1]
+    stopped = run(task, gf.solvers.Sweep(moves=1, above=0.5), 4)[-1]
     assert stopped.controls[0].any() and not stopped.controls[1:].any()
 
 
 @pytest.mark.parametrize("mode", ["windowed", "checkpointed"])
 def test_gradient_modes_change_no_number(mode: str) -> None:
-    for solver in (gf.Sweep(moves=1), gf.TFG(), gf.ReNO()):
+    for solver in (gf.solvers.Sweep(moves=1), gf.solvers.TFG(), gf.solvers.ReNO()):
         full, other = (run(problem(mixture(), gradient_mode=one), solver, 2)[-1] for one in ("full", mode))
         torch.testing.assert_close(full.controls, other.controls)
         assert full.rollout.evaluations == other.rollout.evaluations
@@ -120,7 +120,7 @@ def test_a_sweep_shares_its_iterations_out_and_refuses_samplers_of_one_step() ->
 def test_reno_is_torch_sgd_with_nesterov_and_clipped_gradients() -> None:
     sampler = linear()
     task = problem(sampler, seeds=(0,))
-    states = run(task, gf.ReNO(), 5)
+    states = run(task, gf.solvers.ReNO(), 5)
     z0 = task.z0.clone().requires_grad_()
     optimiser = torch.optim.SGD([z0], lr=5.0, momentum=0.9, nesterov=True)
     for state in states[1:]:
@@ -143,7 +143,7 @@ def test_dno_is_torch_adam_on_the_penalised_loss() -> None:
     task = replace(task, noise=replace(task.noise, initial=n.detach()))
     assert bool((log_probability(n.detach(), 2, 3, 0) < 0).all())
     optimiser = torch.optim.Adam([n], lr=0.05)
-    for i, state in enumerate(run(task, gf.DNO(lr=0.05, gamma=40.0, block=2, permutations=3), 6)[1:]):
+    for i, state in enumerate(run(task, gf.solvers.DNO(lr=0.05, gamma=40.0, block=2, permutations=3), 6)[1:]):
         z = 2 * n
         for k in range(3):
             z = sampler.step(k, z, task.condition)
@@ -242,10 +242,10 @@ def clipped(g: Tensor) -> Tensor:
 def test_passes_follow_their_equations_on_a_linear_flow(loss_scale: float) -> None:
     task, s = problem(linear(), loss_scale=loss_scale), 2.0 * 6**0.5 / 128
     made = {
-        "flowchef": gf.FlowChef(scale=2.0),
-        "mpgd": gf.MPGD(scale=2.0),
-        "universal": gf.Universal(scale=2.0),
-        "tfg": gf.TFG(scale=2.0, state_shift=0.3, mean_shift=0.7, smooth=0.0, clean_moves=2),
+        "flowchef": gf.solvers.FlowChef(scale=2.0),
+        "mpgd": gf.solvers.MPGD(scale=2.0),
+        "universal": gf.solvers.Universal(scale=2.0),
+        "tfg": gf.solvers.TFG(scale=2.0, state_shift=0.3, mean_shift=0.7, smooth=0.0, clean_moves=2),
     }
     for name, solver in made.items():
         zero, one, two = run(task, solver, 2)
@@ -271,7 +271,7 @@ def test_passes_follow_their_equations_on_a_linear_flow(loss_scale: float) -> No
 @pytest.mark.parametrize("solver", PASSES.values(), ids=PASSES)
 def test_passes_reach_the_optimum_of_one_step(solver: gf.Solver) -> None:
     task = problem(linear(num_steps=1), loss_scale=10.0)
-    solver = replace(solver, smooth=0.0) if isinstance(solver, gf.TFG) else solver
+    solver = replace(solver, smooth=0.0) if isinstance(solver, gf.solvers.TFG) else solver
     losses = [state.rollout.loss for state in run(task, replace(solver, scale=20.0), 40)]
     assert bool((losses[-1] < 1e-4 * losses[0]).all())
 
@@ -288,7 +288,7 @@ def test_smoothing_averages_over_draws_and_recurrence_keeps_the_level_of_noise()
     torch.testing.assert_close(mean.by_state, torch.stack([one.by_state for one in each]).mean(0))
     for family in ("ddim", "flow"):
         task = problem(mixture(family=family, size=24), seeds=(0,), loss_scale=1e-9)
-        plain, again = (run(task, gf.Universal(scale=1e-9, repeats=n), 1)[-1].rollout for n in (1, 2))
+        plain, again = (run(task, gf.solvers.Universal(scale=1e-9, repeats=n), 1)[-1].rollout for n in (1, 2))
         assert (plain.states[1] - again.states[1]).abs().max() > 0.1
         torch.testing.assert_close(again.states[1].std(), plain.states[1].std(), rtol=0.15, atol=0)
         assert (plain.evaluations, again.evaluations) == (3, 5)
@@ -297,21 +297,21 @@ def test_smoothing_averages_over_draws_and_recurrence_keeps_the_level_of_noise()
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: gf.BestOf(draws=0), "draws=0"),
-        (lambda: gf.BestOf(radius=0.0), "radius=0"),
-        (lambda: gf.BestOf(radius=1.5), "radius=1.5"),
-        (lambda: gf.Sweep(moves=0), "moves=0"),
-        (lambda: gf.Sweep(above=1.0), "above=1"),
-        (lambda: gf.Sweep(clip=0.0), "clip=0"),
-        (lambda: gf.ReNO(clip=0.0), "clip=0"),
-        (lambda: gf.ReNO(momentum=1.0), "momentum=1"),
-        (lambda: gf.DNO(block=0), "block=0"),
-        (lambda: gf.DNO(lr=-1.0), "lr=-1"),
-        (lambda: gf.FlowChef(scale=float("nan")), "scale=nan"),
-        (lambda: gf.MPGD(scale=-1.0), "scale=-1"),
-        (lambda: gf.TFG(draws=0), "draws=0"),
-        (lambda: gf.TFG(smooth=-0.1), "smooth=-0.1"),
-        (lambda: gf.Universal(repeats=0), "repeats=0"),
+        (lambda: gf.solvers.BestOf(draws=0), "draws=0"),
+        (lambda: gf.solvers.BestOf(radius=0.0), "radius=0"),
+        (lambda: gf.solvers.BestOf(radius=1.5), "radius=1.5"),
+        (lambda: gf.solvers.Sweep(moves=0), "moves=0"),
+        (lambda: gf.solvers.Sweep(above=1.0), "above=1"),
+        (lambda: gf.solvers.Sweep(clip=0.0), "clip=0"),
+        (lambda: gf.solvers.ReNO(clip=0.0), "clip=0"),
+        (lambda: gf.solvers.ReNO(momentum=1.0), "momentum=1"),
+        (lambda: gf.solvers.DNO(block=0), "block=0"),
+        (lambda: gf.solvers.DNO(lr=-1.0), "lr=-1"),
+        (lambda: gf.solvers.FlowChef(scale=float("nan")), "scale=nan"),
+        (lambda: gf.solvers.MPGD(scale=-1.0), "scale=-1"),
+        (lambda: gf.solvers.TFG(draws=0), "draws=0"),
+        (lambda: gf.solvers.TFG(smooth=-0.1), "smooth=-0.1"),
+        (lambda: gf.solvers.Universal(repeats=0), "repeats=0"),
     ],
 )
 def test_settings_out_of_range_are_named(make: Any, named: str) -> None:
