@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from accelerations import LBFGS, Anderson, ByLevel, Moments, NormCap, Sweep
+from accelerations import LBFGS, Anderson, ByLevel, Moments, NormCap
 from avatars import (
     CACHE,
     DEVICE,
@@ -98,7 +98,7 @@ CANDIDATES = {
     "auto, steps by noise level": Rule(
         lambda k: gf.Annealed(ByLevel(gf.FlowGrad(decay=0.02, clip=0.03)), start=5.0, end=0.25), QUICK, 16
     ),
-    "sweep, 8 moves a window, of 16 noises": Rule(lambda k: Sweep(moves=8), 24, 16),
+    "sweep, 8 moves a window, of 16 noises": Rule(lambda k: gf.solvers.Sweep(moves=8), 24, 16),
     "anchored, scale 4": Rule(lambda k: gf.Anchored(scale=4.0)),
     "anchored, annealed": Rule(lambda k: gf.Annealed(gf.Anchored(), start=8.0, end=0.4)),
     "flowgrad": Rule(lambda k: gf.FlowGrad()),

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 import guideflow as gf
-from guideflow.gradients import Maps, differentiate
-from guideflow.losses.evaluation import Evaluation
-from guideflow.problem import Rollout
-from guideflow.solvers import Move, Wrapper, by_image, gradients, norm, per_window, step_size, unguided
+from guideflow.solvers import Move, Wrapper, by_image, norm, per_window, step_size
 
 
 def flat(values: Tensor) -> Tensor:
@@ -162,74 +158,3 @@ class ByLevel(Wrapper):
         """Shorten the moves of late windows; the last, at level 0, does not move."""
         levels = [level**self.power for level in problem.sampler.end_levels]
         return Move(torch.cat([d[:1], per_window([level / max(levels) for level in levels], d[1:]) * d[1:]]))
-
-
-class Rest(Maps):
-    """The maps of a problem from state k on."""
-
-    def __init__(self, problem: gf.Problem, k: int) -> None:
-        """Leave out the first k windows."""
-        self.problem, self.k = problem, k
-        self.sampler = SimpleNamespace(num_steps=problem.num_steps - k)  # all that `full` gradients ask of it
-
-    def step(self, k: int, z: Tensor) -> Tensor:
-        """Apply step k of those that are left."""
-        return self.problem.step(self.k + k, z)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Decode as the problem does."""
-        return self.problem.decode(z)
-
-    def evaluate(self, images: Tensor) -> Evaluation:
-        """Evaluate as the problem does."""
-        return self.problem.evaluate(images)
-
-    def differentiate(self, objective: Tensor, states: list[Tensor]) -> list[Tensor]:
-        """Differentiate as the problem does."""
-        return self.problem.differentiate(objective, states)
-
-
-@dataclass(frozen=True)
-class Sweep(gf.Solver):
-    """One pass: a few moves of u_1 by the gradient through the remaining windows, then of u_2, ..., u_{K-1}.
-
-        u_k <- u_k - f_j s N(g_k),    j = 0..moves-1,    f_j from `start` down to `end`
-
-    The states before z_k stay, so late moves are cheap.
-    """
-
-    name: ClassVar[str] = "sweep"
-
-    moves: int = 5
-    start: float = 8.0
-    end: float = 0.25
-    clip: float = 0.03
-
-    def init(self, problem: gf.Problem) -> gf.State:
-        """Remember the norms of the first gradients."""
-        state = unguided(problem)
-        return replace(state, memory={"first": norm(gradients(state)).flatten(1).T})
-
-    def step(self, problem: gf.Problem, state: gf.State) -> gf.State:
-        """Move one control, and roll out what comes after it."""
-        k, j = divmod(state.iteration, self.moves)
-        g = gradients(state)[k + 1][None]
-        longest = torch.maximum(norm(g), self.clip * state.memory["first"][:, k + 1].view_as(norm(g)))
-        factor = self.start + (self.end - self.start) * j / max(self.moves - 1, 1)
-        controls = state.controls.clone()
-        controls[k] -= factor * step_size(1.0, state.z0) * (g / longest.clamp(min=1e-12))[0]
-        old, rest = state.rollout, Rest(problem, k + 1)
-        path, images, (loss, objective, terms), found = differentiate(
-            rest, old.end_points[k] + controls[k], lambda i, end_point: controls[k + 1 + i], "full"
-        )
-        rollout = Rollout(
-            states=torch.cat([old.states[: k + 1], torch.stack([z.detach() for z in path.states])]),
-            end_points=torch.cat([old.end_points[: k + 1], *[e.detach()[None] for e in path.end_points]]),
-            images=images.detach(),
-            loss=loss.detach(),
-            objective=objective.detach(),
-            terms={name: value.detach() for name, value in terms.items()},
-            gradients=torch.cat([torch.zeros_like(old.states[: k + 1]), torch.stack(found)]),
-            evaluations=path.evaluations,
-        )
-        return gf.State(state.iteration + 1, state.z0, controls, rollout, state.memory)

@@ -170,7 +170,7 @@ def guideflow_losses():
 def test_a_name_of_another_kind_is_pointed_out():
     with pytest.raises(UnknownPlugin, match="There is a solver of that name: use load_solver"):
         gf.load_loss("anchored")
-    with pytest.raises(UnknownPlugin, match="Known names: anchored, annealed, auto, flowgrad, momentum"):
+    with pytest.raises(UnknownPlugin, match="Known names: anchored, annealed, auto, best-of, dno, flowchef"):
         gf.load_solver("nothing-like-it")
 
 

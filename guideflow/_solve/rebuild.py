@@ -19,7 +19,10 @@ from guideflow.losses.schedules import Ramp
 from guideflow.storage.recipes import digest, plugins, texts
 
 _PICTURES = re.compile("Tensor|ImageSource|References")
-"""In the annotation of a loss's `reference` that may be a tensor."""
+"""In the annotation of an option that may be a tensor."""
+
+_OPTIONS = ("reference", "observed")
+"""The options of losses that hold what `Loss.references` returns."""
 
 
 def rebuild(
@@ -41,9 +44,9 @@ def rebuild(
     try:
         configs, saved = copy.deepcopy(configs), iter(pictures)
         for part in plugins(configs.get("loss")):
-            own, reference = list(islice(saved, part.get("references", 0))), part["options"].get("reference")
-            if own and len(own) == len(list(texts(reference))) and _takes_pictures(part["name"]):
-                part["options"]["reference"] = _put(iter(own), reference)
+            own, option = list(islice(saved, part.get("references", 0))), _takes_pictures(part["name"])
+            if own and len(own) == len(list(texts(part["options"].get(option)))):
+                part["options"][option] = _put(iter(own), part["options"][option])
         named = [(text, part["name"]) for part in plugins(configs) for text in texts(part["options"])]
         outside = dict.fromkeys(f"{text!r} ({name})" for text, name in named if _is_outside(text, folder))
         if outside and not trust:
@@ -81,9 +84,11 @@ def runs_code(config: Any) -> str:
     return ""
 
 
-def _takes_pictures(loss: str) -> bool:
+def _takes_pictures(loss: str) -> str:
+    """Return the option in which a loss takes its reference pictures as tensors too; empty if it has none."""
     options = registry.options(registry.factory("loss", loss)) or ()
-    return any(option.name == "reference" and _PICTURES.search(option.type) for option in options)
+    names = (option.name for option in options if option.name in _OPTIONS and _PICTURES.search(option.type))
+    return next(names, "")
 
 
 def _load(kind: str, config: Any) -> Any:

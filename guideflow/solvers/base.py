@@ -97,6 +97,11 @@ def step_size(scale: float, latent: Latent) -> float:
     return float(scale * latent[0].numel() ** 0.5 / 128)
 
 
+def deviation(problem: Problem) -> Tensor:
+    """Return the standard deviation of the first state's entries, shaped to broadcast against it."""
+    return norm(problem.z0[None])[0] / norm(problem.noise.initial[None])[0]
+
+
 def per_window(factors: Sequence[float], like: Latents) -> Tensor:
     """Return one factor per window, shaped to broadcast against controls."""
     return torch.tensor(factors, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.dim() - 1))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from guideflow._require import in_range, one_of
 from guideflow.problem import Problem
-from guideflow.solvers.base import Solver, State, gradients, norm, step_size, unguided
+from guideflow.solvers.base import Solver, State, deviation, gradients, norm, step_size, unguided
 
 
 @final
@@ -66,13 +66,12 @@ class NoiseDescent(Solver):
         v = self.momentum * state.memory["velocity"] + step_size(self.scale, g) * g
         v = v + self.l2 * (state.z0 - problem.z0)
         if self.chi:
-            v = v + self.chi * _chi_gradient(problem, state.z0)
+            v = v + self.chi * chi_gradient(problem, state.z0)
         z0 = state.z0 - self.lr * v
         return State(state.iteration + 1, z0, state.controls, problem.rollout(z0, state.controls), {"velocity": v})
 
 
-def _chi_gradient(problem: Problem, z0: Tensor) -> Tensor:
+def chi_gradient(problem: Problem, z0: Tensor) -> Tensor:
     """Return the gradient of norm(n)^2 / 2 - (d - 1) log norm(n) for n = z_0 in units of its standard deviation."""
-    deviation = norm(problem.z0[None])[0] / norm(problem.noise.initial[None])[0]
-    n = z0 / deviation
-    return (1 - (n[0].numel() - 1) / norm(n[None])[0] ** 2) * n / deviation
+    n = z0 / deviation(problem)
+    return (1 - (n[0].numel() - 1) / norm(n[None])[0] ** 2) * n / deviation(problem)
