@@ -80,7 +80,7 @@ CASES = [
     ),
 ]
 MAIN = {case.name: case for case in reversed(CASES)}  # the first of each name
-every_name = pytest.mark.parametrize("name", MAIN)
+every_model = pytest.mark.parametrize("name", {case.base: case.name for case in reversed(CASES)}.values())
 LENGTH = {"sd3": 24, "z_image": 40, "flux2": 40, "sana": 20, "qwen_image": 1024}
 
 
@@ -125,7 +125,7 @@ def test_every_family_is_compared():
     assert {case.name for case in CASES} | {"flux-schnell"} == set(families.FLOWS)
 
 
-@every_name
+@every_model
 def test_conforms(make, name):
     # Rotary embeddings and linear attention are computed in float32 whatever the dtype.
     sampler = make(name, dtype="float64", num_steps=2, **({"guidance_scale": 1.0} if name != "sana-sprint" else {}))
@@ -185,7 +185,7 @@ def test_threads_decode_at_the_same_time(make):
 # Text encoders
 
 
-@every_name
+@every_model
 def test_text_encoders_can_be_dropped(make, name):
     kept, dropped = make(name, num_steps=2), make(name, num_steps=2, keep_text_encoder=False)
     negatives = NEGATIVES if kept.guidance_scale > 1 else None
