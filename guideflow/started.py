@@ -219,7 +219,9 @@ def beginning_at(schedule: Schedule, strength: float) -> Schedule:
         return replace(schedule, **table)
     if path.row is None:
         there = sorted({*(f"{path.strength(start):.6g}" for start in times[1:]), "1"})
-        more = "or more steps" if len(times) > 1 else "which forgets the picture, or take a sampler of more steps"
+        more = (
+            "or more steps" if len(times) > 1 else "which forgets what no mask keeps, or take a sampler of more steps"
+        )
         raise InvalidArgument(
             f"Got strength={strength}, where this sampler cannot begin, only where one of its steps does. "
             f"Expected {', '.join(there)}, {more}."

@@ -129,7 +129,7 @@ def test_schedulers_begin_where_their_steps_can():
     assert beginning_at(ancestral, 0.5).times == (499, 249)
     with pytest.raises(InvalidArgument, match=r"Expected 0\.25, 0\.5, 0\.75, 1, or more steps"):
         beginning_at(ancestral, 0.6)
-    with pytest.raises(InvalidArgument, match="Expected 1, which forgets the picture"):
+    with pytest.raises(InvalidArgument, match="Expected 1, which forgets what no mask keeps"):
         beginning_at(guideflow_diffusers.instaflow_schedule(), 0.6)
 
 
