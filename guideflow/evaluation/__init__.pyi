@@ -7,9 +7,9 @@ from .pages.report import report as report
 from .protocols import Protocol as Protocol
 from .protocols import load_protocol as load_protocol
 from .protocols import protocol_names as protocol_names
-from .run import Evaluation as Evaluation
+from .results import Evaluation as Evaluation
+from .results import read_evaluation as read_evaluation
 from .run import evaluate as evaluate
-from .run import read_evaluation as read_evaluation
 from .statistics import Comparison as Comparison
 from .statistics import Estimate as Estimate
 from .statistics import compare as compare

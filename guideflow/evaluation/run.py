@@ -2,74 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 
 from guideflow import registry
-from guideflow._require import count, require
+from guideflow._require import count
 from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage
-from guideflow.evaluation.folder import EXTRA, METRICS, Folder, read_folder, write_table
+from guideflow.evaluation.folder import Folder, read_folder
 from guideflow.evaluation.heldout import Guidance, guidance, require_held_out
-from guideflow.evaluation.protocols import Protocol, load_protocol, protocol_of
+from guideflow.evaluation.protocols import Protocol, load_protocol
+from guideflow.evaluation.results import About, Evaluation, read_metrics, why, write_metrics
 from guideflow.metrics.base import Case, Measured, Metric
 from guideflow.storage import versions
 
 FREE = ("guidance-loss", "distance", "diversity", "seconds", "network-evaluations", "peak-memory")
 """Metrics that look through no network: what is measured where nothing else is asked for."""
 
-_SCHEMA = (("job", "text"), ("metric", "text"), ("value", "number"), ("detected", "flag"), ("note", "text"))
 
 Progress = Callable[[str, int, int], None]
 """Told after each batch: the metric, how many pictures it has measured, and of how many."""
-
-
-@dataclass(frozen=True)
-class About:
-    """What tables need to know of a metric.
-
-    Arguments:
-        better: "higher", "lower" or "neither".
-        unit: Of its numbers.
-        digits: Shown after the point.
-        paired: Whether two pictures of one case can be compared.
-        weights: SHA-256 of its networks, by place.
-        guideflow: The version that measured.
-        warnings: What is to be known about the judge.
-    """
-
-    better: str = "higher"
-    unit: str = ""
-    digits: int = 3
-    paired: bool = True
-    weights: Mapping[str, str] | None = None
-    guideflow: str = ""
-    warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The pictures of a folder and what was measured on them.
-
-    Arguments:
-        folder: The jobs.
-        metrics: What is known about each metric, by its label: its name with the options it was given.
-        values: For each metric, what it said of each job that has a picture.
-        protocol: The protocol that was followed, if one was.
-    """
-
-    folder: Folder
-    metrics: Mapping[str, About]
-    values: Mapping[str, Mapping[str, Measured]]
-    protocol: Protocol | None = None
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is to be known about the judges."""
-        return tuple(dict.fromkeys(line for about in self.metrics.values() for line in about.warnings))
 
 
 def evaluate(
@@ -122,7 +75,7 @@ def evaluate(
         values[label] = dict(_measure(metric, label, jobs, kept, batch, progress))
         known[label] = about[label]
         found = Evaluation(jobs, known, values, rule or before.protocol)
-        _write(found)  # after each: an interrupted one loses little
+        write_metrics(found)  # after each: an interrupted one loses little
     return found
 
 
@@ -141,19 +94,6 @@ def _about(metric: Metric, label: str, guided: Guidance) -> About:
     lines = [str(one.message) for one in told]
     version = versions()["guideflow"]
     return About(metric.better, metric.unit, metric.digits, metric.paired, weights, version, lines)
-
-
-def read_evaluation(folder: str | Path) -> Evaluation:
-    """Read what `evaluate` has measured in a folder.
-
-    Raises:
-        InvalidArgument: If nothing has been.
-    """
-    found = read_metrics(read_folder(folder))
-    if not found.metrics:
-        path = found.folder.path
-        raise InvalidArgument(f"Nothing has been measured in {path} yet. Type: guideflow evaluate {path}")
-    return found
 
 
 def label_of(metric: Metric) -> str:
@@ -215,7 +155,7 @@ def _ask(metric: Metric, cases: Sequence[Case]) -> list[Measured]:
     lacking = {i: what for i, case in enumerate(cases) if (what := _lacks(metric, case))}
     asked = [case for i, case in enumerate(cases) if i not in lacking]
     if metric.of_set and asked:  # a file that cannot be read is left out of the set
-        broken = {case.job: why for case in asked if (why := _unreadable(metric, case))}
+        broken = {case.job: told for case in asked if (told := _unreadable(metric, case))}
         lacking |= {i: broken[case.job] for i, case in enumerate(cases) if case.job in broken}
         asked = [case for case in asked if case.job not in broken]
     try:
@@ -226,7 +166,7 @@ def _ask(metric: Metric, cases: Sequence[Case]) -> list[Measured]:
         if len(asked) > 1 and not metric.of_set:
             answers = [_ask(metric, [case])[0] for case in asked]
         else:
-            answers = [Measured(note=_why(error))] * len(asked)
+            answers = [Measured(note=why(error))] * len(asked)
     given = iter(answers)
     return [Measured(note=lacking[i]) if i in lacking else next(given) for i in range(len(cases))]
 
@@ -240,41 +180,5 @@ def _unreadable(metric: Metric, case: Case) -> str:
     try:
         case.image, "unguided" in metric.needs and case.unguided  # noqa: B018  # reads them
     except InvalidImage as error:
-        return _why(error)
+        return why(error)
     return ""
-
-
-def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def read_metrics(jobs: Folder) -> Evaluation:
-    """Read what has been measured of some jobs; nothing where nothing has been."""
-    path = jobs.path / METRICS
-    if not path.is_file():
-        return Evaluation(jobs, {}, {})
-    parquet, there = require("pyarrow.parquet", extra=EXTRA), {row["job"] for row in jobs.rows}
-    try:
-        table = parquet.read_table(path)
-        text = json.loads((table.schema.metadata or {})[b"guideflow"])
-        about = {label: About(**one) for label, one in text["metrics"].items()}
-        rule = None if text["protocol"] is None else protocol_of(text["protocol"], path)
-        values: dict[str, dict[str, Measured]] = {label: {} for label in about}
-        for row in table.to_pylist():
-            if row["job"] in there:
-                value = nan if row["value"] is None else row["value"]
-                values[row["metric"]][row["job"]] = Measured(value, row["detected"], row["note"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidArgument(f"{path} is damaged ({_why(error)[:120]}). Delete it and evaluate again.") from error
-    return Evaluation(jobs, about, values, rule)
-
-
-def _write(found: Evaluation) -> None:
-    rows = [
-        {"job": job, "metric": label, **one._asdict(), "value": one.value if isfinite(one.value) else None}
-        for label, values in found.values.items()
-        for job, one in values.items()
-    ]
-    rule = None if found.protocol is None else asdict(found.protocol)
-    text = json.dumps({"metrics": {label: asdict(one) for label, one in found.metrics.items()}, "protocol": rule})
-    write_table(found.folder.path / METRICS, rows, _SCHEMA, text)

@@ -10,7 +10,8 @@ from typing import Any
 from guideflow._require import did_you_mean
 from guideflow.errors import InvalidArgument
 from guideflow.evaluation.configurations import Configuration, configurations
-from guideflow.evaluation.run import FREE, About, Evaluation
+from guideflow.evaluation.results import About, Evaluation
+from guideflow.evaluation.run import FREE
 from guideflow.evaluation.statistics import Comparison, Estimate, compare, estimate
 
 

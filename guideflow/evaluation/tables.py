@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from guideflow.evaluation.run import About
+from guideflow.evaluation.results import About
 from guideflow.evaluation.statistics import Estimate
 
 NONE = "\N{EN DASH}"
