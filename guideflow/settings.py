@@ -57,6 +57,7 @@ class Settings:
     loss_scale: float = 100.0
     gradient_mode: str = "full"
     memory_limit: float | None = None
+    watermark: bool = False
     run: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guideflow import plot, storage
+from guideflow import plot, provenance, storage
 from guideflow.errors import CannotResume
 from guideflow.images import to_pil
 from guideflow.problem import Noise, Problem, Rollout
@@ -89,8 +89,8 @@ class Solution:
         return self.kept.images
 
     def pil(self) -> list[Any]:
-        """Return the guided images as Pillow images, as a pipeline of diffusers does."""
-        return [to_pil(image) for image in self.images]
+        """Return the guided images as Pillow images, as a pipeline of diffusers does; black where a guard says so."""
+        return [to_pil(image) for image in provenance.shown(self.images)[0]]
 
     @property
     def loss(self) -> Tensor:

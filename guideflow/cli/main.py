@@ -121,6 +121,27 @@ def info(name: Annotated[str, typer.Argument(help="As `guideflow list` shows it.
     show_info(name)
 
 
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved run.")],
+    loss: options.LossOption = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Read files outside the folder that the run names.")] = False,
+    tolerance: Annotated[float, typer.Option(help="Grey levels, of 255, by which images may differ.", min=0)] = 0.0,
+) -> int:
+    """Make a saved run again from its manifest, and compare the pictures; 1 is the exit code where they differ."""
+    from guideflow.cli.trust import verify as body
+
+    return body(folder, loss or [], trust, tolerance)
+
+
+@app.command()
+def inspect(file: Annotated[Path, typer.Argument(help="Picture of any format.")]) -> int:
+    """Show what a picture tells of its origin: metadata, watermark and content credentials."""
+    from guideflow.cli.trust import inspect as body
+
+    return body(file)
+
+
 def _show_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version

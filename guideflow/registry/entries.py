@@ -47,6 +47,7 @@ class Entry:
         steps: The numbers of steps it can take, such as "1 to 4".
         downloads: What its defaults fetch; `()` if its weights are included, None if it does not say.
         footprint: The memory it needs by default.
+        notice: What everybody should know who loads it, such as whose consent it takes; told once in a process.
     """
 
     factory: Callable[..., Any] | str
@@ -58,6 +59,7 @@ class Entry:
     steps: str | None = None
     downloads: tuple[Download, ...] | None = None
     footprint: Footprint | None = None
+    notice: str | None = None
 
     def __post_init__(self) -> None:
         # What listings could not show is refused here, so that it is the plugin that fails and not the listing.
@@ -68,7 +70,10 @@ class Entry:
             "downloads": all(isinstance(download, Download) for download in self.downloads or ()),
             "footprint": isinstance(self.footprint, Footprint | None),
         }
-        good |= {name: isinstance(getattr(self, name), str | None) for name in ("extra", "licence", "base", "steps")}
+        good |= {
+            name: isinstance(getattr(self, name), str | None)
+            for name in ("extra", "licence", "base", "steps", "notice")
+        }
         for name in (name for name, fits in good.items() if not fits):
             raise InvalidArgument(f"An entry got {name}={getattr(self, name)!r}, which has another type.")
 
