@@ -52,8 +52,9 @@ class Solution:
             "control_norm" (norm of u_1..u_K together). The values of an image that has stopped are repeated.
         result: why each image was finished.
         stats: "iterations", "network_evaluations" (per batch, those of the trajectories), "rebuilt_evaluations" (others
-            that saving memory took), "gradient_mode" (of the latest gradients), "seconds" and "peak_memory" (in bytes,
-            of the process or of the GPU).
+            that saving memory took), "shorter_steps" (how often an image went on from its last good iterate in a
+            shorter step, as its values became nan, inf or huge), "gradient_mode" (of the latest gradients), "seconds"
+            and "peak_memory" (in bytes, of the process or of the GPU).
         settings: how the solve was asked for.
         state: the solver's last state, from which `resume` goes on.
         noise: the frozen noise.

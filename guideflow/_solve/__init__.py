@@ -9,8 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from guideflow import provenance, registry
 from guideflow._require import count
 from guideflow._solve.advance import Advance

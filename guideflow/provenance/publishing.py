@@ -35,8 +35,10 @@ def _shows_face(loss: LossLike) -> bool:
     if getattr(loss, "shows_face", False):
         return True
     config = registry.config(loss)
-    known = {offer.name: offer.entry for offer in registry.offers("loss")} if config else {}
-    return bool(config) and config["name"] in known and "face" in known[config["name"]].needs
+    name = config["name"] if config else None
+    return name is not None and any(
+        offer.name == name and "face" in offer.entry.needs for offer in registry.offers("loss")
+    )
 
 
 def publish(images: Tensor, marked: bool) -> list[Published]:

@@ -70,7 +70,7 @@ def _checksum(network: nn.Module) -> str:
         digest.update(f"{name} {one.dtype} {tuple(one.shape)}\n".encode())
         if one.device.type != "meta":  # moved to memory as it is needed; only its shape can be told
             plain = one.detach().cpu().contiguous().flatten().view(torch.uint8) if one.numel() else torch.empty(0)
-            digest.update(memoryview(plain.numpy()).cast("B"))
+            digest.update(plain.numpy().data)
     _known[network] = state, digest.hexdigest()
     return digest.hexdigest()
 
