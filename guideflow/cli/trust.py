@@ -75,10 +75,10 @@ def inspect(file: Path) -> int:
     told = found.credentials
     signed = told if isinstance(told, str) else "; ".join(f"{name}: {_text(value)}" for name, value in told.items())
     table.add_row("credentials", visible(signed))
-    if not found.metadata:
-        table.add_row("metadata", "none of guideflow's")
+    table.add_row("", "")
+    table.add_row("metadata", "what the file itself says" if found.metadata else "none of guideflow's")
     for name, value in found.metadata.items():
-        table.add_row(visible(name), visible(value) or "-")
+        table.add_row(f"  {visible(name)}", visible(value) or "-")
     screen.print(table)
     return 0
 
