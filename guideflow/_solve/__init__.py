@@ -13,7 +13,7 @@ from guideflow import provenance, registry
 from guideflow._require import count
 from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
-from guideflow._solve.parts import complete, describe, pose
+from guideflow._solve.parts import check_memory, complete, describe, pose
 from guideflow._solve.run import Run, begin
 from guideflow._solve.verify import Compared as Compared
 from guideflow._solve.verify import Verification as Verification
@@ -196,6 +196,7 @@ def resume(
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if old is None or old.sampler is not sampler or old.loss is not loss:
         old = pose(sampler, loss, saved.noise, saved.settings)
+    check_memory(saved, old, solver)
     keeping.check(old, saved.settings.run)
     start = partial(Run, Advance(old, solver), saved)
     if saved.state.rollout.gradients is None:  # it was interrupted while its start was chosen

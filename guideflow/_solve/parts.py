@@ -13,8 +13,9 @@ from guideflow.problem import Noise, Problem
 from guideflow.sampler import Sampler
 from guideflow.settings import Settings
 from guideflow.solution import Solution
-from guideflow.solvers import Solver
+from guideflow.solvers import ControlSolver, Solver
 from guideflow.storage import origins, recipes
+from guideflow.storage.records import flatten
 from guideflow.types import LossLike
 
 
@@ -75,3 +76,14 @@ def _check_fit(saved: Solution, sampler: Sampler, solver: Solver) -> None:
             f"The saved controls have shape {found[0]} and {found[1]}; the sampler given needs {given[0]} and "
             f"{given[1]}. Give the sampler that the solution was made with."
         )
+
+
+def check_memory(saved: Solution, problem: Problem, solver: Solver) -> None:
+    """Refuse a solver that would not find what it remembers, as with other options than it was saved with."""
+    if isinstance(solver, ControlSolver) and saved.state.rollout.gradients is not None:
+        wanted = flatten(solver.remember(problem, saved.state), "memory")
+        if lacking := sorted(wanted.keys() - flatten(saved.state.memory, "memory").keys()):
+            raise CannotResume(
+                f"The solver {solver!r} remembers {lacking[0]!r}, which is not saved. Give the solver that the "
+                "solution was made with: `gf.resume(..., solver=solver)`."
+            )

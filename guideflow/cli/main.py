@@ -76,6 +76,7 @@ def run_command(
     gradient_mode: options.GradientModeOption = None,
     out: options.OutOption = Path("out"),
     checkpoint_every: options.CheckpointOption = 10,
+    watermark: options.WatermarkOption = None,
     resume: options.ResumeOption = False,
     trust: options.TrustOption = False,
 ) -> int:
@@ -92,6 +93,7 @@ def run_command(
         "seed": seed,
         "candidates": candidates,
         "gradient_mode": gradient_mode,
+        "watermark": watermark,
     }
     if trust and not resume:
         raise InvalidArgument("Got --trust without --resume, the only thing it is for. Leave it out.")
@@ -99,7 +101,7 @@ def run_command(
         settings |= {"max_iterations": iterations, "checkpoint_every": checkpoint_every}
         return solve_new(sampler, loss or [], solver, out, **settings)
     new = {"sampler": sampler, "loss": loss, "solver": solver, **settings}
-    given = [f"--{name.replace('_', '-')}" for name, value in new.items() if value]
+    given = [f"--{name.replace('_', '-')}" for name, value in new.items() if value or value is False]
     return resume_saved(out, iterations, given, loss or [], trust, checkpoint_every)
 
 
