@@ -122,14 +122,15 @@ def _solve(iterations: int, solver: Any, **options: Any) -> gf.Solution:
 def soak(arguments: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Solve, save, load, resume and verify many times in a process."""
     sampler = gf.load_sampler("toy-mixture", size=128, num_steps=2)
-    samples, first = [], None
+    samples, first, loss = [], None, None
     for number in range(arguments.solves):
-        loss = gf.load_loss("avatars-style", reference=avatars.portrait("ada"))
+        if number % 10 == 0:
+            loss = gf.load_loss("avatars-style", reference=avatars.portrait("ada"))
         options: dict[str, Any] = {"max_iterations": 2, "candidates": 2, "watermark": True}
         solution = gf.solve(sampler, loss, save_to=place / "soak", **options)
         first = solution.images if first is None else first
         assert torch.equal(solution.images, first), "a picture that is another than the first time"
-        if number % 10 == 0:
+        if number % 10 == 5:
             gf.resume(gf.Solution.load(place / "soak"), max_iterations=3, sampler=sampler, loss=loss)
             assert gf.verify(place / "soak").same
         shutil.rmtree(place / "soak")
@@ -288,6 +289,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             found[name] = PARTS[name](arguments, Path(place))
         print(name, json.dumps(found[name]), flush=True)
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     found["machine"] = f"a {os.cpu_count()}-core {platform.machine()} CPU, one thread"
     found["date"] = datetime.date.today().strftime("%Y-%m")
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from inspect import unwrap
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from certificates import certificate
 from guideflow import images, provenance
 from guideflow.__main__ import main
 from guideflow.errors import InvalidArgument, InvalidImage, Refused
-from guideflow.provenance import credentials, statement, watermark
+from guideflow.provenance import credentials, publishing, statement, watermark
 from guideflow_diffusers.safety import safety_guard
 from problems import Distance, mixture, target
 
@@ -96,6 +97,17 @@ def test_pictures_too_small_for_it_say_so(tmp_path: Path) -> None:
     gf.solve(sampler, Warm(), max_iterations=1, candidates=1, save_to=tmp_path)
     found = provenance.inspect(tmp_path / "guided-00.png")
     assert "less than 128 pixels" in found.metadata["watermark"] and not found.watermark
+
+
+def test_without_the_library_it_says_so(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setitem(sys.modules, "blind_watermark", None)
+    publishing._tell.cache_clear()
+    sampler = gf.load_sampler("toy-mixture", size=128, num_steps=2)
+    gf.solve(sampler, Warm(), max_iterations=0, candidates=1, save_to=tmp_path)
+    (record,) = caplog.records
+    assert "not marked as generated" in record.getMessage() and "guideflow[provenance]" in record.getMessage()
+    found = provenance.inspect(tmp_path / "guided-00.png")
+    assert found.score is None and "guideflow[provenance]" in found.metadata["watermark"]
 
 
 def test_identity_and_its_avatars_are_faces() -> None:

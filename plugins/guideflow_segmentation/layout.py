@@ -88,6 +88,8 @@ def _from_picture(
         if colours is not None:
             return _from_colours(picture, colours, ignore_index)
         return torch.from_numpy(np.array(picture).astype(np.int64))
+    except InvalidArgument:
+        raise
     except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes when it is asked for pixels
         raise InvalidImage(f"{name} is damaged or cut short ({error}). Save or download it again.") from error
 
