@@ -1,7 +1,7 @@
 """What was tried against guideflow, and what it withstood: docs/reliability.md.
 
     python benchmarks/reliability.py                             # all of it
-    python benchmarks/reliability.py --solves 50 --kills 5       # the same in a few minutes
+    python benchmarks/reliability.py --solves 60 --kills 5       # the same in a few minutes
     python benchmarks/reliability.py watermark                   # one part, the others as they were
 
 Bad files are those of the tests and of tools/fuzz.py. Processes are killed at random times while they solve and save,
@@ -282,6 +282,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--pictures", type=int, default=40)
     arguments = parser.parse_args()
+    if arguments.solves < 60:
+        parser.error("--solves has to be 60 at least: the first fifty fill caches and do not count")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
