@@ -6,6 +6,7 @@ from . import evaluation as evaluation
 from . import images as images
 from . import losses as losses
 from . import metrics as metrics
+from . import provenance as provenance
 from . import registry as registry
 from . import solvers as solvers
 from . import testing as testing
@@ -14,6 +15,7 @@ from ._require import require as require
 from ._solve import iterate as iterate
 from ._solve import resume as resume
 from ._solve import solve as solve
+from ._solve import verify as verify
 from .errors import GuideflowError as GuideflowError
 from .images import check_image as check_image
 from .losses.balancing import balanced as balanced

@@ -62,6 +62,10 @@ class FolderInUse(GuideflowError, FileExistsError):
     __str__ = Exception.__str__
 
 
+class Refused(GuideflowError):
+    """A prompt is not allowed by the guard that is installed."""
+
+
 class NonFinite(GuideflowError, ArithmeticError):
     """Some image met a loss or gradient that is nan or inf; raised by `solve(throw=True)` only.
 

@@ -9,7 +9,7 @@ import io
 import numbers
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -161,13 +161,19 @@ def to_pil(image: Tensor) -> PILImage.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
 
 
-def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[str, str] | None = None) -> Path:
+def save_image(
+    path: str | os.PathLike[str],
+    image: Tensor,
+    metadata: Mapping[str, str] | None = None,
+    finish: Callable[[bytes], bytes] | None = None,
+) -> Path:
     """Write one image as a PNG, whole or not at all.
 
     Arguments:
         path: Where to; folders are made. The name must end in `.png`.
         image: (1, 3, height, width) or (3, height, width), in [0, 1].
         metadata: Text to keep in the file, by keyword: what made the image.
+        finish: Takes the content of the file and returns what is written.
 
     Returns:
         The path.
@@ -181,7 +187,7 @@ def save_image(path: str | os.PathLike[str], image: Tensor, metadata: Mapping[st
         raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .png.")
     content = png(image, metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content)
+    write_whole(path, content if finish is None else finish(content))
     return path
 
 

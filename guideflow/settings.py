@@ -23,7 +23,10 @@ class Result(Enum):
     TIME_LIMIT = "The time limit was reached. `gf.resume` goes on."
     INTERRUPTED = "The solve was interrupted. `gf.resume` goes on."
     ERROR = "The loss, a callback or the device failed; this is what was reached. `gf.resume` goes on."
-    NONFINITE = "The loss or its gradient became nan or inf; this is the last good iterate. Lower the solver's scale."
+    NONFINITE = (
+        "The loss, its gradient or the controls became nan, inf or huge, in four shorter steps too; this is the last "
+        "good iterate. Lower the solver's scale."
+    )
     NONFINITE_START = "The unguided image's loss or gradient is nan or inf. Check the loss, or change the seed."
 
     @property
@@ -57,6 +60,7 @@ class Settings:
     loss_scale: float = 100.0
     gradient_mode: str = "full"
     memory_limit: float | None = None
+    watermark: bool = False
     run: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
 
     def __post_init__(self) -> None:

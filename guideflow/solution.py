@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guideflow import plot, storage
+from guideflow import plot, provenance, storage
 from guideflow.errors import CannotResume
 from guideflow.images import to_pil
 from guideflow.problem import Noise, Problem, Rollout
@@ -53,8 +53,9 @@ class Solution:
             "control_norm" (norm of u_1..u_K together). The values of an image that has stopped are repeated.
         result: why each image was finished.
         stats: "iterations", "network_evaluations" (per batch, those of the trajectories), "rebuilt_evaluations" (others
-            that saving memory took), "gradient_mode" (of the latest gradients), "seconds" and "peak_memory" (in bytes,
-            of the process or of the GPU).
+            that saving memory took), "shorter_steps" (how often an image went on from its last good iterate in a
+            shorter step, as its values became nan, inf or huge), "gradient_mode" (of the latest gradients), "seconds"
+            and "peak_memory" (in bytes, of the process or of the GPU).
         settings: how the solve was asked for.
         state: the solver's last state, from which `resume` goes on.
         noise: the frozen noise.
@@ -92,8 +93,8 @@ class Solution:
         return self.kept.images
 
     def pil(self) -> list[Any]:
-        """Return the guided images as Pillow images, as a pipeline of diffusers does."""
-        return [to_pil(image) for image in self.images]
+        """Return the guided images as Pillow images, as a pipeline of diffusers does; black where a guard says so."""
+        return [to_pil(image) for image in provenance.shown(self.images)[0]]
 
     @property
     def loss(self) -> Tensor:

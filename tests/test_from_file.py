@@ -1,5 +1,9 @@
 """Losses from a file, without any packaging."""
 
+import json
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +95,20 @@ def test_a_file_is_imported_once_and_again_when_it_changes(file):
     assert type(gf.load_loss(f"{file}:Grey")) is type(gf.load_loss(f"{file}:Grey"))
     Path(file).write_text(SOURCE.replace("class Grey", "class Gray").replace('Grey("', 'Gray("'))
     assert type(gf.load_loss(f"{file}:Gray")).__name__ == "Gray"
+
+
+def test_what_a_file_made_comes_out_of_a_pickle_elsewhere(file, tmp_path):
+    losses = [gf.load_loss(f"{file}:Grey", gain=2.0), gf.load_loss(f"{file}:redness", strength=3.0)]
+    losses.append(losses[0] + losses[1])
+    (tmp_path / "losses.pickle").write_bytes(pickle.dumps(losses))
+    code = "import pickle, sys, torch; x = torch.full((1, 3, 4, 4), 0.3)\n"
+    code += "print([float(one(x)[0]) for one in pickle.load(open(sys.argv[1], 'rb'))])"
+    command = [sys.executable, "-c", code, str(tmp_path / "losses.pickle")]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stdout
+    assert json.loads(found) == pytest.approx([float(one(torch.full((1, 3, 4, 4), 0.3))[0]) for one in losses])
+    Path(file).write_text(SOURCE + "\n# edited\n")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode and "is not there any more as it was" in done.stderr
 
 
 def test_what_is_missing_is_named(file):

@@ -1,6 +1,7 @@
 """Gradient modes: the same numbers in each, `auto` and what it goes by, and what is kept on disk."""
 
 import math
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,10 @@ def test_auto_takes_everything_where_there_is_room() -> None:
 def test_auto_goes_on_with_less_when_memory_runs_out(hunger: int, mode: str) -> None:
     sampler = Hungry(hunger)
     loss = Distance(target(sampler))
-    solution = gf.solve(sampler, loss, max_iterations=2, gradient_mode="auto", memory_limit=1e12)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        solution = gf.solve(sampler, loss, max_iterations=2, gradient_mode="auto", memory_limit=1e12)
+    assert ["'windowed' ones" in str(one.message) for one in told] == [True] * (hunger == 1)  # 2 is seen beforehand
     wanted = gf.solve(stochastic(), loss, max_iterations=2)
     assert solution.stats["gradient_mode"] == mode
     torch.testing.assert_close(solution.controls, wanted.controls, rtol=1e-10, atol=1e-12)

@@ -238,7 +238,7 @@ def test_a_checkout_that_is_not_installed_saves_what_it_solved(monkeypatch: pyte
     def absent(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("guideflow.storage.version", absent)
+    monkeypatch.setattr("guideflow.storage.origins.version", absent)
     solution = gf.solve(linear(), Distance(target(linear())), max_iterations=1)
     solution.save(tmp_path / "run")
     assert '"guideflow": "not installed"' in (tmp_path / "run" / "manifest.json").read_text()

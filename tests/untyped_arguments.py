@@ -1,5 +1,6 @@
 """Arguments as users of numpy, Pillow and torch pass them: taken where they are meant, else refused in one line."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import torch
 from PIL import Image
 
 import guideflow as gf
+import guideflow_avatars as avatars
+import guideflow_identity
 from guideflow import registry
 from guideflow._require import as_device
-from guideflow.errors import InvalidArgument, InvalidImage
+from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage
 from guideflow.losses.vision import read_images, read_subjects
 from problems import Distance, assert_same, linear, mixture, target
 
+ADA = avatars.portrait("ada")
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 EXACT = torch.from_numpy(PIXELS).permute(2, 0, 1).float() / 255
 
@@ -61,11 +65,32 @@ def test_a_reference_is_what_it_looks_like(given: Any) -> None:
     assert len(read_subjects([given, given], True, "same")[0]) == 2
 
 
+@pytest.mark.parametrize("name", ["avatars-identity", "avatars-style", "avatars-subject"])
+def test_pillow_images_and_arrays_are_references(name: str) -> None:
+    x = gf.images.read_image(avatars.portrait("cleo"))
+    expected = gf.load_loss(name, reference=ADA)(x)
+    picture = Image.open(ADA)
+    bytes_ = np.asarray(picture.convert("RGB"))
+    for given in (picture, bytes_, bytes_ / 255, (bytes_ / 255).astype(np.float32), [picture]):
+        assert torch.allclose(gf.load_loss(name, reference=given)(x).float(), expected, atol=1e-6)
+
+
+def test_several_subjects_of_several_kinds() -> None:
+    picture = Image.new("RGB", (4, 6), "red")
+    found = read_subjects([picture, [np.zeros((5, 5, 3), np.uint8), torch.zeros(3, 2, 2)], str(ADA)], False, "same")
+    assert [[tuple(image.shape[2:]) for _, image in one] for one in found] == [[(6, 4)], [(5, 5), (2, 2)], [(128, 128)]]
+    assert [name for one in found for name, _ in one] == ["reference 0", "reference 0", "reference 1", str(ADA)]
+
+
 def test_grey_and_transparent_arrays_become_rgb() -> None:
     grey = PIXELS[..., 0]
     for given in (grey, grey[..., None], Image.fromarray(grey)):
         assert torch.equal(read_images(given)[0], EXACT[:1].expand(3, -1, -1))
     assert (read_images(np.zeros((4, 4, 4), np.uint8))[0] == 1).all(), "white shows through"
+    half = np.dstack([PIXELS, np.arange(30, dtype=np.uint8).reshape(6, 5) * 8])
+    expected = read_images(Image.fromarray(half))[0]
+    assert torch.equal(read_images(half)[0], expected) and torch.equal(read_images(half[None])[0], expected)
+    torch.testing.assert_close(read_images(half / 255)[0].float(), expected, rtol=0, atol=1 / 255)
     assert read_images(np.float64(PIXELS / 255))[0].dtype == torch.float64
 
 
@@ -218,3 +243,32 @@ def test_a_device_that_is_there_is_taken(monkeypatch: Any) -> None:
     assert as_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(InvalidArgument, match="there are 2 GPUs"):
         as_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "ipu"])
+def test_devices_that_are_not_here(device: str) -> None:
+    for load in (
+        lambda: gf.load_sampler("avatars-perflow", device=device),
+        lambda: gf.load_loss("avatars-identity", reference=ADA, device=device),
+        lambda: gf.load_loss("identity", reference=guideflow_identity.example(), device=device),
+        lambda: gf.load_loss("avatars-subject", reference=ADA, device=device),
+    ):
+        with pytest.raises(GuideflowError, match=r"Got device=.*'cpu'"):
+            load()
+
+
+def warmth(image: Any) -> Any:
+    return image.mean((1, 2, 3))
+
+
+def test_losses_and_samplers_are_sent_to_other_processes_after_use() -> None:
+    example = gf.images.read_image(guideflow_identity.example())
+    loss = gf.load_loss("identity", reference=example)
+    value = loss(example)
+    assert torch.equal(pickle.loads(pickle.dumps(loss))(example), value)
+    sampler = gf.load_sampler("avatars-perflow")
+    options: dict[str, Any] = {"prompt": "a person", "max_iterations": 1, "candidates": 1, "gradient_mode": "windowed"}
+    solution = gf.solve(sampler, gf.as_loss(warmth), **options)
+    again = gf.solve(pickle.loads(pickle.dumps(sampler)), warmth, **options)
+    assert torch.equal(again.images, solution.images)
+    assert torch.equal(pickle.loads(pickle.dumps(solution)).images, solution.images)

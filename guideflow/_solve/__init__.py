@@ -7,26 +7,26 @@ from functools import partial
 from math import inf
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-
-from guideflow import registry
+from guideflow import provenance, registry
 from guideflow._require import count
 from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
-from guideflow._solve.rebuild import rebuild
+from guideflow._solve.parts import check_memory, complete, describe, pose
 from guideflow._solve.run import Run, begin
+from guideflow._solve.verify import Compared as Compared
+from guideflow._solve.verify import Verification as Verification
+from guideflow._solve.verify import verify as verify
 from guideflow.callbacks import Callback, as_callbacks
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.losses.vision import ImageSources
-from guideflow.problem import Noise, Problem, draw_noise
+from guideflow.problem import Problem, draw_noise
 from guideflow.sampler import Sampler
 from guideflow.settings import Settings, broadcast
 from guideflow.solution import Solution
 from guideflow.solvers import Solver, State
 from guideflow.started import Started, started
-from guideflow.storage import recipes
 from guideflow.types import LossLike, map_tensors
 
 
@@ -66,6 +66,7 @@ def solve(
     memory_limit: float | None = None,
     save_to: str | PathLike[str] | None = None,
     checkpoint_every: int = 10,
+    watermark: bool | None = None,
     throw: bool = False,
 ) -> Solution:
     """Guide a sampler with a loss.
@@ -106,6 +107,8 @@ def solve(
             looked at before the work.
         checkpoint_every: with `save_to`, the number of iterations from one save to the next: what a process that is
             killed loses at most. `resume` goes on from there.
+        watermark: whether saved pictures carry an invisible mark that says that they are generated; None for those of
+            losses that pull towards a face. `images` never do.
         throw: raise `NonFinite` if an image met nan or inf, instead of reporting it in `result` only.
 
     Raises:
@@ -113,6 +116,7 @@ def solve(
             the sampler cannot begin at a picture.
         InvalidImage: if the start picture or the mask cannot be read or does not fit.
         FolderInUse: if `save_to` holds another solve.
+        Refused: if a guard does not allow a prompt; see `guideflow.provenance.Guard`.
         InvalidLoss: if the loss does not return one differentiable number per image.
         IncompatibleSolver: if the solver needs a capability the sampler does not have.
         OutOfMemory: if the memory does not suffice for the gradients as asked.
@@ -136,15 +140,12 @@ def solve(
         loss_scale=loss_scale,
         gradient_mode=gradient_mode,
         memory_limit=memory_limit,
+        watermark=provenance.is_marked(loss) if watermark is None else bool(watermark),
     )
+    provenance.check_prompts([*prompts, *(negatives or ())])
     callbacks, deadline, keeping = as_callbacks(callback), _deadline(time_limit), _keeping(save_to, checkpoint_every)
-    problem = _problem(sampler, loss, draw_noise(sampler, seeds), settings)
-    configs = {
-        "sampler": registry.config(sampler.sampler if isinstance(sampler, Started) else sampler),
-        "loss": recipes.loss_config(loss),
-        "solver": registry.config(solver),
-    }
-    configs["files"] = recipes.digests(configs)
+    problem = pose(sampler, loss, draw_noise(sampler, seeds), settings)
+    configs = describe(sampler, loss, solver)
     keeping.check(problem, settings.run)
     first = partial(begin, problem, solver, settings, configs)
     return kept(first, problem, max_iterations, callbacks, keeping, deadline, throw)
@@ -198,59 +199,25 @@ def resume(
             f"Got max_iterations = {max_iterations}, but {saved.state.iteration} iterations are done already. "
             "`max_iterations` is the total; give a larger one."
         )
+    provenance.check_prompts([*saved.prompts, *(saved.settings.negative_prompts or ())])
     saved = replace(saved, settings=replace(saved.settings, max_iterations=max_iterations))
     old, folder = saved.problem, None if isinstance(solution, Solution) else Path(solution)
-    parts: dict[str, Any] = {
+    given = {
         "sampler": sampler or (old and old.sampler),
         "loss": old.loss if loss is None and old else loss,
         "solver": solver or saved.solver,
     }
-    lacking = {kind: saved.configs[kind] for kind, part in parts.items() if part is None}
-    parts |= rebuild(lacking, folder, saved.references, saved.configs.get("files") or {}, trust)
-    sampler, solver = sampler or parts["sampler"], solver or parts["solver"]
-    loss = parts["loss"] if loss is None else loss
-    if saved.edit is not None and not isinstance(sampler, Started):
-        sampler = saved.edit.begin(sampler)
-    _check_fit(saved, sampler, solver)
+    sampler, loss, solver = complete(saved, given, folder, trust)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if old is None or old.sampler is not sampler or old.loss is not loss:
-        old = _problem(sampler, loss, saved.noise, saved.settings)
+        old = pose(sampler, loss, saved.noise, saved.settings)
+    check_memory(saved, old, solver)
     keeping.check(old, saved.settings.run)
     start = partial(Run, Advance(old, solver), saved)
     if saved.state.rollout.gradients is None:  # it was interrupted while its start was chosen
         old = replace(old, noise=draw_noise(sampler, saved.seeds))
         start = partial(begin, old, solver, saved.settings, saved.configs)
     return kept(start, old, max_iterations, callbacks, keeping, deadline, throw)
-
-
-def _problem(sampler: Sampler, loss: LossLike, noise: Noise, settings: Settings) -> Problem:
-    with torch.no_grad():
-        condition = sampler.condition(settings.prompts, settings.negative_prompts)
-    return Problem(
-        sampler,
-        loss,
-        noise,
-        condition,
-        loss_scale=settings.loss_scale,
-        gradient_mode=settings.gradient_mode,
-        memory_limit=settings.memory_limit,
-        horizon=settings.horizon,
-    )
-
-
-def _check_fit(saved: Solution, sampler: Sampler, solver: Solver) -> None:
-    config = saved.configs["solver"]
-    if config is not None and config["name"] != solver.name:
-        raise CannotResume(
-            f"The solution was made by {config['name']!r}, not {solver.name!r}. Give the solver it was made with."
-        )
-    given = (sampler.num_steps, len(saved.seeds), *sampler.latent_shape), sampler.state_dtype
-    found = tuple(saved.state.controls.shape), saved.state.z0.dtype
-    if given != found:
-        raise CannotResume(
-            f"The saved controls have shape {found[0]} and {found[1]}; the sampler given needs {given[0]} and "
-            f"{given[1]}. Give the sampler that the solution was made with."
-        )
 
 
 def _keeping(save_to: str | PathLike[str] | None, checkpoint_every: int) -> Keeping:

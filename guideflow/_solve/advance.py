@@ -1,16 +1,20 @@
 """One step of a solve: the solver at work, within the memory there is."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidArgument, OutOfMemory
 from guideflow.gradients import MODES, choose
-from guideflow.problem import Problem
+from guideflow.problem import Problem, Rollout
 from guideflow.solvers import Solver, State
+from guideflow.types import Latent, Latents
+
+T = TypeVar("T")
 
 
 class Advance:
@@ -30,18 +34,34 @@ class Advance:
             now = self.problem.at(iteration)
             self._take(choose(now, now.z0, lambda k, end_point: torch.zeros_like(end_point), now.memory_limit))
             self.rebuilt += now.num_steps
+
+        def step(now: Problem) -> State:
+            found = self.solver.init(now) if state is None else self.solver.step(now, state)
+            _check_memory(found.memory, len(found.z0))
+            return found
+
+        return self._within_memory(iteration, step)
+
+    def rollout(self, iteration: int, z0: Latent, controls: Latents) -> Rollout:
+        """Return the rollout of an iteration with controls that are none of the solver's choice."""
+        return self._within_memory(iteration, lambda now: now.rollout(z0, controls))
+
+    def _within_memory(self, iteration: int, call: Callable[[Problem], T]) -> T:
         while True:
             now = self.problem.at(iteration)
             try:
-                found = self.solver.init(now) if state is None else self.solver.step(now, state)
-                _check_memory(found.memory, len(found.z0))
-                return found
+                return call(now)
             except OutOfMemory:
                 following = MODES[MODES.index(now.gradient_mode) + 1 :]
                 if not self.adapts or not following:
                     raise
             # Only here, outside the handler, the failed attempt's graph is gone.
             torch.cuda.empty_cache()
+            warnings.warn(
+                f"There is not enough memory for {now.gradient_mode!r} gradients. The solve goes on with "
+                f"{following[0]!r} ones: the same images, in more time.",
+                stacklevel=2,
+            )
             self._take(following[0])
 
     def _take(self, mode: str) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from guideflow import provenance
 from guideflow._solve.run import Run
 from guideflow.callbacks import Callback, started
 from guideflow.errors import NonFinite
@@ -29,6 +30,7 @@ class Keeping:
         """Refuse a folder that could not be saved to, or has too little room, before the work."""
         if self.folder is not None:
             check_folder(self.folder, run, room(problem))
+            provenance.check_credentials()
 
     def checkpoint(self, run: Run) -> None:
         """Save every few iterations; a failure is told, and leaves the checkpoint before."""

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from guideflow._solve.advance import Advance
 from guideflow._solve.candidates import choose_start
+from guideflow._solve.history import measure
+from guideflow._solve.recover import is_good, shorten
 from guideflow.callbacks import Callback, Progress
 from guideflow.losses.base import as_sum
 from guideflow.memory import peak_bytes
@@ -39,14 +40,16 @@ def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping
         assert start.rollout is not None
         z0 = start.problem.z0
         state = State(0, z0, z0.new_zeros(problem.num_steps, *z0.shape), start.rollout)
-    row, rollout = _measure(state), state.rollout
+    row, rollout = measure(state), state.rollout
     solution = Solution(
         best=Kept.of(state),
         unguided=rollout.images if start.plain is None else start.plain,
         start=rollout.images,
         chosen=start.chosen,
         history={name: value[None] for name, value in row.items()},
-        result=tuple(Result.MAX_ITERATIONS if good else Result.NONFINITE_START for good in _finite(row).tolist()),
+        result=tuple(
+            Result.MAX_ITERATIONS if good else Result.NONFINITE_START for good in is_good(row, state).tolist()
+        ),
         stats={
             "network_evaluations": start.evaluations + rollout.evaluations,
             "rebuilt_evaluations": rollout.rebuilt,
@@ -73,6 +76,7 @@ class Run:
         self.result = [None if result.can_go_on else result for result in saved.result]
         self.evaluations = int(saved.stats["network_evaluations"])
         self.rebuilt = int(saved.stats["rebuilt_evaluations"])
+        self.shorter = int(saved.stats.get("shorter_steps", 0))
         self.began = time.perf_counter() - saved.stats["seconds"]  # had it gone in one piece
 
     def finish(self, tell: Callback, keep: Callable[["Run"], None], deadline: float) -> Solution:
@@ -102,15 +106,22 @@ class Run:
 
     def _iterate(self) -> None:
         state = self.advance(self.state)
-        evaluations, rebuilt, row = state.rollout.evaluations, state.rollout.rebuilt, _measure(state)
-        accepted = _finite(row)
+        evaluations, rebuilt, row, shorter = state.rollout.evaluations, state.rollout.rebuilt, measure(state), 0
+        accepted = is_good(row, state)
         good: list[bool] = accepted.tolist()  # the one wait for the device in an iteration
+        lost = [not fine and result is None for fine, result in zip(good, self.result, strict=True)]
+        if any(lost):
+            mask = torch.tensor(lost, device=accepted.device)
+            state, found, tries = shorten(self.advance, self.state, state, mask)
+            evaluations, shorter = evaluations + tries * self.advance.problem.num_steps, int(found.sum())
+            row, accepted = measure(state), accepted | found
+            good = accepted.tolist()
         goes_on = [fine and result is None for fine, result in zip(good, self.result, strict=True)]
         if not all(goes_on):
             # What has stopped, and what just became nan, keeps its old row, in the solver's memory too.
             accepted = torch.tensor(goes_on, device=accepted.device)
             state = where(accepted, state, self.state)
-            row = _measure(state)
+            row = measure(state)
         best = where(accepted & (state.rollout.loss < self.best.loss), Kept.of(state), self.best)
         self.result = [
             result if fine or result is not None else Result.NONFINITE
@@ -119,6 +130,7 @@ class Run:
         # Last, and together: an interrupt before this line leaves the iterate before.
         self.state, self.best, self.rows = state, best, [*self.rows, row]
         self.evaluations, self.rebuilt = self.evaluations + evaluations, self.rebuilt + rebuilt
+        self.shorter += shorter
 
     def _review(self) -> None:
         """Stop the images that are good enough or make no progress."""
@@ -157,6 +169,7 @@ class Run:
                 "iterations": self.state.iteration,
                 "network_evaluations": self.evaluations,
                 "rebuilt_evaluations": self.rebuilt + self.advance.rebuilt,
+                "shorter_steps": self.shorter,
                 "gradient_mode": problem.gradient_mode,
                 "seconds": time.perf_counter() - self.began,
                 "peak_memory": peak_bytes(problem.sampler.device),
@@ -166,20 +179,3 @@ class Run:
             problem=replace(problem, gradient_mode=self.settings.gradient_mode),
             solver=self.advance.solver,
         )
-
-
-def _measure(state: State) -> dict[str, Tensor]:
-    """Return one row of the history."""
-    rollout = state.rollout
-    gradients = torch.zeros_like(rollout.states) if rollout.gradients is None else rollout.gradients
-    norms = {"gradient_norm": _norm(gradients), "control_norm": _norm(state.controls)}
-    return {"loss": rollout.loss, **rollout.terms, **norms}
-
-
-def _norm(values: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(values.transpose(0, 1).flatten(1), dim=1)
-    return norm
-
-
-def _finite(row: dict[str, Tensor]) -> Tensor:
-    return torch.isfinite(row["loss"]) & torch.isfinite(row["gradient_norm"]) & torch.isfinite(row["control_norm"])

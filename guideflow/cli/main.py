@@ -82,6 +82,7 @@ def run_command(
     fit: options.FitOption = None,
     out: options.OutOption = Path("out"),
     checkpoint_every: options.CheckpointOption = 10,
+    watermark: options.WatermarkOption = None,
     resume: options.ResumeOption = False,
     trust: options.TrustOption = False,
 ) -> int:
@@ -103,6 +104,7 @@ def run_command(
         "mask": mask,
         "paste_back": paste_back or None,
         "fit": fit,
+        "watermark": watermark,
     }
     if trust and not resume:
         raise InvalidArgument("Got --trust without --resume, the only thing it is for. Leave it out.")
@@ -110,7 +112,7 @@ def run_command(
         settings |= {"max_iterations": iterations, "checkpoint_every": checkpoint_every}
         return solve_new(sampler, loss or [], solver, out, **settings)
     new = {"sampler": sampler, "loss": loss, "solver": solver, **settings}
-    given = [f"--{name.replace('_', '-')}" for name, value in new.items() if value]
+    given = [f"--{name.replace('_', '-')}" for name, value in new.items() if value or value is False]
     return resume_saved(out, iterations, given, loss or [], trust, checkpoint_every)
 
 
@@ -187,6 +189,27 @@ def sweep_command(
         return body.example()
     spec = body.check(spec, ray, dry_run, retry_failed)
     return body.plan_only(spec, out) if dry_run else body.run(spec, out, ray, retry_failed)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved run.")],
+    loss: options.LossOption = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Read files outside the folder that the run names.")] = False,
+    tolerance: Annotated[float, typer.Option(help="Grey levels, of 255, by which images may differ.", min=0)] = 0.0,
+) -> int:
+    """Make a saved run again from its manifest, and compare the pictures; 1 is the exit code where they differ."""
+    from guideflow.cli.trust import verify as body
+
+    return body(folder, loss or [], trust, tolerance)
+
+
+@app.command()
+def inspect(file: Annotated[Path, typer.Argument(help="Picture of any format.")]) -> int:
+    """Show what a picture tells of its origin: metadata, watermark and content credentials."""
+    from guideflow.cli.trust import inspect as body
+
+    return body(file)
 
 
 def _show_version(wanted: bool) -> bool:

@@ -64,6 +64,14 @@ CheckpointOption = Annotated[
     int,
     typer.Option(help="Iterations from one save to the next: what a killed process loses at most.", min=1),
 ]
+WatermarkOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--watermark/--no-watermark",
+        help="Whether saved pictures carry an invisible mark that says that they are generated.",
+        show_default="where a loss pulls towards a face",
+    ),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --out.")]
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="With --resume: read files outside --out that the run names.")

@@ -144,6 +144,8 @@ def show(solution: Solution, out: Path) -> None:
     for result in dict.fromkeys(solution.result):
         if result.failed:
             screen.print(f"{_word(result)}: {result.value}")
+    if shorter := solution.stats.get("shorter_steps"):
+        screen.print(f"{shorter} steps were shortened, as values became nan, inf or huge; a lower scale may be better.")
     images = sorted(out.glob("guided-*.png"))
     saved = f"{images[0]} to {images[-1].name}" if len(images) > 1 else str(images[0] if images else out)
     screen.print(visible(f"Saved {saved}, with history.csv and manifest.json."), soft_wrap=True)

@@ -30,6 +30,9 @@ class Loss(InOwnState, ABC):
     name: str = ""
     """Name of the loss in logs; the class name if empty."""
 
+    shows_face: bool = False
+    """Whether it pulls images towards a face, so that saved pictures are marked as generated."""
+
     _references: Sequence[Tensor] = ()
     __getstate__ = state_of
     __array_ufunc__ = None  # a number of numpy's before the * leaves the product to this class

@@ -127,6 +127,12 @@ def from_array(given: Any, what: str) -> Tensor:
             return from_pil(ImageOps.exif_transpose(given))  # type: ignore[call-overload]
         except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes when it is asked for pixels
             raise InvalidImage(f"Got {what}, an image of Pillow's that is damaged or cut short ({error}).") from error
+    if given.dtype.name == "uint8" and given.ndim in (3, 4) and given.shape[-1] == 4:  # transparency, as in a file
+        from PIL import Image
+
+        several = np.ascontiguousarray(given if given.ndim == 4 else given[None])
+        if several.size:
+            return torch.cat([from_pil(Image.fromarray(one)) for one in several])
     white = {"uint8": 255, "uint16": 65535, "bool": 1}.get(given.dtype.name)
     if white is None and given.dtype.kind != "f":
         raise InvalidImage(f"Got {what}, an array of {given.dtype}. Expected uint8, uint16, or float in [0, 1].")

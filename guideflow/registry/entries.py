@@ -49,6 +49,7 @@ class Entry:
         footprint: The memory it needs by default.
         commercial: Whether the licence allows commercial use: "yes", "no", a condition, or "not verified".
         default_for: Sizes of cards, in gibibytes, for which the plugin recommends this one.
+        notice: What everybody should know who loads it, such as whose consent it takes; told once in a process.
     """
 
     factory: Callable[..., Any] | str
@@ -62,6 +63,7 @@ class Entry:
     footprint: Footprint | None = None
     commercial: str | None = None
     default_for: tuple[int, ...] = ()
+    notice: str | None = None
 
     def __post_init__(self) -> None:
         # What listings could not show is refused here, so that it is the plugin that fails and not the listing.
@@ -75,7 +77,7 @@ class Entry:
         }
         good |= {
             name: isinstance(getattr(self, name), str | None)
-            for name in ("extra", "licence", "base", "steps", "commercial")
+            for name in ("extra", "licence", "base", "steps", "commercial", "notice")
         }
         for name in (name for name, fits in good.items() if not fits):
             raise InvalidArgument(f"An entry got {name}={getattr(self, name)!r}, which has another type.")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import sys
-import traceback
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 from guideflow._require import did_you_mean
-from guideflow.errors import BrokenPlugin, UnknownPlugin
+from guideflow.errors import UnknownPlugin
 from guideflow.losses.base import Loss
-from guideflow.registry.entries import FILE_NAME, reason
+from guideflow.registry.entries import FILE_NAME
+from guideflow.registry.loaded import module_name
 
 
 def factory_from_file(name: str) -> Callable[..., Any]:
@@ -29,8 +29,7 @@ def factory_from_file(name: str) -> Callable[..., Any]:
     path, wanted = Path(found[1]).expanduser(), found[2]
     if not path.is_file():
         raise UnknownPlugin(f"There is no file {path}. Give the path of a Python file: path/to/file.py:Name.")
-    stat = path.stat()
-    module = _import(path.resolve(), (stat.st_mtime_ns, stat.st_size))
+    module = import_module(module_name(path))
     thing = getattr(module, wanted or "", None)
     if isinstance(thing, type):
         return thing
@@ -62,24 +61,3 @@ def _maker(function: FunctionType) -> Callable[..., Loss]:
     signature = inspect.signature(function)
     make.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
     return make
-
-
-@cache
-def _import(path: Path, state: tuple[int, int]) -> ModuleType:
-    """Import a file once for each state it is in, so that an edited file is read again."""
-    module = ModuleType(f"guideflow_file_{path.stem}_{abs(hash((path, state)))}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    sys.path.insert(0, str(path.parent))  # as for a script: a file may import its neighbours
-    try:
-        exec(compile(path.read_bytes(), path, "exec"), vars(module))
-    except (Exception, SystemExit) as error:
-        del sys.modules[module.__name__]
-        frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-        if isinstance(error, SyntaxError):
-            frames.append((str(error.filename), error.lineno))
-        lines = [f", line {line}" for file, line in frames if file == str(path)] or [""]
-        raise BrokenPlugin(f"{path} cannot be imported{lines[-1]}: {reason(error)}") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    return module

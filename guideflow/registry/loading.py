@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from guideflow._require import as_device, did_you_mean
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.configs import note
 from guideflow.registry.discovery import find
-from guideflow.registry.entries import is_file
+from guideflow.registry.entries import Offer, is_file
 from guideflow.sampler import Sampler
 
 if TYPE_CHECKING:
     from guideflow.metrics.base import Metric
     from guideflow.solvers import Solver
     from guideflow.types import LossLike
+
+_log = logging.getLogger("guideflow")
 
 
 def load_sampler(name: str, /, **options: Any) -> Sampler:
@@ -73,7 +77,8 @@ def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     _check(kind, name, make, given)
     if given.get("device") is not None:
         as_device(given["device"])
-    origin = "" if is_file(name) else find(kind, name).plugin.distribution
+    offer = None if is_file(name) else find(kind, name)
+    origin = "" if offer is None else offer.plugin.distribution
     try:
         made = make(**given)
     except GuideflowError:
@@ -86,7 +91,18 @@ def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
         offered = origin and f" It is offered by {origin}."
         wanted = f"Expected a {base.__name__}.{offered}"
         raise BrokenPlugin(f"The {kind} {name!r} is made as a {type(made).__name__}. {wanted}")
+    if offer is not None:
+        _tell(offer)
     return note(made, name, given)
+
+
+@cache
+def _tell(offer: Offer) -> None:
+    """Tell once in a process what everybody should know who loads something."""
+    entry = offer.entry
+    fetched = f"Its weights are under: {entry.licence}." if entry.licence and entry.downloads else None
+    if entry.notice or fetched:
+        _log.warning("%s: %s", offer.name, " ".join(filter(None, (entry.notice, fetched))))
 
 
 def failed(kind: str, name: str, given: dict[str, Any], error: BaseException) -> BrokenPlugin:

@@ -10,22 +10,24 @@ import hashlib
 import io
 import json
 import os
-import platform
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from guideflow import images, registry
+from guideflow import images
 from guideflow._require import plain_number, write_whole
 from guideflow.errors import CannotResume, GuideflowError
+from guideflow.provenance import credentials, publish
+from guideflow.provenance.statement import statement
 from guideflow.storage.folder import MANIFEST, check_folder, inside, read_manifest
-from guideflow.storage.recipes import plugins
+from guideflow.storage.origins import versions as versions
 from guideflow.storage.records import flatten
 
 FORMAT = 3
@@ -76,7 +78,7 @@ def write(
                 _write(folder / name, content)
         for name, (picture, metadata) in named.items():
             written.append(name)
-            images.save_image(folder / name, picture, metadata)
+            images.save_image(folder / name, picture, metadata, partial(_signed, name=name))
         written.append("history.csv")
         write_whole(folder / "history.csv", table)
         write_whole(folder / MANIFEST, (manifest + "\n").encode())
@@ -133,26 +135,6 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[Tensor] 
     return manifest, tensors, references
 
 
-def versions(configs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a solve was made with, and which package each of its parts came from."""
-    try:
-        ours = version("guideflow")
-    except PackageNotFoundError:  # a checkout on the path; what was solved is saved all the same
-        ours = "not installed"
-    found = {"guideflow": ours, "torch": torch.__version__, "python": platform.python_version()}
-    return found if configs is None else found | {"plugins": _origins(configs)}
-
-
-def _origins(configs: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
-    for kind, config in configs.items():
-        for part in plugins(config):
-            with suppress(GuideflowError):  # a file of the user's, or uninstalled since
-                plugin = registry.find(kind, part["name"]).plugin
-                found[part["name"]] = f"{plugin.distribution} {plugin.version}"
-    return found
-
-
 def _as_pictures(references: Sequence[Tensor]) -> tuple[list[str | None], dict[str, Tensor]]:
     """Name the references that a PNG holds without loss by their content, and return the others by their number."""
     names, loose = list[str | None](), dict[str, Tensor]()
@@ -205,14 +187,23 @@ def _plain(value: Any) -> Any:
 
 def _pictures(batches: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, tuple[Tensor, dict[str, str]]]:
     found: dict[str, tuple[Tensor, dict[str, str]]] = {}
-    common = {"run": about["run"], "configs": json.dumps(about["configs"]), "guideflow": versions()["guideflow"]}
     for kind, batch in batches.items():
-        for i, image in enumerate(batch):
-            if image.dim() == 3 and len(image) == 3 and image.min() >= -1e-3 and image.max() <= 1 + 1e-3:
-                own = {name: about["images"][i][name] for name in ("prompt", "seed", "loss")}
-                metadata = {f"guideflow:{name}": str(value) for name, value in (own | common | {"kind": kind}).items()}
-                found[f"{kind}-{i:02d}.png"] = image, metadata
+        if batch.dim() != 4 or batch.shape[1] != 3 or batch.min() < -1e-3 or batch.max() > 1 + 1e-3:
+            continue
+        for i, (picture, says) in enumerate(publish(batch, bool(about["settings"].get("watermark")))):
+            metadata = statement(about, i, kind) | {f"guideflow:{name}": text for name, text in says.items()}
+            found[f"{kind}-{i:02d}.png"] = picture, metadata
     return found
+
+
+def _signed(content: bytes, name: str) -> bytes:
+    if not credentials.wanted():
+        return content
+    try:
+        return credentials.sign(content, name)
+    except GuideflowError as error:  # after the work nothing is refused
+        warnings.warn(f"{name} carries no content credentials: {error}", stacklevel=2)
+        return content
 
 
 def _table(history: Mapping[str, Tensor]) -> str:

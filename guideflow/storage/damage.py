@@ -56,7 +56,8 @@ def _parts(solution: Any) -> Iterator[tuple[str, bool]]:
     yield "candidates", all(one.shape == (batch,) and not one.is_floating_point() for one in whole)
     yield "memory", all(isinstance(one, Tensor) and one.shape[:1] == (batch,) for one in memory)
     yield "references", all(one.numel() and one.is_floating_point() for one in solution.references)
-    numbers = [solution.stats[name] for name in ("seconds", "network_evaluations", "rebuilt_evaluations", "iterations")]
+    counted = ("seconds", "network_evaluations", "rebuilt_evaluations", "iterations")
+    numbers = [solution.stats[name] for name in counted] + [solution.stats.get("shorter_steps", 0)]
     yield "stats", all(type(one) in (int, float) and isfinite(one) and one >= 0 for one in numbers)
     yield "configs", all(one is None or isinstance(one, dict) for one in solution.configs.values())
 

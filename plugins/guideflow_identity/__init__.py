@@ -31,6 +31,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
             extra="face",
             licence="public domain and MIT (dlib); non-commercial research only (arcface, your own files)",
             needs=("reference", "face"),
+            notice="For people who agreed to it. Saved pictures are marked as generated; see `guideflow inspect`.",
         )
     }
 

@@ -69,6 +69,7 @@ class Identity(DetectionLoss):
 
     name = "identity"
     extra = "face"
+    shows_face = True
     nouns = ("The face of subject", "people")
     missing_error = NoFaceFound
 

@@ -50,7 +50,7 @@ class OnnxNetwork(nn.Module):
                 self._keep(node.output[0], value, f"constant{i}")
                 continue
             self._nodes.append((node.op_type, attributes, tuple(node.input), tuple(node.output)))
-        if unknown := sorted({op for op, *_ in self._nodes} - OPERATORS.keys()):
+        if unknown := sorted(map(str, {op for op, *_ in self._nodes} - OPERATORS.keys())):
             names = ", ".join(unknown)
             raise InvalidArgument(f"ONNX operators that are not known here: {names}. Give another recogniser.")
         given = [entry.name for entry in graph.input if entry.name not in self._values]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import KEPT_PIXELS, open_picture, read_image
+from guideflow.losses.vision import PillowImage
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-Layout = str | Path | Tensor | np.ndarray
-"""Path of a PNG, or whole numbers (H, W), (1, H, W) or (1, 1, H, W)."""
+Layout: TypeAlias = "str | Path | Tensor | np.ndarray | PillowImage"
+"""Path of a PNG, an image of Pillow's, or whole numbers (H, W), (1, H, W) or (1, 1, H, W)."""
 
 Colour = str | Sequence[int]
 """Such as "#ff8000", "orange" or (255, 128, 0)."""
@@ -31,8 +32,8 @@ def read_layout(given: Layout, colours: Mapping[int, Colour] | None = None, igno
     """Read a map of class numbers.
 
     Arguments:
-        given: An image with a palette or of grey values, whose numbers are the classes; with `colours` an image in
-            colours; or a tensor or array of whole numbers.
+        given: The path of an image, or one of Pillow's, with a palette or of grey values, whose numbers are the
+            classes; with `colours` an image in colours; or a tensor or array of whole numbers.
         colours: Colour of each class. A pixel has the class of the nearest colour, or is ignored if none is near, or if
             it is transparent.
         ignore_index: The number of pixels that do not count.
@@ -46,8 +47,10 @@ def read_layout(given: Layout, colours: Mapping[int, Colour] | None = None, igno
     """
     if isinstance(given, str | Path):
         return _from_file(Path(given), colours, ignore_index)
+    if isinstance(given, PillowImage):
+        return _from_picture(given, "The layout", colours, ignore_index)
     if colours is not None:
-        raise InvalidArgument("Got colours= and a layout of numbers. Expected colours= with the path of an image only.")
+        raise InvalidArgument("Got colours= and a layout of numbers. Expected colours= with an image only.")
     values = torch.as_tensor(given)
     if values.is_floating_point() or values.is_complex():
         raise InvalidArgument(f"Got a layout of {values.dtype}. Expected whole numbers: type `layout.long()`.")
@@ -63,21 +66,32 @@ def read_layout(given: Layout, colours: Mapping[int, Colour] | None = None, igno
 def _from_file(path: Path, colours: Mapping[int, Colour] | None, ignore_index: int) -> Tensor:
     read_image(path)  # refuses what is missing, damaged or too large
     with open_picture(path) as picture:
-        if picture.width * picture.height > KEPT_PIXELS:
-            raise InvalidImage(f"{path} has more than {KEPT_PIXELS / 1e6:.0f} million pixels. Give a smaller layout.")
-        if picture.format not in _LOSSLESS:
-            raise InvalidImage(
-                f"{path} is a {picture.format}, which blurs the edges of classes. Save the layout as a PNG, or give "
-                "the image as reference= to take the layout that the network sees in it."
-            )
+        return _from_picture(picture, str(path), colours, ignore_index)
+
+
+def _from_picture(
+    picture: PILImage.Image, name: str, colours: Mapping[int, Colour] | None, ignore_index: int
+) -> Tensor:
+    if picture.width * picture.height > KEPT_PIXELS:
+        raise InvalidImage(f"{name} has more than {KEPT_PIXELS / 1e6:.0f} million pixels. Give a smaller layout.")
+    if picture.format not in (*_LOSSLESS, None):  # None was made in memory
+        raise InvalidImage(
+            f"{name} is a {picture.format}, which blurs the edges of classes. Save the layout as a PNG, or give "
+            "the image as reference= to take the layout that the network sees in it."
+        )
+    if colours is None and picture.mode not in ("1", "L", "P", "I", "I;16"):
+        raise InvalidImage(
+            f"{name} is an image in colours ({picture.mode}). Expected one with a palette or of grey values whose "
+            "numbers are the classes. Type colours={'sky': '#80c0ff', ...} to say which colour is which class."
+        )
+    try:
         if colours is not None:
             return _from_colours(picture, colours, ignore_index)
-        if picture.mode not in ("1", "L", "P", "I", "I;16"):
-            raise InvalidImage(
-                f"{path} is an image in colours ({picture.mode}). Expected one with a palette or of grey values whose "
-                "numbers are the classes. Type colours={'sky': '#80c0ff', ...} to say which colour is which class."
-            )
         return torch.from_numpy(np.array(picture).astype(np.int64))
+    except InvalidArgument:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes when it is asked for pixels
+        raise InvalidImage(f"{name} is damaged or cut short ({error}). Save or download it again.") from error
 
 
 def _from_colours(picture: PILImage.Image, colours: Mapping[int, Colour], ignore_index: int) -> Tensor:

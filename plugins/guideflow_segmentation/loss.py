@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from guideflow.losses.base import Loss
 from guideflow.losses.vision import cut_middle, read_images, resize
 from guideflow.types import PerImage
 from guideflow_segmentation.classes import Classes
-from guideflow_segmentation.layout import Colour, draw_layout, read_layout, resize_layout
+from guideflow_segmentation.layout import Colour, Layout, draw_layout, read_layout, resize_layout
 from guideflow_segmentation.networks import load_segmenter
 from guideflow_segmentation.target import Target
 
@@ -31,8 +30,8 @@ class Segmentation(Loss):
     ignored. 0 is a perfect layout; log(number of classes) is a network that has no idea.
 
     Arguments:
-        layout: Path of a PNG with a palette or of grey values whose numbers are the classes, or whole numbers (H, W) as
-            tensor or array. It is stretched over the image.
+        layout: Path of a PNG with a palette or of grey values whose numbers are the classes, such an image of Pillow's,
+            or whole numbers (H, W) as tensor or array. It is stretched over the image.
         reference: An image whose layout is wanted, instead of a layout: a path, or a tensor (3, H, W) in [0, 1].
         network: "lraspp" or another segmentation network of torchvision; a folder that `save_pretrained` of
             transformers or segmentation_models_pytorch wrote; "owner/name" on the Hub; or a module from images
@@ -65,7 +64,7 @@ class Segmentation(Loss):
 
     def __init__(
         self,
-        layout: str | Path | Tensor | np.ndarray | None = None,
+        layout: Layout | None = None,
         *,
         reference: str | Path | Tensor | None = None,
         network: str | Path | nn.Module = "lraspp",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from guideflow.images import open_picture, read_image
+from guideflow.losses.vision import PillowImage
 from guideflow_avatars.identity import WEIGHTS
 from guideflow_segmentation import Segmentation
-from guideflow_segmentation.layout import Colour
+from guideflow_segmentation.layout import Colour, Layout
 
 # No mixture of two of these is near a third, so that soft edges between two classes never read as another one.
 PALETTE: Final[Mapping[str, str]] = MappingProxyType(
@@ -34,7 +35,7 @@ FREE: Final = "#808080"
 
 
 def avatars_segmentation(
-    layout: str | Path | Tensor | np.ndarray | None = None,
+    layout: Layout | None = None,
     *,
     reference: str | Path | Tensor | None = None,
     labels: str | int | Sequence[str | int] | None = None,
@@ -53,8 +54,9 @@ def avatars_segmentation(
     brows, mouth) pink #e0107a. Pixels of other colours, and transparent ones, are free.
 
     Arguments:
-        layout: Path of a PNG in these colours, or with a palette of other colours or grey values whose numbers are the
-            classes; or whole numbers (H, W) as tensor or array. It is stretched over the image.
+        layout: Path of a PNG, or an image of Pillow's, in these colours, or with a palette of other colours or grey
+            values whose numbers are the classes; or whole numbers (H, W) as tensor or array. It is stretched over the
+            image.
         reference: A portrait whose layout is wanted, instead of a layout: a path, or a tensor (3, H, W) in [0, 1].
         labels: Names or numbers of the classes that count; by default all.
         others: With labels: "ignore", pixels of other classes are free; "merge", all other classes are one, so what is
@@ -71,7 +73,7 @@ def avatars_segmentation(
 
     Source: Bansal et al. 2023 (Universal Guidance), their segmentation guidance.
     """
-    if colours is None and isinstance(layout, str | Path) and _drawn_in_palette(Path(layout)):
+    if colours is None and isinstance(layout, str | Path | PillowImage) and _drawn_in_palette(layout):
         colours = dict(PALETTE)
     loss = Segmentation(
         layout,
@@ -99,14 +101,15 @@ def _colours(*codes: str) -> Tensor:
     return torch.tensor([list(bytes.fromhex(code[1:])) for code in codes]).float()
 
 
-def _drawn_in_palette(path: Path) -> bool:
+def _drawn_in_palette(layout: str | Path | PillowImage) -> bool:
     """Whether a layout is drawn in colours rather than in class numbers.
 
     Image editors store a drawing of few colours as a palette and numbers in an order of their own. So an image with
     a palette is a drawing if nearly all of it is in colours of classes, transparent, or the grey of free pixels.
     """
-    read_image(path)  # refuses what is missing, damaged or too large
-    with open_picture(path) as picture:
+    if isinstance(layout, str | Path):
+        read_image(layout)  # refuses what is missing, damaged or too large
+    with open_picture(Path(layout)) if isinstance(layout, str | Path) else nullcontext(layout) as picture:
         if picture.mode != "P":
             return picture.mode not in ("1", "L", "I", "I;16")
         shares = torch.tensor([(count, *rgba) for count, rgba in picture.convert("RGBA").getcolors(256) or []]).float()

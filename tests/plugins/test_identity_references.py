@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import guideflow as gf
+import guideflow_avatars as avatars
 import guideflow_identity as identity
 from drawn_faces import ANN, beside, face, nobody
 from guideflow_identity import Identity, NoFaceFound
@@ -77,3 +78,8 @@ def test_without_a_face_there_is_none_at_any_angle_or_size(backend):
         Identity(F.interpolate(nobody(), (550, 600)), backend=backend)
     upright = beside(face(**ANN), nobody())
     assert Identity(upright, backend=backend)(upright).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_drawing_of_flat_colours_is_told():
+    with pytest.warns(UserWarning, match=r"The face in .*cleo\.png looks drawn.*'avatars-identity'"):
+        gf.load_loss("identity", reference=avatars.portrait("cleo"))

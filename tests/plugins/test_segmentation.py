@@ -147,16 +147,22 @@ def test_half_precision_and_mappings_and_objects_are_accepted():
         assert value.dtype == torch.float32 and value < 1
 
 
+def opened(path):
+    with Image.open(path) as picture:
+        picture.load()
+    return picture
+
+
 def palette_png(path, layout):
     picture = Image.fromarray(layout.numpy().astype(np.uint8))
     picture.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
     picture.save(path)
 
 
-@pytest.mark.parametrize("kind", ["palette", "grey", "16 bit", "array", "tensor", "batch"])
+@pytest.mark.parametrize("kind", ["palette", "grey", "16 bit", "array", "tensor", "batch", "opened", "pillow"])
 def test_layouts_are_read_from_pictures_tensors_and_arrays(kind, tmp_path):
     layout, path = halves(), tmp_path / "layout.png"
-    if kind == "palette":
+    if kind in ("palette", "opened"):
         palette_png(path, layout)
         with Image.open(path) as picture:
             assert picture.mode == "P"
@@ -164,7 +170,12 @@ def test_layouts_are_read_from_pictures_tensors_and_arrays(kind, tmp_path):
         Image.fromarray(layout.numpy().astype(np.uint8)).save(path)
     elif kind == "16 bit":
         Image.fromarray(layout.numpy().astype(np.uint16)).save(path)
-    given = {"array": layout.numpy().astype(np.int32), "tensor": layout, "batch": layout[None, None]}.get(kind, path)
+    pillow = opened(path) if kind == "opened" else Image.fromarray(layout.numpy().astype(np.uint8))
+    given = {"opened": pillow, "pillow": pillow}.get(kind) or {
+        "array": layout.numpy().astype(np.int32),
+        "tensor": layout,
+        "batch": layout[None, None],
+    }.get(kind, path)
     assert torch.equal(read_layout(given), layout)
     assert colours(given)(paint(layout)) < 2 * PERFECT
 
@@ -177,8 +188,10 @@ def test_a_layout_may_be_drawn_in_colours(tmp_path):
     Image.fromarray(torch.cat([pixels, alpha], 2).numpy().astype(np.uint8)).save(path)
     loss = colours(path, colours={"red": "#ff8000", "blue": (0, 0, 255), 1: "lime"})
     assert torch.equal(loss.wanted((2, 3)), torch.tensor([[0, 2, 255], [0, 255, 255]]))
-    with pytest.raises(InvalidImage, match=r"image in colours.*colours="):
-        colours(path)
+    assert torch.equal(colours(opened(path), colours={"red": "#ff8000"}).wanted((2, 3))[0], torch.tensor([0, 255, 255]))
+    for given in (path, opened(path)):
+        with pytest.raises(InvalidImage, match=r"image in colours.*colours="):
+            colours(given)
     with pytest.raises(InvalidArgument, match="the colour 'rde'"):
         colours(path, colours={"red": "rde"})
 
@@ -216,7 +229,7 @@ def test_a_layout_is_shown_in_the_colours_of_voc():
         ({"names": ("red", "green")}, "Got 2 names. Expected 3"),
         ({"class_weights": [1.0, 2.0]}, "Got 2 class_weights. Expected 3"),
         ({"class_weights": {"red": -1.0}}, "at least 0"),
-        ({"colours": {"red": "#f00"}}, "path of an image only"),
+        ({"colours": {"red": "#f00"}}, "with an image only"),
         ({"checkpoint": "a.pth"}, "only networks of torchvision"),
         ({"network": nn.Flatten(), "names": None}, "Expected logits"),
         ({"std": [1.0, 0.0, 1.0]}, "three positive numbers"),
