@@ -10,7 +10,7 @@ import pytest
 
 from guideflow.errors import InvalidArgument
 from guideflow.sweep import Plan, read, store, sweep
-from guideflow.sweep.ray_engine import WorkersFail, _number, _Pool
+from guideflow.sweep.ray_engine import RayEngine, WorkersFail, _number, _Pool
 from guideflow.sweep.reading import parse_spec
 from guideflow.sweep.spec import Workers
 from guideflow.sweep.worker import Finished, Room
@@ -166,3 +166,8 @@ def test_workers_that_never_start_end_the_sweep(tmp_path: Path, monkeypatch: Any
     Path("losses.py").write_text(LOSSES)
     with pytest.raises(WorkersFail, match="5 workers ended before they were ready"):
         list(_Pool(FakeRay(always=True), Workers(count=2), Room(), 2).run(Plan(parse_spec(SPEC)).batches()))
+
+
+def test_an_address_at_which_nothing_answers_is_refused_at_once() -> None:
+    with pytest.raises(InvalidArgument, match=r"No Ray cluster answers at '127.0.0.1:1' .*`ray start --head`"):
+        next(RayEngine("127.0.0.1:1", Workers())(iter(()), Room()))

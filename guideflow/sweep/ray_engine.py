@@ -1,7 +1,9 @@
 """Solve batches on Ray: actors that keep their sampler warm, each with its share of cores and GPUs."""
 
 import os
+import re
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -167,8 +169,9 @@ def _connected(address: str, workers: Workers) -> Iterator[Any]:
     if ray.is_initialized():
         raise InvalidArgument("Ray is connected in this process already. Type `ray.shutdown()` before the sweep.")
     try:
+        _knock(address)
         ray.init(**{name: value for name, value in options.items() if value is not None})
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())[:200]
         raise InvalidArgument(
             f"No Ray cluster answers at {address!r} ({why}). Give the address that `ray start --head` shows, or "
@@ -180,6 +183,13 @@ def _connected(address: str, workers: Workers) -> Iterator[Any]:
     finally:
         ray.shutdown()
         _handle(before)
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` if nothing answers at host:port or ray://host:port, for which Ray would wait for minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+?)\]?:(\d+)", address)
+    if found:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
 
 
 def _handle(handler: Any) -> None:
