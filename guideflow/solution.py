@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from guideflow import plot, storage
+from guideflow._require import shorten
 from guideflow.errors import CannotResume
 from guideflow.images import to_pil
 from guideflow.problem import Noise, Problem, Rollout
@@ -189,7 +190,7 @@ class Solution:
         except CannotResume:
             raise
         except Exception as error:  # whatever a damaged file makes json and safetensors raise
-            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            why = f"{type(error).__name__}: {shorten(str(error), 200)}"
             raise CannotResume(f"The solution in {directory} is damaged ({why}).") from error
 
     def __getstate__(self) -> dict[str, Any]:

@@ -302,7 +302,7 @@ def test_signals_keep_what_was_made_and_tell_by_the_exit_code(home, sent, code):
 
 
 def test_control_c_before_anything_is_made_exits_130(monkeypatch, capsys):
-    def interrupted(kind):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("guideflow.cli.listing.show_list", interrupted)

@@ -17,6 +17,7 @@ from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
 from guideflow._solve.rebuild import rebuild
 from guideflow._solve.run import Run, begin
+from guideflow._solve.same_loss import check_same_loss
 from guideflow.callbacks import Callback, as_callbacks
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.problem import Noise, Problem, draw_noise
@@ -184,7 +185,7 @@ def resume(
             "`max_iterations` is the total; give a larger one."
         )
     saved = replace(saved, settings=replace(saved.settings, max_iterations=max_iterations))
-    old, folder = saved.problem, None if isinstance(solution, Solution) else Path(solution)
+    given, old, folder = loss, saved.problem, None if isinstance(solution, Solution) else Path(solution)
     parts: dict[str, Any] = {
         "sampler": sampler or (old and old.sampler),
         "loss": old.loss if loss is None and old else loss,
@@ -196,6 +197,8 @@ def resume(
     loss = parts["loss"] if loss is None else loss
     _check_fit(saved, sampler, solver)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
+    if given is not None and (old is None or old.loss is not given):
+        check_same_loss(saved, given)
     if old is None or old.sampler is not sampler or old.loss is not loss:
         old = _problem(sampler, loss, saved.noise, saved.settings)
     keeping.check(old, saved.settings.run)

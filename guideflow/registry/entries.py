@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.weights import Download, Footprint
 
 FILE_NAME = re.compile(r"((?:[A-Za-z]:[\\/])?[^:=]+\.py)(?::([A-Za-z_]\w*))?")
-"""How a loss in a Python file of the user's is written: `path/to/file.py:Name`."""
+"""How what is in a Python file of the user's is written: `path/to/file.py:Name`."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Entry:
         steps: The numbers of steps it can take, such as "1 to 4".
         downloads: What its defaults fetch; `()` if its weights are included, None if it does not say.
         footprint: The memory it needs by default.
+        domain: The kind of pictures a sampler draws or a loss knows: "cartoons", "photographs"; None for any.
+        pictures: Folder of bundled pictures (PNG) that `reference=` of a loss may name.
+        facts: What `guideflow info` shows besides, text by heading.
     """
 
     factory: Callable[..., Any] | str
@@ -58,6 +62,9 @@ class Entry:
     steps: str | None = None
     downloads: tuple[Download, ...] | None = None
     footprint: Footprint | None = None
+    domain: str | None = None
+    pictures: Path | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # What listings could not show is refused here, so that it is the plugin that fails and not the listing.
@@ -67,8 +74,11 @@ class Entry:
             "needs": isinstance(self.needs, tuple),
             "downloads": all(isinstance(download, Download) for download in self.downloads or ()),
             "footprint": isinstance(self.footprint, Footprint | None),
+            "pictures": isinstance(self.pictures, Path | None),
+            "facts": isinstance(self.facts, Mapping),
         }
-        good |= {name: isinstance(getattr(self, name), str | None) for name in ("extra", "licence", "base", "steps")}
+        words = ("extra", "licence", "base", "steps", "domain")
+        good |= {name: isinstance(getattr(self, name), str | None) for name in words}
         for name in (name for name, fits in good.items() if not fits):
             raise InvalidArgument(f"An entry got {name}={getattr(self, name)!r}, which has another type.")
 

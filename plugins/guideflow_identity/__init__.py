@@ -27,9 +27,12 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "identity": Entry(
             "guideflow_identity.loss:Identity",
-            summary="Distance to the people in reference photographs; weights included",
+            summary="Distance to the people in reference photographs",
             extra="face",
             licence="public domain and MIT (dlib); non-commercial research only (arcface, your own files)",
             needs=("reference", "face"),
+            downloads=(),
+            domain="photographs",
+            pictures=Path(__file__).parent,
         )
     }

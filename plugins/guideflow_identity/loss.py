@@ -70,6 +70,7 @@ class Identity(DetectionLoss):
     name = "identity"
     extra = "face"
     nouns = ("The face of subject", "people")
+    seeks = "face"
     missing_error = NoFaceFound
 
     def __init__(
