@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
@@ -62,6 +64,19 @@ def comparison(solution: Any) -> PILImage.Image | None:
     if rest:
         draw(_GAP, top, f"and {rest} more", _FAINT)
     return cast("PILImage.Image", sheet)
+
+
+def html(solution: Any, picture: bytes | None) -> str:
+    """Write a picture and a table of the images for a notebook."""
+    before, after = solution.history["loss"][0].tolist(), solution.loss.tolist()
+    heads = "".join(f"<th>{name}</th>" for name in ("seed", "prompt", "loss at the start", "loss", "result"))
+    rows = [
+        (str(solution.seeds[i]), solution.prompts[i], number(before[i]), number(after[i]), result.value)
+        for i, result in enumerate(solution.result)
+    ]
+    table = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    shown = f'<img src="data:image/png;base64,{b64encode(picture).decode()}">' if picture else ""
+    return f"{shown}<table><tr>{heads}</tr>{table}</table>"
 
 
 def number(value: float) -> str:

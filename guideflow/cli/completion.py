@@ -49,13 +49,14 @@ def names(incomplete: str) -> list[str]:
 @_quiet
 def kinds(incomplete: str) -> list[str]:
     """Complete what `guideflow list` lists."""
-    return [one for one in ("samplers", "losses", "solvers") if one.startswith(incomplete)]
+    plurals = [f"{kind}es" if kind.endswith("s") else f"{kind}s" for kind in registry.HOOKS]
+    return [one for one in plurals if one.startswith(incomplete)]
 
 
 @_quiet
 def written(incomplete: str) -> list[str]:
     """Complete what `guideflow init-plugin` can write."""
-    return [one for one in ("loss", "sampler", "solver", "metric") if one.startswith(incomplete)]
+    return [one for one in registry.HOOKS if one.startswith(incomplete)]
 
 
 def _typed(kind: str, incomplete: str) -> list[str]:

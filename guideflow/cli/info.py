@@ -65,7 +65,8 @@ def _show(screen: Console, offer: registry.Offer) -> None:
     screen.print(table)
     required = ",".join(f"{option['name']}=..." for option in options if option["default"] is None)
     typed = f"{offer.name}:{required}" if required else offer.name
-    screen.print(f"  use: guideflow run --{offer.kind} {typed} ...\n")
+    command = "evaluate FOLDER" if offer.kind == "metric" else "run"
+    screen.print(f"  use: guideflow {command} --{offer.kind} {typed} ...\n")
 
 
 def _more(offer: registry.Offer) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _INSTEAD = {
     "generator": "Noise is drawn from seed=, a number for each image: seed=[0, 1]",
     "latents": "Noise is drawn from seed=, a number for each image: seed=[0, 1]",
     "num_images_per_prompt": "Give as many seeds: seed=[0, 1, 2]",
-    "output_type": "`solution.images` is a tensor, and `solution.pil()` a list of pictures",
+    "output_type": "`solution.images` is a tensor, and `solution.to_pil()` a list of pictures",
     "callback_on_step_end": "Give callback=, which sees every iteration",
     "prompt_embeds": "Give prompt=, which the pipeline's text encoders read",
     "prompt_2": "Give prompt=, which all text encoders read",
@@ -143,7 +143,7 @@ def guide(
             (`solver`, `max_iterations`, `gradient_mode`, ...).
 
     Returns:
-        The solution. `solution.images` is a tensor, and `solution.pil()` what `pipe(...).images` is.
+        The solution. `solution.images` is a tensor, and `solution.to_pil()` what `pipe(...).images` is.
 
     Raises:
         InvalidArgument: As `from_pipeline` and `gf.solve` do, and for an option that neither takes.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from guideflow._require import shorten
 from guideflow.errors import InvalidArgument
+from guideflow.types import shown
 from guideflow_diffusers.parts import Parts
 
 
@@ -30,6 +31,8 @@ class Condition:
     negative: Tensor | None = None
     pooled: Tensor | None = None
     negative_pooled: Tensor | None = None
+
+    __repr__ = shown
 
 
 @torch.no_grad()
