@@ -184,6 +184,11 @@ def missing_weights(given: str | Path, option: str, why: object, files: Sequence
     )
 
 
+def number(value: float) -> str:
+    """Write a loss so that it can be read: four decimals, or three digits where those would hide it."""
+    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 10_000 else f"{value:.3g}"
+
+
 def shorten(text: str, width: int) -> str:
     """Write a text on one line, shortened to whole words if it is longer, with dots for the rest."""
     text = " ".join(text.split())

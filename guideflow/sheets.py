@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from guideflow._require import count, in_range, require, write_whole
+from guideflow._require import count, in_range, number, require, write_whole
 from guideflow.errors import InvalidArgument
 from guideflow.images import to_pil
 
@@ -77,11 +77,6 @@ def html(solution: Any, picture: bytes | None) -> str:
     table = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     shown = f'<img src="data:image/png;base64,{b64encode(picture).decode()}">' if picture else ""
     return f"{shown}<table><tr>{heads}</tr>{table}</table>"
-
-
-def number(value: float) -> str:
-    """Write a loss so that it can be read: four decimals, or three digits where those would hide it."""
-    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 10_000 else f"{value:.3g}"
 
 
 def film(frames: Sequence[Tensor], labels: Sequence[str]) -> list[PILImage.Image]:

@@ -20,8 +20,9 @@ def check_same_loss(saved: Solution, loss: LossLike) -> None:
     rollout, scale = saved.state.rollout, saved.history["loss"].nan_to_num(0, 0, 0).abs().max().item()
     with torch.no_grad():
         found = as_sum(loss).evaluate(rollout.images, saved.state.iteration)
-    if list(found.terms) != list(rollout.terms):
-        raise _another(saved, f"it has the terms {_listed(found.terms)} instead of {_listed(rollout.terms)}")
+    if {*found.terms} != {*rollout.terms}:
+        before = [name for name in saved.history if name in rollout.terms]  # in order, as files have them sorted
+        raise _another(saved, f"it has the terms {_listed(found.terms)} instead of {_listed(before)}")
     off = (found.loss - rollout.loss).abs() > _TOLERANCE * scale
     off &= torch.isfinite(rollout.loss) & _seen(loss, len(off)).to(off.device)
     for i in off.nonzero()[:1, 0].tolist():

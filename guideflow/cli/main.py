@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from guideflow._require import one_of
 from guideflow.cli import completion, options
 from guideflow.cli.codes import BROKEN_PIPE, FAILED, INTERRUPTED, MISTAKEN, Failed
 from guideflow.cli.ends import TRACEBACK, complain, plain_warnings, told, wants_traceback
@@ -119,6 +120,8 @@ def run_command(
         "keep": keep,
         "gradient_mode": gradient_mode,
     }
+    if keep is not None:
+        one_of("keep", keep, ("best", "last"))
     if trust and not resume:
         raise InvalidArgument("Got --trust without --resume, the only thing it is for. Leave it out.")
     asked = Asked(out, checkpoint_every, time_limit, save_every, gif, mp4, open_, json)

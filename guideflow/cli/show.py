@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import require
+from guideflow._require import number, require
 from guideflow.cli.console import console, visible
 from guideflow.errors import GuideflowError, MissingExtra
 from guideflow.settings import Result
-from guideflow.sheets import comparison, film, number, write_film
+from guideflow.sheets import comparison, film, write_film
 from guideflow.solution import Solution
 
 MORE = 12  # iterations to go on by, as suggested

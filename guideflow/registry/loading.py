@@ -92,10 +92,8 @@ def _with_references(kind: str, name: str, make: Callable[..., Any], given: dict
     if not re.search(r"ImageSources|References|Tensor", type):
         return given
     bundled = None if is_file(name) else find(kind, name).entry.pictures
-    # A folder is of one subject, and where a list would be of several it has to be a list in a list.
-    inside = "References" in type and not given.get("same_person") and not given.get("same_subject")
-    found = expand(given["reference"], bundled, lambda paths: [paths] if inside and len(paths) > 1 else paths)
-    return {**given, "reference": found}
+    subjects = "References" in type and not given.get("same_person") and not given.get("same_subject")
+    return {**given, "reference": expand(given["reference"], bundled, subjects)}
 
 
 def _annotation(make: Callable[..., Any], name: str) -> str:

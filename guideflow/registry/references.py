@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -14,33 +14,27 @@ from guideflow.errors import InvalidImage
 PICTURES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
-def expand(given: Any, bundled: Path | None, several: Callable[[list[str]], Any]) -> Any:
+def expand(given: Any, bundled: Path | None, subjects: bool) -> Any:
     """Return a reference with paths of pictures in the place of folders, patterns and names; all else as it is.
 
     Arguments:
         given: A path, or a list of paths and lists, or anything.
         bundled: Folder of the pictures that may be named.
-        several: What the pictures of one folder, given alone, become.
+        subjects: Whether a list has an entry for each subject: then a folder is a list of one of them.
 
     Raises:
         InvalidImage: If there is no picture in a folder, or of a pattern, or of a name.
     """
     if isinstance(given, str | Path):
         found = _one(given, bundled)
-        return several(found) if isinstance(found, list) else found
-    if isinstance(given, list | tuple):
-        return type(given)(_inner(one, bundled) for one in given)
-    return given
-
-
-def _inner(given: Any, bundled: Path | None) -> Any:
-    if isinstance(given, list | tuple):
-        flat: list[Any] = []
-        for one in given:
-            found = _inner(one, bundled)
-            flat += found if isinstance(found, list) else [found]
-        return flat
-    return _one(given, bundled) if isinstance(given, str | Path) else given
+        return [found] if subjects and isinstance(found, list) else found
+    if not isinstance(given, list | tuple):
+        return given
+    entries: list[Any] = []
+    for one in given:
+        found = expand(one, bundled, False)
+        entries += found if isinstance(found, list) and not subjects else [found]
+    return entries
 
 
 def _one(given: str | Path, bundled: Path | None) -> Any:
