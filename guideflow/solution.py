@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from guideflow import plot, sheets, storage
-from guideflow._require import shorten
-from guideflow.errors import CannotResume, InvalidImage
+from guideflow._require import in_range, shorten
+from guideflow.errors import CannotResume, InvalidArgument, InvalidImage
 from guideflow.images import to_pil
 from guideflow.problem import Noise, Problem, Rollout
 from guideflow.settings import Result, Settings
@@ -134,9 +134,13 @@ class Solution:
             MissingExtra: if imageio is needed and not installed.
         """
         drawn = frames is None
+        in_range("seconds", seconds, 0.1)
+        if frames is not None and len(frames) == 0:
+            raise InvalidArgument("Got no frame. Expected a list of image batches, as a `gf.callbacks.Recorder` has.")
         found = sheets.way(self, count) if frames is None else list(frames)
         labels = [
-            f"{i * 100 // (len(found) - 1)}% of the guidance" if drawn else f"iteration {i}" for i in range(len(found))
+            f"{i * 100 // max(1, len(found) - 1)}% of the guidance" if drawn else f"iteration {i}"
+            for i in range(len(found))
         ]
         return sheets.write_film(Path(path), sheets.film(found, labels), seconds)
 

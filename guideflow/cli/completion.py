@@ -94,6 +94,13 @@ _guideflow_completion() {
 complete -o default -F _guideflow_completion guideflow"""
 
 
+def listen() -> None:
+    """Answer the shells that ask what can be typed: typer does so only for apps that install completion themselves."""
+    from typer._completion_classes import completion_init
+
+    completion_init()
+
+
 def script(shell: str) -> str:
     """Return the script that makes a shell complete: "bash", "zsh", "fish", "powershell" or "pwsh"."""
     from typer._completion_shared import get_completion_script

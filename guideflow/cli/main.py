@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,8 @@ def run(arguments: Sequence[str], ending: bool = False) -> int:
 
 
 def _run(arguments: list[str], shown: bool) -> int:
+    if "_GUIDEFLOW_COMPLETE" in os.environ:
+        completion.listen()
     try:
         code = app(args=arguments or ["--help"], prog_name="guideflow", standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has gone can be told from an error
@@ -39,7 +42,8 @@ def _run(arguments: list[str], shown: bool) -> int:
     except Failed as error:
         return complain(error, str(error), error.code, shown)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # whatever is left to print has no reader
+        with suppress(OSError):  # whatever is left to print has no reader; and no descriptor, if the stream has none
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (GuideflowError, OSError) as error:
         return complain(error, told(error), MISTAKEN, shown)
