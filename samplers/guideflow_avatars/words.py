@@ -116,11 +116,14 @@ def asked_attributes(prompt: str) -> dict[str, str]:
     return asked
 
 
-_PLAIN: Final = frozenset(
+_SMALL: Final = frozenset(
     "a an and or the of in on with without is are who that has have his her their in front at looking wearing dressed "
+    "to side up one".split()
+)
+_PLAIN: Final = _SMALL | frozenset(
     "person people woman women man men girl boy guy lady human character someone face portrait picture image avatar "
     "drawing illustration photo cartoon hair haired hairs background backdrop wall skin skinned clothes clothing beard "
-    "moustache eyes eye one closed open colour color coloured colored to side up tied shaved sides".split()
+    "moustache eyes eye closed open colour color coloured colored tied shaved sides".split()
 )
 """Words that mean something beside those of `WORDS`, or nothing at all."""
 
@@ -131,7 +134,8 @@ def unknown_words(prompt: str) -> dict[str, tuple[str, ...]]:
     known = _known()
     words = dict.fromkeys(one.strip("'-") for one in text.split())
     unknown = [one for one in words if one and not one.isdigit() and one not in known and not _parts(one) <= known]
-    return {one: tuple(difflib.get_close_matches(one, sorted(known - _PLAIN), n=2, cutoff=0.75)) for one in unknown}
+    candidates = sorted(one for one in known - _SMALL if " " not in one)
+    return {one: tuple(difflib.get_close_matches(one, candidates, n=2, cutoff=0.75)) for one in unknown}
 
 
 def check_words(prompts: Iterable[str]) -> None:
