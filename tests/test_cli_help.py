@@ -97,7 +97,10 @@ def test_other_shells_have_a_script(capsys: Any) -> None:
     assert "Expected one of: 'bash', 'zsh'" in capsys.readouterr().err
 
 
-def test_the_doctor_finds_this_installation_well(capsys: Any) -> None:
+def test_the_doctor_reports_to_programs(monkeypatch: Any, capsys: Any) -> None:
+    from guideflow.cli import doctor
+
+    monkeypatch.setattr(doctor, "_try_avatars", lambda: "tried by the tests of README")
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["well"] and list(report)[:6] == ["versions", "machine", "caches", "extras", "plugins", "self-test"]
