@@ -261,6 +261,6 @@ def test_a_face_that_was_never_found_is_no_success(capsys: Any, monkeypatch: Any
 
 def test_a_cartoon_cannot_look_like_a_photograph() -> None:
     with pytest.warns(UserWarning, match="avatars-perflow draws cartoons and identity knows photographs"):
-        gf.registry.check_domains("avatars-perflow", ["my.py:grey", "identity", "avatars-style"])
-    gf.registry.check_domains("avatars-perflow", ["avatars-identity"])
-    gf.registry.check_domains("my.py:Small", ["identity"])
+        gf.registry.loading.check_domains("avatars-perflow", ["my.py:grey", "identity", "avatars-style"])
+    gf.registry.loading.check_domains("avatars-perflow", ["avatars-identity"])
+    gf.registry.loading.check_domains("my.py:Small", ["identity"])

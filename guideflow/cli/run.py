@@ -10,13 +10,13 @@ from typing import Any
 
 import typer
 
-from guideflow import registry
 from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
 from guideflow.cli.ends import told
 from guideflow.cli.lost import lost
 from guideflow.cli.options import load, load_losses, split_name
 from guideflow.cli.show import MORE, draw, show, show_json
 from guideflow.errors import CannotResume, FolderInUse, GuideflowError, InvalidArgument
+from guideflow.registry.loading import check_domains
 from guideflow.settings import Result
 from guideflow.solution import Solution
 from guideflow.storage import forget
@@ -90,7 +90,7 @@ def solve_new(
     loss = load_losses(losses, references)
     options = {name: value for name, value in options.items() if value is not None}
     made = load("sampler", sampler)
-    registry.check_domains(split_name(sampler)[0], [split_name(one.partition("*")[2] or one)[0] for one in losses])
+    check_domains(split_name(sampler)[0], [split_name(one.partition("*")[2] or one)[0] for one in losses])
     if force:
         forget(asked.out)
         shutil.rmtree(asked.out / "iterations", ignore_errors=True)

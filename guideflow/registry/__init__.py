@@ -14,7 +14,6 @@ from guideflow.registry.entries import Plugin as Plugin
 from guideflow.registry.entries import is_file as is_file
 from guideflow.registry.hooks import hookimpl as hookimpl
 from guideflow.registry.loading import Option as Option
-from guideflow.registry.loading import check_domains as check_domains
 from guideflow.registry.loading import factory as factory
 from guideflow.registry.loading import load_loss as load_loss
 from guideflow.registry.loading import load_sampler as load_sampler
