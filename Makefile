@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
+QUICK := anchored balanced callbacks candidates compose from_file images loss registry rollout sampler sheets solution solvers
 
-.PHONY: help demo test docs pictures lint format clean
+.PHONY: help demo test quick docs pictures lint format clean
 
 help: ## what can be typed here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -14,6 +15,9 @@ demo: $(VENV)/.installed-demo ## guide four seeds to a bundled portrait and writ
 
 test: $(VENV)/.installed-test ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+quick: $(VENV)/.installed-test ## run the tests of the core and the command line, in under a minute
+	$(BIN)/python -m pytest -q $(QUICK:%=tests/test_%.py) $(PYTEST_ARGS)
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

@@ -171,15 +171,39 @@ def missing_weights(given: str | Path, option: str, why: object, files: Sequence
         files: What to download of it, names or patterns; everything by default.
     """
     repo, _, file = str(given).partition(":")
-    reason = (" ".join(str(why).split()) or type(why).__name__).rstrip(".")
-    reason = reason if len(reason) <= 160 else f"{reason[:157]}..."
+    reason = shorten((" ".join(str(why).split()) or type(why).__name__).rstrip("."), 90)
     folder = repo.rpartition("/")[2]
     where = f"{folder}/{file}" if file else folder
     include = "--include " if any("*" in name for name in files) else ""
-    command = " ".join(["hf download", repo, *(include + shlex.quote(name) for name in files), "--local-dir", folder])
+    command = ["hf download", repo, *(include + shlex.quote(name) for name in files), "--local-dir", folder]
     return MissingWeights(
-        f"The weights of {given!r} are not on this machine and cannot be downloaded ({reason}). Where there is "
-        f"network, type: {command} "
-        f"Then bring that folder here and give {option}={where!r}, the path you put it at. Without --local-dir they "
-        f"go to the cache and {option}={str(given)!r} finds them."
+        f"The weights of {given!r} are not on this machine and cannot be downloaded ({reason}).\n"
+        f"Where there is network, type:\n{_lines(command)}\n"
+        f"Bring that folder here and give {option}={where!r}, the path you put it at. Without --local-dir\n"
+        f"they go to the cache, where {option}={str(given)!r} finds them."
     )
+
+
+def number(value: float) -> str:
+    """Write a loss so that it can be read: four decimals, or three digits where those would hide it."""
+    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 10_000 else f"{value:.3g}"
+
+
+def shorten(text: str, width: int) -> str:
+    """Write a text on one line, shortened to whole words if it is longer, with dots for the rest."""
+    text = " ".join(text.split())
+    if len(text) <= width:
+        return text
+    end = text.rfind(" ", width // 2, width - 3)  # a word that is longer than half of it, such as a path, is cut
+    return f"{text[:end]} ..." if end > 0 else f"{text[: width - 3]}..."
+
+
+def _lines(parts: Sequence[str], width: int = 96) -> str:
+    """Write a command on lines that a shell reads as one."""
+    lines = [f"  {parts[0]}"]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) > width:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return "\n".join(lines)

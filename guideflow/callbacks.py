@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from guideflow._require import count, require
+from guideflow._require import count, number, require
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers import State
@@ -104,7 +104,7 @@ class ProgressBar:
 
     def __call__(self, progress: Progress) -> None:
         """Move the bar."""
-        loss, best = (f"{values.nanmean().item():.4f}" for values in (progress.loss, progress.best_loss))
+        loss, best = (number(values.nanmean().item()) for values in (progress.loss, progress.best_loss))
         self._bar.update(self._task, description="guiding", completed=progress.iteration, loss=loss, best=best)
 
     def close(self) -> None:

@@ -3,9 +3,27 @@
 A message says what was given, what was expected and what to type next.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class GuideflowError(Exception):
-    """Root of all errors that guideflow raises on purpose."""
+    """Root of all errors that guideflow raises on purpose.
+
+    Attributes:
+        typed: the message for who types commands, where the cure is another one there than in Python; else empty.
+    """
+
+    typed: str = ""
+
+    def as_typed(self, message: str) -> Self:
+        """Give the message for who types commands; return the error."""
+        self.typed = message
+        return self
 
 
 class UnknownPlugin(GuideflowError, LookupError):

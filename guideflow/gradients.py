@@ -142,10 +142,10 @@ def differentiate(maps: Maps, z0: Tensor, control: Control, mode: str) -> Trajec
     except Exception as error:
         if not ran_out(error):
             raise
-        raise OutOfMemory(
-            f"There is not enough memory for {mode!r} gradients ({(str(error) or repr(error)).splitlines()[0]}). Give "
-            "gradient_mode='auto' for less memory and more time, fewer images at a time, or a smaller image size."
-        ) from error
+        why = f"There is not enough memory for {mode!r} gradients ({(str(error) or repr(error)).splitlines()[0]}). Give"
+        cure = "for less memory and more time, fewer images at a time, or a smaller image size."
+        told = OutOfMemory(f"{why} gradient_mode='auto' {cure}")
+        raise told.as_typed(f"{why} --gradient-mode auto {cure}") from error
 
 
 def choose(maps: Maps, z0: Tensor, control: Control, limit: float | None) -> str:

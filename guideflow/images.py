@@ -9,7 +9,7 @@ import io
 import numbers
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from guideflow._labels import table
 from guideflow._pictures import KEPT_PIXELS as KEPT_PIXELS
 from guideflow._pictures import as_rgb, check_file, check_pixels, halvings, small_enough
 from guideflow._pictures import open_picture as open_picture
@@ -236,3 +237,25 @@ def grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor
     framed = F.pad(torch.cat([images, blank]), (0, padding, 0, padding), value=1)
     sheet = framed.view(-1, columns, *framed.shape[1:]).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)[None]
     return F.pad(sheet, (padding, 0, padding, 0), value=1)
+
+
+def labelled(images: Tensor, columns: Sequence[str], rows: Sequence[str] = (), side: int = 96) -> Tensor:
+    """Lay a batch out as a table on white, with words above the columns and beside the rows.
+
+        images.labelled(torch.cat([reference, solution.unguided, solution.images]), ["reference", "unguided", "guided"])
+
+    Arguments:
+        images: (batch, 3, height, width) in [0, 1], row by row.
+        columns: What stands above each column; as many images are in a row.
+        rows: What stands beside each row; nothing by default.
+        side: Images that are smaller are made larger, by a whole factor.
+
+    Returns:
+        One image (1, 3, height, width).
+
+    Raises:
+        InvalidArgument: If the images do not fill the table.
+    """
+    check_image(images)
+    count("side", side)
+    return from_pil(table([to_pil(image) for image in images], columns, rows, side))

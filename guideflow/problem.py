@@ -15,7 +15,7 @@ from guideflow.gradients import MODES, Maps, choose, differentiate, forward
 from guideflow.losses.base import as_sum, evaluate
 from guideflow.losses.evaluation import Evaluation, no_gradient
 from guideflow.sampler import Sampler
-from guideflow.types import BY_STEP, Latent, Latents, LossLike, PerImage, States
+from guideflow.types import BY_STEP, Latent, Latents, LossLike, PerImage, States, shown
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Noise:
 
     initial: Tensor
     steps: tuple[Tensor | None, ...]
+
+    __repr__ = shown
 
 
 @own_state()
@@ -80,6 +82,8 @@ class Rollout:
     evaluations: int = 0
     rebuilt: int = 0
 
+    __repr__ = shown
+
 
 @dataclass(frozen=True)
 class Problem(Maps):
@@ -110,6 +114,8 @@ class Problem(Maps):
     memory_limit: float | None = None
     horizon: int | None = None
     iteration: int | None = None
+
+    __repr__ = shown
 
     def __post_init__(self) -> None:
         loss = as_sum(self.loss)

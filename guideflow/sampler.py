@@ -47,6 +47,16 @@ class Sampler(InOwnState, ABC):
 
     __getstate__ = state_of
 
+    def __repr__(self) -> str:
+        try:
+            sizes = ["x".join(map(str, one)) for one in (self.latent_shape, self.image_size[::-1])]
+            dtype = str(self.dtype).removeprefix("torch.")
+            about = f"{self.num_steps} steps, latents {sizes[0]}, images {sizes[1]}, {dtype} on {self.device}"
+        except Exception:  # of one that is half made
+            return object.__repr__(self)
+        name = (vars(self).get("guideflow_config") or {}).get("name")
+        return f"{type(self).__name__}({f'{name!r}, ' if name else ''}{about})"
+
     @property
     def stochastic(self) -> tuple[bool, ...]:
         """Which steps take a frozen noise of `latent_shape`; by default none."""

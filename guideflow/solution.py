@@ -1,16 +1,18 @@
 """What `solve` returns, and how it goes to a folder and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from guideflow import plot, provenance, storage
-from guideflow.errors import CannotResume
+from guideflow import plot, provenance, sheets, storage
+from guideflow._require import in_range, shorten
+from guideflow.errors import CannotResume, InvalidArgument, InvalidImage
 from guideflow.images import to_pil
 from guideflow.problem import Noise, Problem, Rollout
 from guideflow.settings import Result, Settings
@@ -18,7 +20,10 @@ from guideflow.solvers import Solver, State
 from guideflow.started import Edit
 from guideflow.storage.damage import check
 from guideflow.storage.records import unflatten
-from guideflow.types import BY_STEP
+from guideflow.types import BY_STEP, shown
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Kept:
     latents: Tensor
     images: Tensor
     loss: Tensor
+
+    __repr__ = shown
 
     @classmethod
     def of(cls, state: State) -> "Kept":
@@ -92,9 +99,54 @@ class Solution:
         """Guided images, (B, 3, H, W) in [0, 1] for image samplers."""
         return self.kept.images
 
-    def pil(self) -> list[Any]:
+    def to_pil(self) -> "list[PILImage.Image]":
         """Return the guided images as Pillow images, as a pipeline of diffusers does; black where a guard says so."""
         return [to_pil(image) for image in provenance.shown(self.images)[0]]
+
+    def comparison(self) -> "PILImage.Image":
+        """Draw reference, unguided and guided picture of each image side by side, with labels.
+
+        Raises:
+            InvalidImage: if the images are no RGB pictures.
+        """
+        if (sheet := sheets.comparison(self)) is None:
+            raise InvalidImage(f"Got images of shape {tuple(self.images.shape)}. Expected (batch, 3, height, width).")
+        return sheet
+
+    def animate(
+        self,
+        path: str | PathLike[str],
+        *,
+        frames: Sequence[Tensor] | None = None,
+        count: int = 24,
+        seconds: float = 3.0,
+    ) -> Path:
+        """Write the way from the unguided to the guided images as a GIF or an MP4.
+
+        Arguments:
+            path: where to; the name ends in .gif, or in .mp4, which needs imageio.
+            frames: image batches in order, such as `values` of a `gf.callbacks.Recorder()` that looked on while it was
+                solved; by default the sampler draws them anew, with ever larger shares of the controls.
+            count: number of pictures that are drawn anew.
+            seconds: how long it takes.
+
+        Returns:
+            The path.
+
+        Raises:
+            InvalidArgument: if the name has another end, or the solution was loaded without its sampler.
+            MissingExtra: if imageio is needed and not installed.
+        """
+        drawn = frames is None
+        in_range("seconds", seconds, 0.1)
+        if frames is not None and len(frames) == 0:
+            raise InvalidArgument("Got no frame. Expected a list of image batches, as a `gf.callbacks.Recorder` has.")
+        found = sheets.way(self, count) if frames is None else list(frames)
+        labels = [
+            f"{i * 100 // max(1, len(found) - 1)}% of the guidance" if drawn else f"iteration {i}"
+            for i in range(len(found))
+        ]
+        return sheets.write_film(Path(path), sheets.film(found, labels), seconds)
 
     @property
     def loss(self) -> Tensor:
@@ -197,7 +249,7 @@ class Solution:
         except CannotResume:
             raise
         except Exception as error:  # whatever a damaged file makes json and safetensors raise
-            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            why = f"{type(error).__name__}: {shorten(str(error), 200)}"
             raise CannotResume(f"The solution in {directory} is damaged ({why}).") from error
 
     def __getstate__(self) -> dict[str, Any]:
@@ -207,6 +259,18 @@ class Solution:
     def plot(self) -> Any:
         """Draw reference, unguided and guided images and the curves; return the matplotlib figure."""
         return plot.figure(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """Show the comparison in notebooks."""
+        sheet = sheets.comparison(self)
+        if sheet is None:
+            return None
+        sheet.save(content := BytesIO(), "PNG")
+        return content.getvalue()
+
+    def _repr_html_(self) -> str:
+        """Show the comparison in notebooks, with a table below."""
+        return sheets.html(self, self._repr_png_())
 
     def __repr__(self) -> str:
         losses = ", ".join(f"{value:.4g}" for value in self.loss.tolist())

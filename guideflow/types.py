@@ -36,6 +36,20 @@ BY_STEP: Final = MappingProxyType({"axis": 1})
 """Metadata of a dataclass field whose images lie along the second axis, as in (K, B, ...); others have them first."""
 
 
+def shown(record: object) -> str:
+    """Write a record of tensors with their shapes in place of their entries."""
+    if isinstance(record, Tensor):
+        return f"{str(record.dtype).removeprefix('torch.')}{list(record.shape)}"
+    if isinstance(record, Mapping):
+        return f"{{{', '.join(f'{name!r}: {shown(value)}' for name, value in record.items())}}}"
+    if isinstance(record, tuple):
+        return f"({', '.join(map(shown, record))})"
+    if is_dataclass(record) and type(record).__repr__ is shown:
+        values = (f"{item.name}={shown(getattr(record, item.name))}" for item in fields(record) if item.repr)
+        return f"{type(record).__name__}({', '.join(values)})"
+    return repr(record)
+
+
 def map_tensors(function: Callable[..., Tensor], *records: T, axis: int = 0) -> T:
     """Apply a function to all tensors of records that are built alike, and return such a record.
 

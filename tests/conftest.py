@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import torch
 
 # The tensors here are so small that a second thread costs more than it brings.
@@ -11,3 +12,13 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 def pytest_runtest_setup() -> None:
     """Numbers drawn without a seed are the same whatever tests ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what runs draw with matplotlib: a third of a second for each, and tests of its own look at it."""
+
+    class Blank:
+        def savefig(self, *_: object, **__: object) -> None: ...
+
+    monkeypatch.setattr("guideflow.plot.figure", lambda solution: Blank())

@@ -14,6 +14,8 @@ from guideflow import registry, storage
 from guideflow.__main__ import main
 from guideflow.testing import fake_distribution
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 LOSSES = """
 import torch
 

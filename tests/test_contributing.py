@@ -13,6 +13,8 @@ from guideflow import registry
 from guideflow.__main__ import main
 from guideflow.testing import check_loss, check_sampler, check_solver, fake_distribution
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 FILES = dict(re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
 

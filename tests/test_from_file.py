@@ -14,6 +14,8 @@ from guideflow.__main__ import main
 from guideflow.cli.options import split_name
 from guideflow.errors import BrokenPlugin, CannotResume, InvalidArgument, UnknownPlugin
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 SOURCE = '''
 from dataclasses import dataclass
 

@@ -290,3 +290,19 @@ def test_grid_places_every_picture():
 def test_grid_refuses_no_column_and_negative_padding(bad):
     with pytest.raises(InvalidArgument, match="Expected a whole number"):
         images.grid(torch.rand(2, 3, 4, 4), **bad)
+
+
+def test_a_labelled_table_holds_each_image_in_its_place():
+    pictures = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    sheet = images.labelled(pictures, ["one", "two", "three"], ["above", "below"], side=16)
+    height, width = sheet.shape[-2:]
+    for i, picture in enumerate(pictures):
+        top = height - (2 - i // 3) * 16 - (1 - i // 3) * 6
+        left = width - (3 - i % 3) * 16 - (2 - i % 3) * 6
+        shown = sheet[0, :, top : top + 16 : 2, left : left + 16 : 2]
+        torch.testing.assert_close(shown, picture, atol=0.5 / 255 + 1e-6, rtol=0)
+    assert sheet[0, :, : height - 38, width - 60 :].min() < 0.5  # words above
+    assert sheet[0, :, height - 38 :, : width - 60].min() < 0.5  # and beside
+    for columns, rows in ((["one", "two"], ["a", "b"]), (["a"] * 4, []), ([], [])):
+        with pytest.raises(InvalidArgument, match="Expected one for each place"):
+            images.labelled(pictures, columns, rows)

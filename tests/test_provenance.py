@@ -177,7 +177,7 @@ def test_pictures_are_signed_where_there_is_a_certificate(signing: Path, capsys:
     told = provenance.inspect(file).credentials
     assert isinstance(told, dict) and told["signed by"] == "Test signer" and told["generated"]
     assert told["state"] == "Valid" and told["problems"] == ["signingCredential.untrusted"]  # nobody knows the root
-    assert torch.equal(images.read_image(file)[0], images.from_pil(solution.pil()[0])[0])
+    assert torch.equal(images.read_image(file)[0], images.from_pil(solution.to_pil()[0])[0])
     assert main(["inspect", str(file)]) == 0
     shown = capsys.readouterr().out
     assert "signed by: Test signer" in shown and "not found" in shown and '"auto"' in shown
@@ -249,14 +249,14 @@ def test_an_image_that_must_not_be_shown_is_saved_black(guard: Any, tmp_path: Pa
     loss = Distance(target(sampler).float())
     guard(provenance.Guard(images=lambda batch: [i == 1 for i in range(len(batch))]))
     solution = gf.solve(sampler, loss, seed=[0, 1], max_iterations=1, save_to=tmp_path)
-    assert solution.images[1].max() > 0 and np.asarray(solution.pil()[1]).max() == 0
+    assert solution.images[1].max() > 0 and np.asarray(solution.to_pil()[1]).max() == 0
     assert (
         images.read_image(tmp_path / "guided-01.png").max() == 0 < images.read_image(tmp_path / "guided-00.png").max()
     )
     assert provenance.inspect(tmp_path / "guided-01.png").metadata["withheld"] == "by a safety checker"
     guard(provenance.Guard(images=lambda batch: [True]))
     with pytest.raises(InvalidArgument, match="judged 1 of 2"):
-        solution.pil()
+        solution.to_pil()
 
 
 def test_a_guard_is_named_by_the_environment(monkeypatch: Any) -> None:

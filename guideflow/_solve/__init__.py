@@ -7,7 +7,7 @@ from functools import partial
 from math import inf
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from guideflow import provenance, registry
 from guideflow._require import count
@@ -15,6 +15,7 @@ from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
 from guideflow._solve.parts import check_memory, complete, describe, pose
 from guideflow._solve.run import Run, begin
+from guideflow._solve.same_loss import check_same_loss
 from guideflow._solve.verify import Compared as Compared
 from guideflow._solve.verify import Verification as Verification
 from guideflow._solve.verify import verify as verify
@@ -201,14 +202,16 @@ def resume(
         )
     provenance.check_prompts([*saved.prompts, *(saved.settings.negative_prompts or ())])
     saved = replace(saved, settings=replace(saved.settings, max_iterations=max_iterations))
-    old, folder = saved.problem, None if isinstance(solution, Solution) else Path(solution)
-    given = {
+    given, old, folder = loss, saved.problem, None if isinstance(solution, Solution) else Path(solution)
+    parts: dict[str, Any] = {
         "sampler": sampler or (old and old.sampler),
         "loss": old.loss if loss is None and old else loss,
         "solver": solver or saved.solver,
     }
-    sampler, loss, solver = complete(saved, given, folder, trust)
+    sampler, loss, solver = complete(saved, parts, folder, trust)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
+    if given is not None and (old is None or old.loss is not given):
+        check_same_loss(saved, given)
     if old is None or old.sampler is not sampler or old.loss is not loss:
         old = pose(sampler, loss, saved.noise, saved.settings)
     check_memory(saved, old, solver)

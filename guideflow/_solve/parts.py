@@ -69,9 +69,10 @@ def complete(
 
 def _check_fit(saved: Solution, sampler: Sampler, solver: Solver) -> None:
     config = saved.configs["solver"]
-    if config is not None and config["name"] != solver.name:
+    name = (registry.config(solver) or {}).get("name", solver.name)
+    if config is not None and config["name"] not in (name, solver.name):
         raise CannotResume(
-            f"The solution was made by {config['name']!r}, not {solver.name!r}. Give the solver it was made with."
+            f"The solution was made by {config['name']!r}, not {name!r}. Give the solver it was made with."
         )
     given = (sampler.num_steps, len(saved.seeds), *sampler.latent_shape), sampler.state_dtype
     found = tuple(saved.state.controls.shape), saved.state.z0.dtype

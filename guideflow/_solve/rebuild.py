@@ -16,7 +16,7 @@ from guideflow.errors import CannotResume
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Term, WeightedSum, as_sum
 from guideflow.losses.schedules import Ramp
-from guideflow.storage.recipes import digest, plugins, texts
+from guideflow.storage.recipes import digest, plugins, texts, typed_losses
 
 _PICTURES = re.compile("Tensor|ImageSource|References")
 """In the annotation of an option that may be a tensor."""
@@ -36,11 +36,7 @@ def rebuild(
     """
     for kind, config in configs.items():
         if why := "made by hand" if config is None else runs_code(config):
-            beside = ", or --loss beside --resume" if kind == "loss" else ""
-            raise CannotResume(
-                f"The {kind} was {why}, so the saved solution cannot load it again. Give it again: "
-                f"`gf.resume(..., {kind}={kind})`{beside}."
-            )
+            raise _give_again(kind, config, why)
     try:
         configs, saved = copy.deepcopy(configs), iter(pictures)
         for part in plugins(configs.get("loss")):
@@ -50,28 +46,41 @@ def rebuild(
         named = [(text, part["name"]) for part in plugins(configs) for text in texts(part["options"])]
         outside = dict.fromkeys(f"{text!r} ({name})" for text, name in named if _is_outside(text, folder))
         if outside and not trust:
-            raise CannotResume(
-                f"The solution names files outside of {folder or 'a saved folder'}: {', '.join(outside)}. If they are "
-                "what you want to be read, type `gf.resume(..., trust=True)`, or --trust beside --resume."
-            )
+            why = f"The solution names files outside of {folder or 'a saved folder'}: {', '.join(outside)}."
+            why = f"{why} If they are what you want to be read, type"
+            raise CannotResume(f"{why} `gf.resume(..., trust=True)`.").as_typed(f"{why} --trust beside --resume.")
         made = {kind: _load(kind, config) for kind, config in configs.items()}
         seen = [one.cpu() for one in as_sum(made["loss"]).references()] if "loss" in made else pictures
         if len(seen) != len(pictures) or not all(map(torch.equal, seen, pictures)):
-            raise CannotResume(
-                "The loss that the saved solution names has other reference images than those saved with it. Give it "
-                "again: `gf.resume(..., loss=loss)`."
+            why = "The loss that the saved solution names has other reference images than those saved with it."
+            why = f"{why} Give it again"
+            again = typed_losses(configs["loss"])
+            raise CannotResume(f"{why}: `gf.resume(..., loss=loss)`.").as_typed(
+                f"{why}{f': {again}' if again else ''}."
             )
         for text, name in named:
             if text in files and digest(text) != files[text]:
-                raise CannotResume(
-                    f"{text!r} ({name}) is another file than the one that the solve was made with. Bring that one "
-                    "back, or give what is made of it again, as in `gf.resume(..., loss=loss)`."
+                why = (
+                    f"{text!r} ({name}) is another file than the one that the solve was made with. Bring that one back"
                 )
+                raise CannotResume(
+                    f"{why}, or give what is made of it again, as in `gf.resume(..., loss=loss)`."
+                ).as_typed(f"{why}.")
         return made
     except CannotResume:
         raise
     except Exception as error:  # what a damaged manifest makes a plugin raise is not ours to know
         raise CannotResume(f"The saved {' and '.join(configs)} cannot be loaded again: {error}") from error
+
+
+def _give_again(kind: str, config: Any, why: str) -> CannotResume:
+    """Make the error about what has to be given again: on the command line the whole of it, as it was typed."""
+    before = f"The {kind} was {why}, so the saved solution cannot load it again."
+    again = typed_losses(config) if kind == "loss" else ""
+    if kind != "loss" and config is not None:
+        again = f"--{kind} {config['name']} with its options"
+    typed = f"{before} Give it again beside --resume: {again}" if again else f"{before} Go on with it in Python."
+    return CannotResume(f"{before} Give it again: `gf.resume(..., {kind}={kind})`.").as_typed(typed)
 
 
 def runs_code(config: Any) -> str:

@@ -2,8 +2,10 @@
 
 from typing import Final
 
-INTERRUPTED: Final = 130
 FAILED: Final = 1
+MISTAKEN: Final = 2
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
 
 
 class Failed(Exception):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from guideflow import registry
+from guideflow.cli import completion
 from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.registry.entries import FILE_NAME
 from guideflow.registry.loading import failed
@@ -16,29 +17,82 @@ from guideflow.registry.loading import failed
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _WORDS = {"true": True, "false": False, "none": None}
 
-SamplerOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...")]
+_NAMED = "NAME"
+
+SamplerOption = Annotated[
+    str | None,
+    typer.Option(help="A name, with options: NAME:key=value,...", metavar=_NAMED, autocompletion=completion.samplers),
+]
 LossOption = Annotated[
     list[str] | None,
-    typer.Option(help="NAME:key=value,... or WEIGHT*NAME:...; NAME may be path/to/file.py:Name; repeat to add losses."),
+    typer.Option(
+        help="A name, with options and a weight: WEIGHT*NAME:key=value,... Repeat to add losses.",
+        metavar=_NAMED,
+        autocompletion=completion.losses,
+    ),
 ]
-SolverOption = Annotated[str | None, typer.Option(help="NAME or NAME:key=value,...", show_default="auto")]
-PromptOption = Annotated[list[str] | None, typer.Option(help="Once for all images, or repeat: one per image.")]
-NegativePromptOption = Annotated[list[str] | None, typer.Option(help="What the image should not show; as --prompt.")]
+SolverOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A name, with options: NAME:key=value,...",
+        metavar=_NAMED,
+        show_default="auto",
+        autocompletion=completion.solvers,
+    ),
+]
+PromptOption = Annotated[
+    list[str] | None, typer.Option(help="Once for all images, or repeat: one per image.", metavar="TEXT")
+]
+NegativePromptOption = Annotated[
+    list[str] | None, typer.Option(help="What the image should not show; as --prompt.", metavar="TEXT")
+]
+
+
+def read_seeds(text: str) -> range:
+    """Read a seed, or FROM:TO as Python counts: 0:8 are 0 to 7."""
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
+    first, end = (int(found[1]), int(found[2] or int(found[1]) + 1)) if found else (0, 0)
+    if not first < end <= 2**63 or end - first > 10_000:
+        raise typer.BadParameter(f"{text!r} is neither a number from 0 on nor a range such as 0:8, which is 0 to 7.")
+    return range(first, end)
+
+
 SeedOption = Annotated[
-    list[int] | None,
-    typer.Option(help="Repeat for several images.", metavar="INTEGER", show_default="0", min=0, max=2**63 - 1),
+    list[range] | None,
+    typer.Option(
+        help="A number, or a range: 0:8 is 0 to 7. Repeat for more images.",
+        metavar="N or N:N",
+        show_default="0",
+        parser=read_seeds,
+    ),
 ]
 IterationsOption = Annotated[
-    int | None, typer.Option(help="Number of updates, those of a resumed run included.", show_default="12", min=0)
+    int | None,
+    typer.Option(help="Number of updates, those of a resumed run included.", metavar="N", show_default="12", min=0),
 ]
 CandidatesOption = Annotated[
     int | None,
-    typer.Option(help="Noises to choose each image's start from, by the loss.", show_default="the solver's", min=1),
+    typer.Option(
+        help="Noises to choose each image's start from, by the loss.", metavar="N", show_default="the solver's", min=1
+    ),
+]
+PatienceOption = Annotated[
+    int | None,
+    typer.Option(help="Stop an image that has not improved for N iterations.", metavar="N", min=1),
+]
+TargetOption = Annotated[
+    float | None, typer.Option(help="Stop an image as soon as its loss is this low.", metavar="LOSS")
+]
+TimeOption = Annotated[float | None, typer.Option(help="Stop after so many seconds.", metavar="SECONDS")]
+KeepOption = Annotated[
+    str | None,
+    typer.Option(help="The iterate to keep of each image: best or last.", metavar="WHICH", show_default="best"),
 ]
 GradientModeOption = Annotated[
     str | None,
     typer.Option(
         help="full (fastest), windowed, checkpointed (least memory) or auto (what fits); the images are the same.",
+        metavar="MODE",
         show_default="full",
     ),
 ]
@@ -59,10 +113,20 @@ FitOption = Annotated[
     str | None,
     typer.Option(help="With --start: crop or pad, where it has other proportions than the sampler's.", metavar="HOW"),
 ]
-OutOption = Annotated[Path, typer.Option(help="Folder to save to.")]
+OutOption = Annotated[Path, typer.Option(help="Folder to save to.", metavar="FOLDER")]
 CheckpointOption = Annotated[
     int,
-    typer.Option(help="Iterations from one save to the next: what a killed process loses at most.", min=1),
+    typer.Option(help="Iterations from one save to the next: what a killed process loses at most.", metavar="N", min=1),
+]
+SaveEveryOption = Annotated[
+    int | None,
+    typer.Option(help="Write the current images to iterations/ in --out every N iterations.", metavar="N", min=1),
+]
+ReferencesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of reference pictures, for every loss that is given no reference of its own.", metavar="FOLDER"
+    ),
 ]
 WatermarkOption = Annotated[
     bool | None,
@@ -88,9 +152,13 @@ BaselineOption = Annotated[
     str | None, typer.Option(help="Configuration that others are compared with.", show_default="the first")
 ]
 AgainOption = Annotated[bool, typer.Option("--again", help="Measure again what has been measured.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CasesOption = Annotated[int, typer.Option(help="Cases whose pictures are shown, the worst first.", min=0)]
 ReportOption = Annotated[Path | None, typer.Option(help="Where to write.", show_default="FOLDER/report.html")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Write over another run that is saved in --out.")]
+OpenOption = Annotated[bool, typer.Option("--open", help="Show the comparison when it is done.")]
+GifOption = Annotated[bool, typer.Option("--gif", help="Write the way there as guided.gif.")]
+Mp4Option = Annotated[bool, typer.Option("--mp4", help="Write the way there as guided.mp4; needs imageio.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def load(kind: str, text: str) -> Any:
@@ -114,9 +182,14 @@ def split_name(text: str) -> tuple[str, str]:
     return name.strip(), options
 
 
-def load_losses(texts: list[str]) -> Any:
-    """Load and add [WEIGHT*]NAME:key=value,... of each text, at least one."""
-    from guideflow.losses.base import as_sum
+def load_losses(texts: list[str], references: Path | None = None) -> Any:
+    """Load and add [WEIGHT*]NAME:key=value,... of each text, at least one.
+
+    Arguments:
+        texts: As typed.
+        references: What a loss has as its reference that takes one and is given none.
+    """
+    from guideflow.losses.base import Term, WeightedSum, as_sum
 
     total: Any = 0
     for text in texts:
@@ -125,9 +198,24 @@ def load_losses(texts: list[str]) -> Any:
             raise InvalidArgument(
                 f"Got --loss {text!r}. Expected a number before the *, as in 0.5*style:reference=a.png."
             )
-        loss = as_sum(load("loss", text[weight.end() :] if weight else text))
-        total += float(weight[1]) * loss if weight else loss
+        typed = text[weight.end() :] if weight else text
+        loss = load("loss", typed if references is None else _with_reference(typed, references))
+        if isinstance(loss, WeightedSum) and (weight or len(texts) > 1):
+            name = loss.name or split_name(typed)[0].rpartition(":")[2]
+            loss = WeightedSum((Term(1.0, loss, name),))  # stays one term, which can be loaded again by its name
+        if weight is None and len(texts) == 1:
+            return loss
+        total += (float(weight[1]) if weight else 1.0) * as_sum(loss)
     return total
+
+
+def _with_reference(text: str, folder: Path) -> str:
+    name, rest = split_name(text)
+    made = registry.factory("loss", name)
+    takes = any(option.name == "reference" for option in registry.options(made) or ())
+    if not takes or "reference" in parse_options(rest, made):
+        return text
+    return f"{name}:{','.join(filter(None, (rest, f'reference={folder}')))}"
 
 
 def parse_options(text: str, factory: Callable[..., Any]) -> dict[str, Any]:
@@ -156,6 +244,8 @@ def parse_value(text: str, type: str = "") -> Any:
 
     A number stays text where text is expected, and a name is loaded where a solver is.
     """
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":  # as messages write it
+        return text[1:-1]
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     if re.search(r"Solver\b", type):

@@ -1,25 +1,74 @@
 """The body of `guideflow run`: solve, save whatever was reached, and show it."""
 
 import shlex
+import shutil
 import tempfile
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from guideflow._require import one_of
 from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
-from guideflow.cli.console import console, visible
-from guideflow.cli.options import load, load_losses
+from guideflow.cli.ends import told
+from guideflow.cli.lost import lost
+from guideflow.cli.options import load, load_losses, split_name
+from guideflow.cli.show import MORE, draw, show, show_json
 from guideflow.errors import CannotResume, FolderInUse, GuideflowError, InvalidArgument, InvalidImage
+from guideflow.registry.loading import check_domains
 from guideflow.settings import Result
 from guideflow.solution import Solution
+from guideflow.storage import forget
 from guideflow.storage.folder import MANIFEST, check_folder
 
-MORE = 12  # iterations to go on by, as suggested
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a run beside the solve."""
+
+    out: Path
+    checkpoint_every: int = 10
+    time_limit: float | None = None
+    save_every: int | None = None
+    gif: bool = False
+    mp4: bool = False
+    open: bool = False
+    json: bool = False
+
+    @property
+    def films(self) -> list[str]:
+        """The films to write."""
+        return [f"guided.{kind}" for kind, wanted in (("gif", self.gif), ("mp4", self.mp4)) if wanted]
+
+    def check(self) -> None:
+        """Refuse before the work what would fail after it."""
+        from guideflow._require import require
+
+        if self.mp4:
+            require("imageio", extra="video")
+
+    def callbacks(self) -> tuple[list[Any], list[Any]]:
+        """Return the callbacks, and the list of the frames that one of them fills for films."""
+        import guideflow as gf
+
+        callbacks: list[Any] = [gf.callbacks.ProgressBar()]
+        if self.save_every:
+            callbacks.append(gf.callbacks.ImageSnapshots(self.out / "iterations", every=self.save_every))
+        recorder = gf.callbacks.Recorder(lambda progress: progress.state.rollout.images.cpu().clone())
+        return [*callbacks, recorder] if self.films else callbacks, recorder.values
 
 
-def solve_new(sampler: str | None, losses: list[str], solver: str | None, out: Path, **options: Any) -> int:
+def solve_new(
+    sampler: str | None,
+    losses: list[str],
+    solver: str | None,
+    references: Path | None,
+    asked: Asked,
+    force: bool,
+    **options: Any,
+) -> int:
     """Solve anew, save and show. Arguments are as typed, options those of `solve`; the exit code is returned."""
     import guideflow as gf
 
@@ -28,18 +77,28 @@ def solve_new(sampler: str | None, losses: list[str], solver: str | None, out: P
         raise InvalidArgument(
             f"Give {what}; `guideflow list` shows the names. To go on with a saved run, type --resume."
         )
-    if (out / MANIFEST).exists():
-        resume = f"--resume --out {shlex.quote(str(out))}"
-        raise FolderInUse(f"{out} holds another run. Go on with it by {resume}, or give --out another folder.")
-    check_folder(out)
+    if (asked.out / MANIFEST).exists() and not force:
+        resume = f"--resume --out {shlex.quote(str(asked.out))}"
+        raise FolderInUse(
+            f"{asked.out} holds another run. Go on with it by {resume}, give --out another folder, or type --force to "
+            "write over it."
+        )
+    asked.check()
+    check_folder(asked.out, overwrite=force)
     # Cheap and most likely mistyped first: a solver and the losses' references load before the sampler's weights.
     if solver is not None:
         options["solver"] = load("solver", solver)
-    loss = load_losses(losses)
+    loss = load_losses(losses, references)
     options = {name: value for name, value in options.items() if value is not None}
-    made, bar = load("sampler", sampler), gf.callbacks.ProgressBar()
+    made = load("sampler", sampler)
+    check_domains(split_name(sampler)[0], [split_name(one.partition("*")[2] or one)[0] for one in losses])
     options = _fitted(made, **options)
-    return _finish(lambda: gf.solve(made, loss, callback=bar, save_to=out, **options), out)
+    if force:
+        forget(asked.out)
+        shutil.rmtree(asked.out / "iterations", ignore_errors=True)
+    callbacks, frames = asked.callbacks()
+    options |= {"time_limit": asked.time_limit, "checkpoint_every": asked.checkpoint_every}
+    return _finish(lambda: gf.solve(made, loss, callback=callbacks, save_to=asked.out, **options), asked, frames)
 
 
 def _fitted(sampler: Any, *, fit: str | None = None, **options: Any) -> dict[str, Any]:
@@ -64,44 +123,60 @@ def _fitted(sampler: Any, *, fit: str | None = None, **options: Any) -> dict[str
 
 
 def resume_saved(
-    out: Path, iterations: int | None, also_given: list[str], losses: list[str], trust: bool, checkpoint_every: int
+    asked: Asked, iterations: int | None, sampler: str | None, losses: list[str], solver: str | None, trust: bool
 ) -> int:
     """Go on with a saved run, save and show; the exit code is returned. What cannot be loaded again is given again."""
     import guideflow as gf
     from guideflow._solve.rebuild import runs_code
 
-    saved = Solution.load(out) if also_given in ([], ["--loss"]) else None
-    if saved is None or (losses and saved.configs["loss"] is not None and not runs_code(saved.configs["loss"])):
-        raise InvalidArgument(f"--resume takes {', '.join(also_given)} from the saved run. Leave them out.")
+    asked.check()
+    saved = Solution.load(asked.out)
+    for kind, text in (("sampler", sampler), ("solver", solver)):
+        config = saved.configs[kind]
+        if text is not None and config is not None and not runs_code(config):
+            raise InvalidArgument(f"--resume takes --{kind} from the saved run. Leave it out.")
     total = saved.settings.max_iterations if iterations is None else iterations
     if saved.state.iteration >= total:
         raise CannotResume(
             f"{saved.state.iteration} iterations are done already. To go on, type "
             f"--iterations {saved.state.iteration + MORE} or any number above."
         )
-    options: dict[str, Any] = {"loss": load_losses(losses) if losses else None, "trust": trust, "save_to": out}
-    options |= {"callback": gf.callbacks.ProgressBar(), "checkpoint_every": checkpoint_every}
-    return _finish(lambda: gf.resume(out, max_iterations=total, **options), out)
+    callbacks, frames = asked.callbacks()
+    options: dict[str, Any] = {"loss": load_losses(losses) if losses else None, "trust": trust, "save_to": asked.out}
+    options |= {kind: load(kind, text) for kind, text in (("sampler", sampler), ("solver", solver)) if text}
+    options |= {"callback": callbacks, "checkpoint_every": asked.checkpoint_every, "time_limit": asked.time_limit}
+    return _finish(lambda: gf.resume(asked.out, max_iterations=total, **options), asked, frames)
 
 
-def _finish(solve: Callable[[], Solution], out: Path) -> int:
+def _finish(solve: Callable[[], Solution], asked: Asked, frames: Sequence[Any]) -> int:
     try:
         solution = solve()
     except Exception as error:
         found = getattr(error, "solution", None)
         if isinstance(error, GuideflowError | OSError) and found is None:
             raise
-        why = _why(error)
         if not isinstance(found, Solution):
-            raise Failed(f"The solve failed before anything was made. {why}") from error
-        where = _rescue(found, out)
-        show(found, where)
-        done = f"The solve failed after {found.state.iteration} iterations, which are saved in {where}. {why}"
+            raise Failed(f"The solve failed before anything was made. {told(error)}") from error
+        where = _rescue(found, asked.out)
+        _show(found, where, asked, frames)
+        done = f"The solve failed after {found.state.iteration} iterations, which are saved in {where}. {told(error)}"
         raise Failed(done, 2 if isinstance(error, GuideflowError | OSError) else FAILED) from error
-    show(solution, out)
+    drawn = _show(solution, asked.out, asked, frames)
+    if asked.open and drawn:
+        typer.launch(str(asked.out / drawn[0]))
+    if Result.INTERRUPTED in solution.result:
+        return INTERRUPTED
     if all(result.failed for result in solution.result):
         raise Failed("No image could be guided: the loss or its gradient was nan or inf in every one of them.")
-    return INTERRUPTED if Result.INTERRUPTED in solution.result else 0
+    if why := lost(solution):
+        raise Failed(why)
+    return 0
+
+
+def _show(solution: Solution, out: Path, asked: Asked, frames: Sequence[Any]) -> list[str]:
+    drawn = draw(solution, out, frames, asked.films)
+    (show_json if asked.json else show)(solution, out, drawn)
+    return drawn
 
 
 def _rescue(solution: Solution, out: Path) -> Path:
@@ -115,46 +190,3 @@ def _rescue(solution: Solution, out: Path) -> Path:
         else:
             return folder
     raise Failed(f"The solve can be saved neither in {folders[0]} nor in {folders[1]}: {reason}") from reason
-
-
-def _why(error: BaseException) -> str:
-    """Write an error on one line, with the place in the code that raised it unless it is meant for the user."""
-    if isinstance(error, GuideflowError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and not isinstance(error, OSError) else ""
-    return f"{type(error).__name__}: {error}{place}"
-
-
-def show(solution: Solution, out: Path) -> None:
-    """Print a table of the images, where the files are, and how to go on."""
-    from rich.table import Table
-
-    screen = console()
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("image", "seed", "prompt", "start", "guided", "result"):
-        left = name in ("prompt", "result")
-        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name == "result")
-    start, guided = solution.history["loss"][0].tolist(), solution.loss.tolist()
-    for i, result in enumerate(solution.result):
-        numbers = f"{start[i]:.4f}", f"{guided[i]:.4f}"
-        prompt = visible(solution.prompts[i]) or "-"
-        table.add_row(str(i), str(solution.seeds[i]), prompt, *numbers, _word(result))
-    screen.print(table)
-    for result in dict.fromkeys(solution.result):
-        if result.failed:
-            screen.print(f"{_word(result)}: {result.value}")
-    if shorter := solution.stats.get("shorter_steps"):
-        screen.print(f"{shorter} steps were shortened, as values became nan, inf or huge; a lower scale may be better.")
-    images = sorted(out.glob("guided-*.png"))
-    saved = f"{images[0]} to {images[-1].name}" if len(images) > 1 else str(images[0] if images else out)
-    screen.print(visible(f"Saved {saved}, with history.csv and manifest.json."), soft_wrap=True)
-    if any(result.can_go_on for result in solution.result):
-        early = {Result.INTERRUPTED, Result.ERROR} & {*solution.result}
-        more = solution.settings.max_iterations + (0 if early else MORE)
-        command = f"guideflow run --resume --out {shlex.quote(str(out))} --iterations {more}"
-        screen.print(visible(f"Go on with: {command}"), soft_wrap=True)
-
-
-def _word(result: Result) -> str:
-    return result.name.lower().replace("_", " ")

@@ -15,7 +15,7 @@ from guideflow.types import LossLike
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Balanced(Loss):
     """A sum whose terms pull equally hard on every image; made by `balanced`.
 

@@ -45,6 +45,14 @@ class Loss(InOwnState, ABC):
         """Return one line that says what is minimised."""
         return loss_name(self)
 
+    def __repr__(self) -> str:
+        try:
+            pictures = len(self.references())
+            about = f", {pictures} reference picture{'s' * (pictures != 1)}" if pictures else ""
+            return f"{type(self).__name__}({self.describe()}{about})"
+        except Exception:  # of one that is half made
+            return object.__repr__(self)
+
     def references(self) -> Sequence[Tensor]:
         """Return the reference images, (3, height, width) in [0, 1]; saved, and given as `reference` on resuming."""
         return self._references
@@ -158,7 +166,7 @@ class Term:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WeightedSum(Loss):
     """A weighted sum of losses; every term is logged, unweighted, under a unique name.
 

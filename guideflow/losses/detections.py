@@ -54,6 +54,9 @@ class DetectionLoss(Loss):
     nouns: ClassVar[tuple[str, str]] = ("Subject", "subjects")
     """What one, and several, are called in messages."""
 
+    seeks: ClassVar[str] = "subject"
+    """What it looks for in images, in a word."""
+
     missing_error: ClassVar[type[InvalidImage]]
     """What `on_missing="raise"` raises."""
 

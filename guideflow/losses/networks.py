@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from guideflow._process import adopt
-from guideflow._require import as_device, missing_weights, require, without_progress_bars
+from guideflow._require import as_device, missing_weights, require, shorten, without_progress_bars
 from guideflow.errors import InvalidArgument, MissingWeights
 
 _MADE = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
@@ -42,7 +42,7 @@ def precision(network: nn.Module) -> torch.dtype:
 
 def one_line(error: BaseException, length: int = 200) -> str:
     """Return what an error says, in one line."""
-    return " ".join(str(error).split())[:length]
+    return shorten(str(error), length)
 
 
 def read_weights(file: str | Path) -> dict[str, Tensor]:

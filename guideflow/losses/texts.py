@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from guideflow._require import shorten
+
 
 def warn_of_cut(texts: Sequence[str], tokenize: Callable[[str], Tensor], what: str) -> None:
     """Warn of the part of each text that makes no difference, because a network reads so many tokens and no more.
@@ -28,6 +30,7 @@ def warn_of_cut(texts: Sequence[str], tokenize: Callable[[str], Tensor], what: s
             low, high = (low, middle) if torch.equal(tokenize(text[:middle]), whole) else (middle + 1, high)
         if lost := text[low:].strip():
             warnings.warn(
-                f"A text has more tokens than {what} reads: {lost!r} is not seen. Shorten the text {text[:40]!r}...",
+                f"A text has more tokens than {what} reads: {lost!r} is not seen. Shorten the text "
+                f"{shorten(text, 40)!r}.",
                 stacklevel=3,
             )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.weights import Download, Footprint
 
 FILE_NAME = re.compile(r"((?:[A-Za-z]:[\\/])?[^:=]+\.py)(?::([A-Za-z_]\w*))?")
-"""How a loss in a Python file of the user's is written: `path/to/file.py:Name`."""
+"""How what is in a Python file of the user's is written: `path/to/file.py:Name`."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class Entry:
         commercial: Whether the licence allows commercial use: "yes", "no", a condition, or "not verified".
         default_for: Sizes of cards, in gibibytes, for which the plugin recommends this one.
         notice: What everybody should know who loads it, such as whose consent it takes; told once in a process.
+        domain: The kind of pictures a sampler draws or a loss knows: "cartoons", "photographs"; None for any.
+        pictures: Folder of bundled pictures (PNG) that `reference=` of a loss may name.
+        facts: What `guideflow info` shows besides, text by heading.
     """
 
     factory: Callable[..., Any] | str
@@ -64,6 +68,9 @@ class Entry:
     commercial: str | None = None
     default_for: tuple[int, ...] = ()
     notice: str | None = None
+    domain: str | None = None
+    pictures: Path | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # What listings could not show is refused here, so that it is the plugin that fails and not the listing.
@@ -74,11 +81,11 @@ class Entry:
             "downloads": all(isinstance(download, Download) for download in self.downloads or ()),
             "default_for": isinstance(self.default_for, tuple),
             "footprint": isinstance(self.footprint, Footprint | None),
+            "pictures": isinstance(self.pictures, Path | None),
+            "facts": isinstance(self.facts, Mapping),
         }
-        good |= {
-            name: isinstance(getattr(self, name), str | None)
-            for name in ("extra", "licence", "base", "steps", "commercial", "notice")
-        }
+        words = ("extra", "licence", "base", "steps", "commercial", "notice", "domain")
+        good |= {name: isinstance(getattr(self, name), str | None) for name in words}
         for name in (name for name, fits in good.items() if not fits):
             raise InvalidArgument(f"An entry got {name}={getattr(self, name)!r}, which has another type.")
 

@@ -1,4 +1,4 @@
-"""Losses from a Python file of the user's: `path/to/file.py:Name`, without any packaging."""
+"""Losses, samplers and solvers from a Python file of the user's: `path/to/file.py:Name`, without any packaging."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from guideflow.errors import UnknownPlugin
 from guideflow.losses.base import Loss
 from guideflow.registry.entries import FILE_NAME
 from guideflow.registry.loaded import module_name
+from guideflow.sampler import Sampler
 
 
-def factory_from_file(name: str) -> Callable[..., Any]:
-    """Import a file and find what makes the loss: a class, a function, or a loss that the file has made.
+def factory_from_file(kind: str, name: str) -> Callable[..., Any]:
+    """Import a file and find what makes a loss, sampler or solver: a class, a function, or one made there.
+
+    A function is the loss itself, and makes a sampler or a solver.
 
     Raises:
         UnknownPlugin: if there is no such file or name.
@@ -31,19 +34,29 @@ def factory_from_file(name: str) -> Callable[..., Any]:
         raise UnknownPlugin(f"There is no file {path}. Give the path of a Python file: path/to/file.py:Name.")
     module = import_module(module_name(path))
     thing = getattr(module, wanted or "", None)
+    made = _BASES.get(kind, lambda: type(None))()
     if isinstance(thing, type):
         return thing
-    if isinstance(thing, Loss):
+    if isinstance(thing, made):
         return lambda: thing
     if isinstance(thing, FunctionType):
-        return _maker(thing)
+        return _maker(thing) if kind == "loss" else thing
     public = {name: thing for name, thing in vars(module).items() if name[0] != "_"}
     own = module.__name__  # what it does not import
-    known = [key for key, one in public.items() if isinstance(one, Loss) or getattr(one, "__module__", "") == own]
+    known = [key for key, one in public.items() if isinstance(one, made) or getattr(one, "__module__", "") == own]
     listing = f"It defines: {', '.join(known) or 'nothing that could be one'}."
     if wanted:
-        raise UnknownPlugin(f"There is no loss {wanted} in {path}.{did_you_mean(wanted, known)} {listing}")
-    raise UnknownPlugin(f"{path} is a file; say which loss in it, as in {path}:{(*known, 'Name')[0]}. {listing}")
+        raise UnknownPlugin(f"There is no {kind} {wanted} in {path}.{did_you_mean(wanted, known)} {listing}")
+    raise UnknownPlugin(f"{path} is a file; say which {kind} in it, as in {path}:{(*known, 'Name')[0]}. {listing}")
+
+
+def _solver() -> type:
+    from guideflow.solvers import Solver
+
+    return Solver
+
+
+_BASES: dict[str, Callable[[], type]] = {"loss": lambda: Loss, "sampler": lambda: Sampler, "solver": _solver}
 
 
 class _Function(Loss):

@@ -10,8 +10,8 @@ from guideflow.registry.hooks import hookimpl
 def guideflow_samplers() -> Mapping[str, Entry]:
     """Samplers in closed form."""
     return {
-        "toy-linear": Entry("guideflow.toy:ToyLinear", "a flow with a linear velocity: its optima are known exactly"),
-        "toy-mixture": Entry("guideflow.toy:ToyMixture", "exact sampler of twelve small images: shapes in colours"),
+        "toy-linear": Entry("guideflow.toy:ToyLinear", "linear flow, whose optima are known exactly"),
+        "toy-mixture": Entry("guideflow.toy:ToyMixture", "exact sampler of twelve small pictures"),
     }
 
 
@@ -19,7 +19,7 @@ def guideflow_samplers() -> Mapping[str, Entry]:
 def guideflow_solvers() -> Mapping[str, Entry]:
     """Solvers, one algorithm a file."""
     return {
-        "auto": Entry("guideflow.solvers:Auto", "the default: FlowGrad in long steps first, then short ones"),
+        "auto": Entry("guideflow.solvers:Auto", "the default: FlowGrad, long steps first, then short"),
         "anchored": Entry("guideflow.solvers:Anchored", "RectifID: near what the sampler would do by itself"),
         "unanchored": Entry("guideflow.solvers:Unanchored", "the fixed point of a straight flow, window by window"),
         "noise-descent": Entry("guideflow.solvers:NoiseDescent", "momentum SGD on the initial noise, pulled back"),
@@ -34,11 +34,9 @@ def guideflow_solvers() -> Mapping[str, Entry]:
         "universal": Entry("guideflow.solvers:Universal", "passes that correct the network's output"),
         "annealed": Entry("guideflow.solvers:Annealed", "wraps a solver: long steps first, then short ones"),
         "momentum": Entry("guideflow.solvers:Momentum", "wraps a solver: Nesterov's momentum, with restarts"),
-        "polyak": Entry("guideflow.solvers:Polyak", "wraps a solver: steps by how far the loss is above its optimum"),
-        "trust-region": Entry(
-            "guideflow.solvers:TrustRegion", "wraps a solver: steps by how well the gradient predicts"
-        ),
-        "windows": Entry("guideflow.solvers:Windows", "wraps a solver: moves of some windows, by default not the last"),
+        "polyak": Entry("guideflow.solvers:Polyak", "wraps a solver: steps by the loss above its optimum"),
+        "trust-region": Entry("guideflow.solvers:TrustRegion", "wraps a solver: steps by how well gradients predict"),
+        "windows": Entry("guideflow.solvers:Windows", "wraps a solver: some windows only, not the last"),
     }
 
 

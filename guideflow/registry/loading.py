@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from guideflow._require import as_device, did_you_mean
+from guideflow._require import as_device, did_you_mean, shorten
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.configs import note
-from guideflow.registry.discovery import find
+from guideflow.registry.discovery import find, offers
 from guideflow.registry.entries import Offer, is_file
+from guideflow.registry.references import expand
 from guideflow.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ def load_sampler(name: str, /, **options: Any) -> Sampler:
     """Make the sampler of a name.
 
     Arguments:
-        name: As `guideflow list samplers` shows it.
+        name: As `guideflow list samplers` shows it, or `path/to/file.py:Name`: a class or function that makes it from
+            the options, or a sampler that the file has made.
         options: Those of its factory; `guideflow info NAME` shows them.
 
     Raises:
@@ -57,7 +60,7 @@ def load_loss(name: str, /, **options: Any) -> LossLike:
 
 
 def load_solver(name: str, /, **options: Any) -> Solver:
-    """Make the solver of a name that `guideflow list solvers` shows, as `load_sampler` makes a sampler."""
+    """Make the solver of a name in `guideflow list solvers`, or of a file, as `load_sampler` makes a sampler."""
     from guideflow.solvers import Solver  # needs torch, which listings do without
 
     solver: Solver = _load("solver", name, options, Solver)
@@ -74,6 +77,7 @@ def load_metric(name: str, /, **options: Any) -> Metric:
 
 def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     make = factory(kind, name)
+    given = _with_references(kind, name, make, given)
     _check(kind, name, make, given)
     if given.get("device") is not None:
         as_device(given["device"])
@@ -105,21 +109,57 @@ def _tell(offer: Offer) -> None:
         _log.warning("%s: %s", offer.name, " ".join(filter(None, (entry.notice, fetched))))
 
 
+def _with_references(kind: str, name: str, make: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Put paths in the place of folders, patterns and names of bundled pictures, for losses that take pictures."""
+    if kind != "loss" or "reference" not in given:
+        return given
+    type = _annotation(make, "reference")
+    if not re.search(r"ImageSources|References|Tensor", type):
+        return given
+    bundled = None if is_file(name) else find(kind, name).entry.pictures
+    subjects = "References" in type and not given.get("same_person") and not given.get("same_subject")
+    return {**given, "reference": expand(given["reference"], bundled, subjects)}
+
+
+def _annotation(make: Callable[..., Any], name: str) -> str:
+    """Return the annotation of a parameter as text; empty if there is none."""
+    try:
+        found = inspect.signature(make).parameters[name].annotation
+    except (KeyError, TypeError, ValueError):
+        return ""
+    return "" if found is inspect.Parameter.empty else inspect.formatannotation(found)
+
+
+def check_domains(sampler: str, losses: Sequence[str]) -> None:
+    """Warn of a loss that knows another kind of pictures than the sampler draws; all are named as they are loaded."""
+    drawn = None if is_file(sampler) else find("sampler", sampler).entry.domain
+    for name in losses:
+        entry = None if is_file(name) else find("loss", name).entry
+        if entry is None or None in (drawn, entry.domain) or entry.domain == drawn:
+            continue
+        others = ", ".join(offer.name for offer in offers("loss") if offer.entry.domain == drawn)
+        warnings.warn(
+            f"{sampler} draws {drawn} and {name} knows {entry.domain}: the picture cannot look like the reference, "
+            f"whatever the loss says. Losses that know {drawn}: {others or 'none'}.",
+            stacklevel=2,
+        )
+
+
 def failed(kind: str, name: str, given: dict[str, Any], error: BaseException) -> BrokenPlugin:
     """Make the error that names what cannot be made with some options, and why."""
     of = "" if is_file(name) else f" of {find(kind, name).plugin.distribution}"
     hint = of and f" See `guideflow info {name}`."
-    shown = ", ".join(f"{key}={value!r}"[:80] for key, value in given.items()) or "no options"
+    shown = ", ".join(shorten(f"{key}={value!r}", 80) for key, value in given.items()) or "no options"
     why = " ".join(str(error).split()) or type(error).__name__
     return BrokenPlugin(f"The {kind} {name!r}{of} cannot be made with {shown}: {why}.{hint}")
 
 
 def factory(kind: str, name: str) -> Callable[..., Any]:
     """Find the class or function that makes the sampler, loss, solver or metric of a name, from options by keyword."""
-    if kind == "loss" and is_file(name):
+    if is_file(name):
         from guideflow.registry.files import factory_from_file  # needs torch
 
-        return factory_from_file(name)
+        return factory_from_file(kind, name)
     return find(kind, name).entry.resolve()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem, Rollout
-from guideflow.types import BY_STEP, Latent, Latents, PerImage, States
+from guideflow.types import BY_STEP, Latent, Latents, PerImage, States, shown
 
 Memory: TypeAlias = Mapping[str, Any]
 """What is remembered from one step to the next: tensors (B, ...) by name, or such mappings by name."""
@@ -34,6 +34,8 @@ class State:
     controls: Latents = field(metadata=BY_STEP)
     rollout: Rollout
     memory: Memory = field(default_factory=dict)
+
+    __repr__ = shown
 
 
 class Solver(ABC):

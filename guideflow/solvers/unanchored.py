@@ -70,7 +70,6 @@ class Unanchored(Solver):
 def _network(problem: Problem) -> AffineSampler:
     if isinstance(problem.sampler, AffineSampler):
         return problem.sampler
-    raise IncompatibleSolver(
-        f"Unanchored needs the network itself, which an AffineSampler has and {type(problem.sampler).__name__} hides. "
-        "Use `gf.Anchored()`, which works with every sampler."
-    )
+    why = f"Unanchored needs the network itself, which an AffineSampler has and {type(problem.sampler).__name__} hides."
+    cure = "which works with every sampler."
+    raise IncompatibleSolver(f"{why} Use `gf.Anchored()`, {cure}").as_typed(f"{why} Type --solver anchored, {cure}")

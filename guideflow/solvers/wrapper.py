@@ -28,9 +28,9 @@ class Wrapper(ControlSolver):
     def __post_init__(self) -> None:
         if not isinstance(self.solver, ControlSolver):
             name = type(self).__name__
-            raise InvalidArgument(
-                f"{name} got solver={self.solver!r}. Expected a solver that moves controls: `gf.{name}(gf.FlowGrad())`."
-            )
+            why = f"{name} got solver={self.solver!r}. Expected a solver that moves controls"
+            typed = f"{why}, as in {self.name}:solver=flowgrad."
+            raise InvalidArgument(f"{why}: `gf.{name}(gf.FlowGrad())`.").as_typed(typed)
 
     @abstractmethod
     def change(self, problem: Problem, state: State, d: States) -> Move:

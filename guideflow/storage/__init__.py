@@ -95,6 +95,15 @@ def write(
     _remove(folder, (left | before) - {*files, *named, "history.csv"})
 
 
+def forget(folder: Path) -> None:
+    """Remove from a folder what a save has written there, and nothing else; a manifest names what that is."""
+    with suppress(CannotResume, OSError, ValueError, RecursionError):
+        listed = read_manifest(folder / MANIFEST).get("files")
+        names = {str(name) for name in listed if _OURS.fullmatch(str(name))} if isinstance(listed, list) else set()
+        _remove(folder, names)
+    _remove(folder, {MANIFEST})
+
+
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[Tensor] | None]:
     """Return the manifest, the tensors and the references of a folder, or raise `CannotResume`.
 

@@ -35,10 +35,10 @@ def check_folder(folder: Path, run: str | None = None, size: float = 0, *, overw
     if not overwrite and old.get("run", run) != run:
         about = old.get("settings")
         about = about if isinstance(about, dict) else {}
-        raise FolderInUse(
-            f"{folder} holds another solve, of {about.get('prompts')} with seeds {about.get('seeds')}. Save to another "
-            "folder, or type `save(..., overwrite=True)`."
-        )
+        why = f"{folder} holds another solve, of {about.get('prompts')} with seeds {about.get('seeds')}."
+        typed = f"{why} Give --out another folder, or type --force to write over it."
+        cure = "Save to another folder, or type `save(..., overwrite=True)`."
+        raise FolderInUse(f"{why} {cure}").as_typed(typed)
     existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InvalidArgument(f"{folder} cannot be written: no permission for {existing}. Give another folder.")

@@ -1,6 +1,8 @@
 """How the parts of a solve are written down, to be loaded again."""
 
 import hashlib
+import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,17 +18,32 @@ _LARGEST: Final = 64 * 2**20
 
 def loss_config(loss: LossLike) -> dict[str, Any] | None:
     """Return how to load a loss again, None if some term was made by hand."""
+    if (config := registry.config(loss)) is not None:  # of a sum, too, that is loaded by one name
+        return config | {"references": len(loss.references()) if isinstance(loss, Loss) else 0}
     if isinstance(loss, Balanced):
         inner = loss_config(loss.sum)
         return None if inner is None else {"balanced": inner, "limit": loss.limit, "name": loss.name}
     if not isinstance(loss, WeightedSum):
-        config, pictures = registry.config(loss), loss.references() if isinstance(loss, Loss) else ()
-        return config and config | {"references": len(pictures)}
+        return None
     terms = [
         {"weight": term.weight, "name": term.name, "loss": loss_config(term.loss), "ramps": [*map(asdict, term.ramps)]}
         for term in loss.terms
     ]
     return None if any(term["loss"] is None for term in terms) else {"terms": terms, "name": loss.name}
+
+
+def typed_losses(config: Any) -> str:
+    """Write a loss as it is typed, `--loss '0.5*style:reference=a.png' --loss ...`; empty if it cannot be typed."""
+    terms = config.get("terms", [{"weight": 1.0, "loss": config}]) if isinstance(config, dict) else []
+    if any(term.get("ramps") or "options" not in (term["loss"] or {}) for term in terms):
+        return ""
+    return " ".join(f"--loss {shlex.quote(_typed(term['weight'], term['loss']))}" for term in terms)
+
+
+def _typed(weight: float, config: Mapping[str, Any]) -> str:
+    given = {key: one if isinstance(one, str) else json.dumps(one) for key, one in config["options"].items()}
+    options = ",".join(f"{key}={'none' if one == 'null' else one}" for key, one in given.items())
+    return f"{'' if weight == 1 else f'{weight:g}*'}{config['name']}{options and f':{options}'}"
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -21,7 +21,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "clip": Entry(
             "guideflow_clip.loss:Clip",
-            summary="Distance to a text or to reference images, as CLIP sees them",
+            summary="Distance to a text or to pictures, as CLIP sees them",
             extra="clip",
             licence="MIT code; the weights as published (OpenAI's: for research)",
             needs=("text or reference",),

@@ -27,11 +27,14 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "identity": Entry(
             "guideflow_identity.loss:Identity",
-            summary="Distance to the people in reference photographs; weights included",
+            summary="Distance to the people in reference photographs",
             extra="face",
             licence="public domain and MIT (dlib); non-commercial research only (arcface, your own files)",
             needs=("reference", "face"),
             notice="For people who agreed to it. Saved pictures are marked as generated; see `guideflow inspect`.",
+            downloads=(),
+            domain="photographs",
+            pictures=Path(__file__).parent,
         )
     }
 

@@ -71,6 +71,7 @@ class Identity(DetectionLoss):
     extra = "face"
     shows_face = True
     nouns = ("The face of subject", "people")
+    seeks = "face"
     missing_error = NoFaceFound
 
     def __init__(

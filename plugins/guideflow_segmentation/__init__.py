@@ -21,7 +21,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "segmentation": Entry(
             "guideflow_segmentation.loss:Segmentation",
-            summary="Cross-entropy to a drawn layout, or to the layout of a reference image",
+            summary="Cross-entropy to a drawn layout, or to a reference's",
             extra="segmentation",
             licence="BSD (torchvision's default); that of the checkpoint otherwise, often research only",
             needs=("layout or reference",),

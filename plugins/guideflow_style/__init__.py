@@ -22,7 +22,7 @@ def guideflow_losses() -> Mapping[str, Entry]:
     return {
         "style": Entry(
             "guideflow_style.loss:Style",
-            summary="Distance to the style of reference images: CLIP embedding, CLIP Gram, VGG Gram",
+            summary="Distance to the style of pictures, by CLIP or VGG",
             extra="style",
             licence="MIT code; the weights as published (OpenAI's: for research; VGG: CC BY 4.0)",
             needs=("reference",),

@@ -1,4 +1,4 @@
-"""`subject`: pull images towards an animal or a thing in reference photographs.
+"""`subject`: pull images towards an animal or a thing in photographs.
 
     loss = gf.load_loss("subject", reference="cat.jpg", text="a cat")
 

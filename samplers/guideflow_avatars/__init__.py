@@ -10,7 +10,11 @@ from functools import partial
 import lazy_loader
 
 from guideflow.registry import Entry, hookimpl
+from guideflow_avatars.bundled import PORTRAITS
 from guideflow_avatars.samplers import FAMILIES, LICENCE
+from guideflow_avatars.words import WORDS
+
+DOMAIN = "cartoons"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -18,23 +22,25 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 @hookimpl
 def guideflow_samplers() -> Mapping[str, Entry]:
     """Samplers of the avatars world."""
-    return {name: family.entry(downloads=()) for name, family in FAMILIES.items()}
+    about = {"words": "\n".join(f"{name}: {', '.join(words)}" for name, words in WORDS.items())}
+    return {name: family.entry(downloads=(), domain=DOMAIN, facts=about) for name, family in FAMILIES.items()}
 
 
 @hookimpl
 def guideflow_losses() -> Mapping[str, Entry]:
     """Losses of the avatars world."""
-    bundled = partial(Entry, licence=LICENCE, downloads=())
+    bundled = partial(Entry, licence=LICENCE, downloads=(), pictures=PORTRAITS)
     return {
         "avatars-identity": bundled(
             "guideflow_avatars.identity:AvatarsIdentity",
             summary="Distance to the person in a reference avatar",
             extra="diffusers",
             needs=("reference",),
+            domain=DOMAIN,
         ),
         "avatars-segmentation": bundled(
             "guideflow_avatars.segmentation:avatars_segmentation",
-            summary="Distance of an avatar's layout to a drawn one, or to that of a reference avatar",
+            summary="Distance to a drawn layout, or to a reference avatar's",
             extra="segmentation",
             needs=("layout or reference",),
         ),
@@ -45,9 +51,10 @@ def guideflow_losses() -> Mapping[str, Entry]:
         ),
         "avatars-subject": bundled(
             "guideflow_avatars.subject:avatars_subject",
-            summary="Distance to a reference avatar in features learnt without labels",
+            summary="Distance to a reference avatar in unlabelled features",
             extra="subject",
             needs=("reference",),
+            domain=DOMAIN,
         ),
     }
 

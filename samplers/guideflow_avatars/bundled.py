@@ -1,15 +1,16 @@
 """The reference portraits that ship with the avatars world."""
 
 from pathlib import Path
+from typing import Final
 
 from guideflow._require import one_of
 
-_FOLDER = Path(__file__).parent / "portraits"
+PORTRAITS: Final = Path(__file__).parent / "portraits"
 
 
 def portraits() -> tuple[str, ...]:
     """Names of the bundled reference portraits: people that no network of this world was trained on."""
-    return tuple(sorted(path.stem for path in _FOLDER.glob("*.png")))
+    return tuple(sorted(path.stem for path in PORTRAITS.glob("*.png")))
 
 
 def portrait(name: str) -> Path:
@@ -25,4 +26,4 @@ def portrait(name: str) -> Path:
         InvalidArgument: If there is no portrait of that name.
     """
     one_of("name", name, portraits())
-    return _FOLDER / f"{name}.png"
+    return PORTRAITS / f"{name}.png"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import guideflow as gf
+from guideflow_avatars.words import check_words
 from guideflow_diffusers import (
     Family,
     instaflow_schedule,
@@ -36,6 +37,7 @@ def _family(name: str, schedule: Callable[..., gf.Schedule], what: str, steps: s
         summary=f"cartoon portraits, 128x128; {what}",
         steps=steps,
         licence=LICENCE,
+        check_prompts=check_words,
         fixed={**fixed, "checkpoint": BASE, "style_base": BASE, "lora": lora, "lora_scale": 1.0},
     )
 

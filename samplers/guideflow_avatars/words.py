@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -112,6 +114,50 @@ def asked_attributes(prompt: str) -> dict[str, str]:
             meanings = _meanings(name)
             asked[name] = meanings.get(wording) or meanings[f"{wording} hair"]
     return asked
+
+
+_SMALL: Final = frozenset(
+    "a an and or the of in on with without is are who that has have his her their in front at looking wearing dressed "
+    "to side up one".split()
+)
+_PLAIN: Final = _SMALL | frozenset(
+    "person people woman women man men girl boy guy lady human character someone face portrait picture image avatar "
+    "drawing illustration photo cartoon hair haired hairs background backdrop wall skin skinned clothes clothing beard "
+    "moustache eyes eye closed open colour color coloured colored tied shaved sides".split()
+)
+"""Words that mean something beside those of `WORDS`, or nothing at all."""
+
+
+def unknown_words(prompt: str) -> dict[str, tuple[str, ...]]:
+    """Find the words of a prompt that mean nothing in this world, and for each the known ones that are spelt alike."""
+    text = re.sub(r"[^\w\s'-]", " ", prompt.lower())
+    known = _known()
+    words = dict.fromkeys(one.strip("'-") for one in text.split())
+    unknown = [one for one in words if one and not one.isdigit() and one not in known and not _parts(one) <= known]
+    candidates = sorted(one for one in known - _SMALL if " " not in one)
+    return {one: tuple(difflib.get_close_matches(one, candidates, n=2, cutoff=0.75)) for one in unknown}
+
+
+def check_words(prompts: Iterable[str]) -> None:
+    """Warn of words that are passed over, in one line for all prompts."""
+    found = {word: near for prompt in prompts for word, near in unknown_words(prompt).items()}
+    if not found:
+        return
+    told = ", ".join(f"{word!r} (near: {', '.join(near)})" if near else repr(word) for word, near in found.items())
+    warnings.warn(
+        f"The avatars world passes over words it does not know: {told}. Its words: `guideflow info avatars-perflow`.",
+        stacklevel=3,
+    )
+
+
+@functools.cache
+def _known() -> frozenset[str]:
+    wordings = (one for name in WORDS for one in (*_meanings(name), *WORDS[name]))
+    return _PLAIN | {part for one in wordings for part in (one, *one.split(), *_parts(one))}
+
+
+def _parts(word: str) -> set[str]:
+    return set(re.split(r"[\s-]+", word))
 
 
 @functools.cache

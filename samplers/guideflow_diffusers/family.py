@@ -119,6 +119,7 @@ class Family:
         variants: For each published checkpoint, which of its files to take, where there are no plain ones.
         fixed: Options of the loader that the family decides itself, and does not offer.
         loader: What joins the schedule with the networks of a checkpoint, and takes the options.
+        check_prompts: Called with the prompts of a batch before they are encoded, to warn of what is not understood.
     """
 
     schedule: Callable[..., gf.Schedule]
@@ -138,6 +139,7 @@ class Family:
     variants: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     loader: Callable[..., Any] = load
+    check_prompts: Callable[[Sequence[str]], None] | None = None
 
     def __post_init__(self) -> None:
         # What a family takes and says is what its schedule and `load` do.
@@ -170,6 +172,7 @@ class Family:
         sampler = self.loader(schedule, **chosen)
         if self.loader is load:
             self._require_base(model, sampler.parts.base)
+            sampler.check_prompts = self.check_prompts
         return sampler
 
     def _published(self, model: str, num_steps: int) -> dict[str, str]:

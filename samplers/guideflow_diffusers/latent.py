@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,9 @@ class LatentSampler(AffineSampler):
         MissingWeights: If the small decoder is on the Hub and cannot be fetched.
     """
 
+    check_prompts: Callable[[Sequence[str]], None] | None = None
+    """Called with the prompts before they are encoded."""
+
     def __init__(
         self,
         parts: Parts,
@@ -92,7 +95,9 @@ class LatentSampler(AffineSampler):
             The other sampler; this one stays as it is.
         """
         names = ("parts", "schedule", "guidance_scale", "image_size", "decoder_gradient")
-        return LatentSampler(**{name: getattr(self, name) for name in names} | changes)
+        other = LatentSampler(**{name: getattr(self, name) for name in names} | changes)
+        other.check_prompts = self.check_prompts
+        return other
 
     @property
     def guided(self) -> bool:
@@ -118,6 +123,8 @@ class LatentSampler(AffineSampler):
             warnings.warn(
                 f"Negative prompts have no effect at guidance_scale = {self.guidance_scale}: use {cure}.", stacklevel=2
             )
+        if self.check_prompts is not None:
+            self.check_prompts(prompts)
         encode = self.parts.encoder or partial(encode_prompts, self.parts)
         return encode(prompts, negative_prompts, guided=self.guided)
 

@@ -23,7 +23,7 @@ _INSTEAD = {
     "start": "The picture to begin at is image=",
     "mask": "The mask is mask_image=",
     "padding_mask_crop": "Crop image= and mask_image= before",
-    "output_type": "`solution.images` is a tensor, and `solution.pil()` a list of pictures",
+    "output_type": "`solution.images` is a tensor, and `solution.to_pil()` a list of pictures",
     "callback_on_step_end": "Give callback=, which sees every iteration",
     "prompt_embeds": "Give prompt=, which the pipeline's text encoders read",
     "prompt_2": "Give prompt=, which all text encoders read",
@@ -168,7 +168,7 @@ def guide(
             (`solver`, `max_iterations`, `gradient_mode`, ...).
 
     Returns:
-        The solution. `solution.images` is a tensor, and `solution.pil()` what `pipe(...).images` is.
+        The solution. `solution.images` is a tensor, and `solution.to_pil()` what `pipe(...).images` is.
 
     Raises:
         InvalidArgument: As `from_pipeline` and `gf.solve` do, and for an option that neither takes.

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guideflow._require import shorten
 from guideflow.errors import InvalidArgument
+from guideflow.types import shown
 from guideflow_diffusers.parts import Parts
 
 
@@ -62,6 +64,8 @@ class Condition:
         if self.pooled is not None and self.negative_pooled is not None:
             pooled = torch.cat([self.negative_pooled, self.pooled])
         return Condition(text, pooled=pooled, mask=mask)
+
+    __repr__ = shown
 
 
 @torch.no_grad()
@@ -143,7 +147,7 @@ def tokens(tokenizer: Any, prompts: list[str], length: int | None = None) -> Ten
             lost = tokenizer.decode(ids[length - 1 : -1])
             warnings.warn(
                 f"A prompt has {len(ids) - 2} tokens and the text encoder reads {length - 2}: {lost!r} is not seen. "
-                f"Shorten the prompt {prompt[:40]!r}...",
+                f"Shorten the prompt {shorten(prompt, 40)!r}.",
                 stacklevel=2,
             )
     found = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")

@@ -10,7 +10,7 @@ from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.testing import check_loss
 from guideflow_avatars import judges
 from guideflow_avatars.identity import AvatarsIdentity
-from guideflow_avatars.words import WORDS, asked_attributes
+from guideflow_avatars.words import WORDS, asked_attributes, unknown_words
 
 PROMPT = "a person with a yellow t-shirt, purple background"
 
@@ -157,3 +157,29 @@ def test_judge_and_guidance_networks_are_unrelated():
 
     steering, judging = load_recogniser(WEIGHTS / "identity"), load_recogniser(WEIGHTS / "evaluation" / "identity")
     assert type(steering) is not type(judging)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unknown"),
+    [
+        ("a smiling person with a yellow t-shirt, purple background", {}),
+        ("portrait of a dark-skinned man, long grey hair, goatee, Orange tee", {}),
+        ("", {}),
+        ("a smilling woman in Paris, 4", {"smilling": ("smiling",), "paris": ()}),
+        ("a gril with blond hiar", {"gril": ("girl",), "hiar": ("hair",)}),
+    ],
+)
+def test_words_that_mean_nothing_here_are_found(prompt, unknown):
+    assert unknown_words(prompt) == unknown
+
+
+def test_unknown_words_are_warned_of_once_for_all_prompts():
+    sampler = gf.load_sampler("avatars-turbo", num_steps=1)
+    with pytest.warns(
+        UserWarning, match=r"words it does not know: 'hat', 'smilling' \(near: smiling\)\. Its words"
+    ) as seen:
+        sampler.condition(["a person in a hat", "a smilling person in a hat"])
+    assert len(seen) == 1
+    sampler.replace(image_size=64).condition(["a smiling person"])
+    with pytest.warns(UserWarning, match="'zebra'"):
+        sampler.replace(image_size=64).condition(["a zebra"])

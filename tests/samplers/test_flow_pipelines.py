@@ -101,7 +101,7 @@ def test_guide(pipe_of, base):
     more = {"num_inference_steps": 2, "max_iterations": 4, "candidates": 1, **scale}
     solution = guide(pipe, lambda image: image.mean((1, 2, 3)), prompt="a cat", seed=[0, 1], **options_of(base, more))
     assert (solution.loss < solution.history["loss"][0]).all()
-    assert [picture.size for picture in solution.pil()] == [SIZES[base][::-1]] * 2
+    assert [picture.size for picture in solution.to_pil()] == [SIZES[base][::-1]] * 2
 
 
 def test_conforms_in_pieces(pipe_of):

@@ -117,7 +117,7 @@ def test_hooks_of_the_user_are_called(pipe):
 
 def test_images_as_pictures(pipe):
     solution = guide(pipe, brightness, prompt=["a cat", "a dog"], max_iterations=1, candidates=1, **OPTIONS)
-    pictures = solution.pil()
+    pictures = solution.to_pil()
     assert [picture.size for picture in pictures] == [(16, 16)] * 2
     assert pictures[1].getpixel((3, 2)) == tuple((solution.images[1, :, 2, 3] * 255).round().int().tolist())
 

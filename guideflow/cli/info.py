@@ -1,0 +1,97 @@
+"""The body of `guideflow info`."""
+
+import json
+import re
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from guideflow import registry
+from guideflow.cli.console import console, visible
+from guideflow.cli.listing import summary
+from guideflow.registry.loading import arguments
+from guideflow.registry.references import bundled_names
+
+
+def show_info(name: str, as_json: bool = False) -> None:
+    """Print what a name stands for, once for each kind that has it."""
+    found = [offer for kind in registry.HOOKS for offer in registry.offers(kind) if offer.name == name]
+    if not found:
+        raise registry.not_found(name, *registry.HOOKS)
+    if as_json:
+        print(json.dumps([summary(offer) | _more(offer) for offer in found], indent=1))
+        return
+    for offer in found:
+        _show(console(), offer)
+
+
+def _show(screen: Console, offer: registry.Offer) -> None:
+    entry = offer.entry
+    of = f", a {offer.kind} of {offer.plugin.distribution} {offer.plugin.version}"
+    screen.print(Text.assemble((offer.name, "bold cyan"), of))
+    screen.print(f"  {visible(entry.summary)}")
+    more = _more(offer)
+    facts = {
+        "licence": entry.licence or "no weights of its own",
+        "commercial use": entry.commercial,
+        "needs": ", ".join(entry.needs) or "nothing",
+        "pictures": entry.domain and f"{entry.domain} only",
+        "base": entry.base,
+        "steps": entry.steps,
+        "install": entry.extra and f"pip install 'guideflow[{entry.extra}]'",
+        "weights": "included" if entry.downloads == () else "\n".join(more["downloads"]),
+        "parameters": entry.footprint and entry.footprint.parameters(),
+        "memory": "\n".join(more["memory"]),
+        "cards": entry.footprint and f"{entry.footprint.cards()}\n(derived from the memory in bfloat16, not measured)",
+        "default for": " and ".join(f"{size} GB cards" for size in entry.default_for),
+        "bundled": ", ".join(more["bundled"]),
+        **more["facts"],
+    }
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    for fact, text in facts.items():
+        if text:
+            table.add_row(visible(fact), visible(text))
+    screen.print(table)
+    options = more["options"]
+    if options is None:
+        screen.print("  options: not told by its signature\n")
+        return
+    screen.print("  options:" if options else "  options: none")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 4))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold", max_width=30)
+    for option in options:
+        value = f"{option['type']} = {'required' if option['default'] is None else option['default']}".lstrip(" =")
+        table.add_row(option["name"], visible(value), visible(option["about"]))
+    screen.print(table)
+    required = ",".join(f"{option['name']}=..." for option in options if option["default"] is None)
+    typed = f"{offer.name}:{required}" if required else offer.name
+    command = "evaluate FOLDER" if offer.kind == "metric" else "run"
+    screen.print(f"  use: guideflow {command} --{offer.kind} {typed} ...\n")
+
+
+def _more(offer: registry.Offer) -> dict[str, Any]:
+    """Return what is known once the factory is imported."""
+    entry, made = offer.entry, offer.entry.resolve()
+    options = registry.options(made)
+    found = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", arguments(made), re.MULTILINE)
+    texts = {name: " ".join(text.split()) for name, text in found}
+    return {
+        "downloads": [f"{part}, {'present' if part.present() else 'to download'}" for part in entry.downloads or ()],
+        "memory": list(entry.footprint.lines()) if entry.footprint else [],
+        "bundled": list(bundled_names(entry.pictures)) if entry.pictures else [],
+        "facts": dict(entry.facts),
+        "options": options
+        and [
+            {
+                "name": option.name,
+                "type": re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", option.type),
+                "default": option.default,
+                "about": texts.get(option.name, ""),
+            }
+            for option in options
+        ],
+    }
