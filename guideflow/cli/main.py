@@ -121,6 +121,17 @@ def info(name: Annotated[str, typer.Argument(help="As `guideflow list` shows it.
     show_info(name)
 
 
+@app.command("app")
+def app_command(port: options.PortOption = None, open_browser: options.OpenOption = True) -> None:
+    """Pick, drop, draw and run on a page in the browser of this machine.
+
+    For example: guideflow app
+    """
+    from guideflow.app.server import serve
+
+    serve(port, open_browser)
+
+
 def _show_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version

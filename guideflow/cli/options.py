@@ -52,6 +52,11 @@ TrustOption = Annotated[
     bool, typer.Option("--trust", help="With --resume: read files outside --out that the run names.")
 ]
 
+PortOption = Annotated[
+    int | None, typer.Option(help="Port of 127.0.0.1.", show_default="7860 or a free one", min=1024, max=65535)
+]
+OpenOption = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")]
+
 
 def load(kind: str, text: str) -> Any:
     """Load the "sampler", "loss" or "solver" that NAME:key=value,... stands for."""
