@@ -25,7 +25,7 @@ LONGEST_PROMPT = 1000
 
 _LIMITS = {"num_steps": MOST_STEPS, "windows": MOST_STEPS, "image_size": LARGEST_IMAGE, "size": LARGEST_IMAGE}
 _WEIGHTS = ("weights included", "weights present", "", "weights to download")
-_STARTS = ("start", "strength", "mask")
+_STARTS = ("start", "strength", "mask", "paste_back")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def choice(kind: str, name: Any) -> Choice:
 
 
 def starting() -> tuple[str, ...]:
-    """Return which of a start photograph, its strength and a mask `solve` takes."""
+    """Return what `solve` takes of a start photograph, its strength, a mask and whether the rest is pasted back."""
     taken = inspect.signature(solve).parameters
     return tuple(name for name in _STARTS if name in taken) if "start" in taken else ()
 
@@ -110,6 +110,7 @@ class Asked:
         seeds: As typed.
         iterations: A number.
         strength: Of the start photograph.
+        paste_back: Whether what is not painted stays as it is.
     """
 
     sampler: str
@@ -123,6 +124,7 @@ class Asked:
     iterations: Any = 12
     candidates: Any = None
     strength: Any = None
+    paste_back: Any = False
 
     def recipe(self, keep: Callable[[str, Field], list[Name]], start: Mapping[str, Name]) -> Recipe:
         """Read and check it all.
@@ -148,6 +150,8 @@ class Asked:
         if "start" in more and "strength" in starting() and self.strength is not None:
             in_range("strength", self.strength, 0, 1 + 1e-9)
             more["strength"] = self.strength
+        if "mask" in more and "paste_back" in starting() and self.paste_back:
+            more["paste_back"] = True
         sampler, solver = self._part("sampler", self.sampler), self._part("solver", self.solver)
         losses = tuple((self._weight(name), self._part("loss", name, keep)) for name in dict.fromkeys(self.losses))
         prompt, negative = " ".join(self.prompt.split()), " ".join(self.negative_prompt.split())

@@ -28,6 +28,7 @@ _NEVER = {
 }  # they let files run code, or mean nothing to a picture
 _PICTURE = re.compile(r"(reference|picture|image|photo|photograph)s?")
 _SEVERAL = re.compile(r"\b(ImageSources|References|Sequence|list|tuple)\b")
+_NUMBER = re.compile(r"[+-]?(\d{1,18}\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE)
 _WORD = re.compile(r"[\w.+-]{1,40}")
 
 
@@ -81,6 +82,8 @@ class Field:
         return given
 
     def _number(self, given: Any) -> int | float:
+        if isinstance(given, str) and _NUMBER.fullmatch(given.strip()):
+            given = float(given)
         if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
             raise InvalidArgument(f"Got {self.name}={given!r}. Expected a number.")
         if self.kind == "whole" and given != int(given):

@@ -34,7 +34,11 @@ class Form:
         first = {kind: preferred(kind) for kind in FIRST}
         with gr.Group():
             self._add(("prompt",), gr.Textbox(prompt, label="Prompt", lines=2, max_length=LONGEST_PROMPT))
-            self._add(("seeds",), gr.Textbox("0, 1", label="Seeds", info="One picture each: 0, 1, 2 or 0:4"))
+            with gr.Row():
+                seeds = gr.Textbox("0, 1", label="Seeds", info="A picture each: 0, 1, 2 or 0:4", min_width=120)
+                steps = gr.Slider(0, MOST_ITERATIONS, 12, step=1, label="Iterations", min_width=160)
+            self._add(("seeds",), seeds)
+            self._add(("iterations",), steps)
         self.losses = self._add(
             ("losses",),
             gr.Dropdown(
@@ -49,16 +53,14 @@ class Form:
             self._loss(one, visible=one.name == first["loss"])
         self.losses.change(self._show_losses, self.losses, list(self._panels.values()), queue=False, **_PRIVATE)
         with gr.Row(elem_id="gf-buttons"):
-            self.run = gr.Button("Run", variant="primary", elem_id="gf-run")
-            self.stop = gr.Button("Stop", elem_id="gf-stop")
+            self.run = gr.Button("Run", variant="primary", min_width=100, elem_id="gf-run")
+            self.stop = gr.Button("Stop", min_width=100, elem_id="gf-stop")
         self._start()
         with gr.Accordion("Sampler and solver", open=False):
             for kind, label in (("sampler", "Sampler"), ("solver", "Solver")):
                 self._pooled(kind, label, first[kind])
-            steps = gr.Slider(0, MOST_ITERATIONS, 12, step=1, label="Iterations")
-            self._add(("iterations",), steps)
-            tries = gr.Number(
-                None, precision=0, label="Candidates", info="Noises to start from; empty: the solver's own"
+            tries = gr.Slider(
+                0, 64, 0, step=1, label="Candidates", info="Noises to choose from; 0: the solver's number"
             )
             self._add(("candidates",), tries)
             negative = gr.Textbox("", label="Negative prompt", max_length=LONGEST_PROMPT)
@@ -78,7 +80,9 @@ class Form:
             if key[0] == "option":
                 options[(key[1], key[2], key[3])] = value
             elif key[0] == "pool":
-                options[(key[1], str(typed[(key[1],)]), key[2])] = value
+                name = str(typed[(key[1],)])
+                if key[2] in {_slot(field) for field in choice(key[1], name).fields}:
+                    options[(key[1], name, key[2].partition(" ")[0])] = value
         for key, value in typed.items():
             if key[0] == "files":
                 paths = [one[0] for one in value] if isinstance(value, list) else value
@@ -96,6 +100,7 @@ class Form:
             iterations=typed[("iterations",)],
             candidates=typed[("candidates",)],
             strength=typed.get(("strength",)),
+            paste_back=typed.get(("paste_back",)),
         )
         return asked, dropped, editor and (editor.get("background"), drawing(editor))
 
@@ -106,15 +111,18 @@ class Form:
     def _loss(self, one: Choice, visible: bool) -> None:
         gr = self.gr
         with gr.Group(visible=visible, elem_id=f"gf-loss-{one.name}") as panel:
-            gr.Markdown(f"**{_plain(one.name)}** {_plain(one.summary)}", padding=True)
+            gr.Markdown(
+                f"**{_plain(one.name)}** {_plain(one.summary)}", padding=True, elem_classes="gf-about", container=True
+            )
             pictures = [field for field in one.fields if field.is_picture]
             for field in pictures:
                 self._picture(one, field)
             with gr.Accordion("Weight and options", open=False):
                 self._add(("weight", one.name), gr.Number(1, label="Weight"))
-                for field in one.fields:
-                    if not field.is_picture:
-                        self._add(("option", "loss", one.name, field.name), self._component(field))
+                with gr.Row():
+                    for field in one.fields:
+                        if not field.is_picture:
+                            self._add(("option", "loss", one.name, field.name), self._component(field))
         self._panels[one.name] = panel
 
     def _picture(self, one: Choice, field: Field) -> None:
@@ -137,7 +145,7 @@ class Form:
                         brush=gr.Brush(colors=list(one.palette.values()), color_mode="fixed", default_size=40),
                     )
                     self._add(("drawn", *key), editor)
-                file = gr.File(label="A layout as a file", file_types=list(_PICTURES), height=110)
+                file = gr.File(label="A layout as a file", file_types=list(_PICTURES), height=150)
                 self._add(("files", *key), file)
             return
         many = field.kind == "pictures"
@@ -147,12 +155,14 @@ class Form:
             file_types=["image"],
             type="filepath",
             columns=3,
+            fit_columns=False,
             height=190,
             object_fit="contain",
             interactive=True,
             sources=["upload", "clipboard"],
             buttons=[],
             elem_id=f"gf-{one.name}-{field.name}",
+            elem_classes="gf-drop",
         )
         self.references[one.name] = self._add(("files", *key), wall)
 
@@ -173,34 +183,37 @@ class Form:
             )
             self._add(("start",), editor)
             if "strength" in starting():
-                self._add(("strength",), gr.Slider(0, 1, 0.6, step=0.05, label="Strength: how much may change"))
+                self._add(("strength",), gr.Slider(0.05, 1, 0.6, step=0.05, label="Strength: how much may change"))
+            if "paste_back" in starting():
+                self._add(("paste_back",), gr.Checkbox(False, label="Leave what is not painted exactly as it is"))
 
     def _pooled(self, kind: str, label: str, first: str) -> None:
         """One component for each option of a name and kind, shown where what is picked has it."""
         gr = self.gr
         box = gr.Dropdown([(one.label, one.name) for one in choices(kind)], value=first, label=label)
         self._add((kind,), box)
-        pool: dict[tuple[str, str], Field] = {}
+        pool: dict[str, Field] = {}
         for one in (choice(kind, first), *choices(kind)):
             for field in one.fields:
-                pool.setdefault((field.name, field.kind), field)
-        here = {(field.name, field.kind) for field in choice(kind, first).fields}
-        parts = {key: self._component(field, visible=key in here) for key, field in pool.items()}
-        for (name, sort), part in parts.items():
-            self._add(("pool", kind, name, sort), part)
+                pool.setdefault(_slot(field), field)
+        here = {_slot(field) for field in choice(kind, first).fields}
+        with gr.Accordion(f"{label} options", open=False), gr.Row():
+            parts = {slot: self._component(field, visible=slot in here) for slot, field in pool.items()}
+        for slot, part in parts.items():
+            self._add(("pool", kind, slot), part)
 
         def show(picked: str) -> list[Any]:
-            there: dict[tuple[str, str], Field] = {
-                (field.name, field.kind): field for field in choice(kind, picked).fields
-            }
-            return [self._update(there.get(key)) for key in parts]
+            there = {_slot(field): field for field in choice(kind, picked).fields}
+            return [self._update(there.get(slot)) for slot in parts]
 
         box.change(show, box, list(parts.values()), queue=False, **_PRIVATE)
 
     def _component(self, field: Field, visible: bool = True) -> Any:
         gr = self.gr
-        named: dict[str, Any] = {"label": field.name, "info": _short(field.help), "visible": visible}
+        named: dict[str, Any] = {"label": field.name, "info": _short(field.help), "visible": visible, "min_width": 150}
         if field.kind in ("number", "whole"):
+            if field.default is None:  # a box for numbers would show a 0 where nothing is meant
+                return gr.Textbox("", max_length=24, placeholder="not set", **named)
             precision = 0 if field.kind == "whole" else None
             return gr.Number(field.default, precision=precision, **named)
         if field.kind == "switch":
@@ -217,10 +230,17 @@ class Form:
         if field is None:
             return self.gr.update(visible=False)
         more = {"choices": list(field.choices)} if field.choices else {}
-        return self.gr.update(visible=True, value=field.default, info=_short(field.help), **more)
+        default = "" if field.default is None and field.kind in ("number", "whole") else field.default
+        return self.gr.update(visible=True, value=default, info=_short(field.help), **more)
 
     def _show_losses(self, picked: list[str]) -> list[Any]:
         return [self.gr.update(visible=name in (picked or [])) for name in self._panels]
+
+
+def _slot(field: Field) -> str:
+    """Tell which options of several samplers can share a component."""
+    kind = "text" if field.default is None and field.kind in ("number", "whole") else field.kind
+    return f"{field.name} {kind}"
 
 
 _PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}

@@ -18,6 +18,7 @@ from torch import Tensor
 from guideflow import images
 from guideflow._solve import solve
 from guideflow.app.recipe import Recipe
+from guideflow.app.uploads import fit_start
 from guideflow.callbacks import Progress
 from guideflow.errors import GuideflowError
 from guideflow.losses.base import Loss, as_sum
@@ -52,6 +53,7 @@ class Job:
     note: str = ""
     unguided: tuple[bytes, ...] = ()
     tried: int = 0
+    candidates: int = 1
     frames: list[Frame] = field(default_factory=list)
     guided: tuple[bytes, ...] = ()
     solution: Solution | None = None
@@ -119,6 +121,8 @@ class Job:
             made = sampler()
             if self.stopping:
                 raise KeyboardInterrupt
+            self.candidates = self.recipe.more.get("candidates") or solver.candidates
+            fit_start(self.folder, made.image_size)
             self._watch(loss)
             self._tell(state="starting")
             given = self.recipe.options(self.folder)

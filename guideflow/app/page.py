@@ -47,8 +47,9 @@ def page(gr: Any, studio: Studio) -> Any:
                     label="Bundled portraits",
                     columns=4,
                     object_fit="cover",
-                    height="auto",
+                    height="max-content",
                     allow_preview=False,
+                    show_label=False,
                     buttons=[],
                     interactive=False,
                     elem_id="gf-wall",
@@ -62,8 +63,9 @@ def page(gr: Any, studio: Studio) -> Any:
 
 def looks(gr: Any) -> dict[str, Any]:
     """Return how it is painted; the fonts are those of the machine, as nothing is fetched."""
-    theme = gr.themes.Soft(
+    theme = gr.themes.Default(
         primary_hue="blue",
+        neutral_hue="slate",
         font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
     )
@@ -78,9 +80,11 @@ class _Shown:
         self.pictures = gr.HTML(view.EMPTY, elem_id="gf-pictures")
         self.slider = gr.Slider(0, 1, 0, step=1, label="Iteration", visible=False, elem_id="gf-slider")
         self.curve = gr.LinePlot(
-            None, x="iteration", y="loss", color="seed", height=220, label="Loss", visible=False, buttons=[]
+            None, x="iteration", y="loss", color="seed", height=280, label="Loss", visible=False, buttons=[]
         )
-        self.files = gr.File(None, label="Download", file_count="multiple", interactive=False, visible=False)
+        self.files = gr.File(
+            None, label="Download", file_count="multiple", interactive=False, visible=False, elem_id="gf-files"
+        )
         with gr.Accordion("The same in Python and on the command line", open=False, visible=False) as self.texts:
             gr.Markdown(
                 "Both make the same pictures, pixel by pixel, on a machine like this one. The pictures that they name "
@@ -163,10 +167,18 @@ def _wire(gr: Any, studio: Studio, form: Form, shown: _Shown) -> Any:
         one = {"concurrency_limit": 1, "concurrency_id": "solve"}
         prepared.then(run, None, shown.outputs(), trigger_mode="multiple", **one, **_PRIVATE)
 
-    start(form.run.click)
+    start(form.run.click, js=_LOOK)
     form.stop.click(stop, None, shown.status, queue=False, **_PRIVATE)
     shown.slider.input(look, shown.slider, shown.pictures, queue=False, trigger_mode="always_last", **_PRIVATE)
     return start
+
+
+_LOOK = """(...values) => {
+    const result = document.getElementById("gf-status");
+    if (window.innerWidth < 800) result.scrollIntoView({behavior: "smooth"});
+    return values;
+}"""
+"""On a phone the result is far below the button."""
 
 
 def _wire_gallery(gr: Any, form: Form, tabs: Any, wall: Any, people: dict[str, Path], start: Any) -> None:

@@ -138,9 +138,10 @@ class Recipe:
             options.append(("negative-prompt", self.negative_prompt))
         options += [("seed", str(seed)) for seed in self.seeds]
         options.append(("iterations", str(self.iterations)))
-        options += [(name.replace("_", "-"), _typed(value)) for name, value in self.more.items()]
+        options += [(name.replace("_", "-"), _typed(value)) for name, value in self.more.items() if value is not True]
         options.append(("out", FOLDER))
-        typed = (f"--{name} {shlex.quote(value)}" for name, value in options)
+        typed = [f"--{name} {shlex.quote(value)}" for name, value in options]
+        typed += [f"--{name.replace('_', '-')}" for name, value in self.more.items() if value is True]
         return " \\\n    ".join(["guideflow run", *typed]) + "\n"
 
     def _plain(self, part: Part) -> bool:

@@ -17,7 +17,7 @@ from guideflow.app.choices import Asked, choices
 from guideflow.app.fields import Field
 from guideflow.app.job import Job
 from guideflow.app.recipe import Name, Part
-from guideflow.app.uploads import MOST_PICTURES, is_blank, keep_drawing, keep_layout, keep_picture
+from guideflow.app.uploads import MOST_PICTURES, is_blank, keep_drawing, keep_layout, keep_picture, keep_start
 from guideflow.errors import InvalidArgument
 
 _MOST_TABS = 16
@@ -120,12 +120,7 @@ class Studio:
         if start is None or start[0] is None:
             return {}
         photograph, painted = start
-        found = {"start": Name("start.png")}
-        photograph.convert("RGB").save(folder / "start.png", format="PNG")
-        if painted is not None and not is_blank(painted):
-            found["mask"] = Name("mask.png")
-            painted.convert("RGBA").getchannel("A").save(folder / "mask.png", format="PNG")
-        return found
+        return {name: Name(f"{name}.png") for name in keep_start(photograph, painted, folder)}
 
 
 def files(job: Job) -> list[Path]:

@@ -74,6 +74,36 @@ def keep_drawing(drawing: PILImage.Image, target: Path) -> Path:
     return target
 
 
+def keep_start(photograph: PILImage.Image, painted: PILImage.Image | None, folder: Path) -> list[str]:
+    """Keep a start photograph, and what was painted on it as a mask, white where it may change; returns what there is.
+
+    Raises:
+        InvalidImage: If the photograph is too large.
+    """
+    if photograph.width * photograph.height > MOST_PIXELS:
+        raise InvalidImage(f"The start photograph has more than {MOST_PIXELS / 1e6:.0f} million pixels.")
+    kept = images.to_pil(images.from_pil(photograph))
+    kept.thumbnail((LONGEST_SIDE, LONGEST_SIDE), _resampling().LANCZOS)
+    kept.save(folder / "start.png", format="PNG")
+    if painted is None or is_blank(painted):
+        return ["start"]
+    mask = painted.convert("RGBA").getchannel("A").resize(kept.size, _resampling().BILINEAR)
+    mask.point([0] * 128 + [255] * 128).save(folder / "mask.png", format="PNG")
+    return ["start", "mask"]
+
+
+def fit_start(folder: Path, size: tuple[int, int]) -> None:
+    """Crop what `keep_start` has kept to the proportions and the size (height, width) of a sampler's pictures."""
+    from PIL import Image, ImageOps
+
+    methods = {"start": Image.Resampling.LANCZOS, "mask": Image.Resampling.NEAREST}
+    for name, method in methods.items():
+        if (path := folder / f"{name}.png").is_file():
+            with Image.open(path) as picture:
+                fitted = ImageOps.fit(picture, (size[1], size[0]), method)
+            fitted.save(path, format="PNG")
+
+
 def is_blank(drawing: PILImage.Image) -> bool:
     """Tell whether nothing was drawn: all is transparent."""
     return bool(drawing.convert("RGBA").getchannel("A").getextrema()[1] == 0)

@@ -33,9 +33,8 @@ def status(job: Job) -> str:
     if job.stopping:
         return message("Stopping after this step ...", "busy")
     if job.state == "starting":
-        wanted = job.recipe.more.get("candidates")
-        of = f" of {wanted}" if wanted else ""
-        return message(f"Choosing where to start: noise {job.tried + 1}{of}", "busy", 0.0)
+        tried = min(job.tried + 1, job.candidates)
+        return message(f"Choosing where to start: noise {tried} of {job.candidates}", "busy", 0.0)
     if job.state == "guiding":
         done_now = job.frames[-1].iteration
         return message(f"Iteration {done_now} of {planned}", "busy", done_now / max(planned, 1))
@@ -97,9 +96,12 @@ def _count(number: int, noun: str) -> str:
 
 
 STYLE = """
-.gradio-container {max-width: 1280px !important; margin: 0 auto;}
+.gradio-container {width: 100%; max-width: 1280px !important; margin: 0 auto;}
+#gf-files .label-clear-button {display: none;}
 .gf-head h1 {font-size: 1.6rem; margin: 0.2rem 0 0;}
 .gf-head p {margin: 0.15rem 0 0; color: var(--body-text-color-subdued);}
+.gf-drop, .gf-about {border-width: 0 !important;}
+#gf-wall .grid-container {grid-template-columns: repeat(auto-fill, minmax(max(130px, 22%), 1fr)) !important;}
 .gf-status {display: flex; flex-direction: column; gap: 6px; padding: 10px 14px; border-radius: 8px; line-height: 1.4;
   border-left: 4px solid #8a94a6; background: var(--background-fill-secondary); overflow-wrap: anywhere;}
 .gf-busy {border-color: #2f6db5;} .gf-good {border-color: #3c9a5f;}
