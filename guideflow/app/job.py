@@ -104,9 +104,10 @@ class Job:
                 with self._news:
                     self._news.wait(timeout=2.0)
                 worker.join(timeout=pause)
-        finally:  # also where nobody watches any more
-            self.stop()
-            worker.join()
+        finally:
+            if worker.is_alive():  # nobody watches any more
+                self.stop()
+                worker.join()
             self._running = False
             if self._unwanted:
                 shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,8 @@ def _wire(gr: Any, studio: Studio, form: Form, shown: _Shown) -> Any:
     def start(event: Any, **how: Any) -> None:
         prepared = event(prepare, {*form.inputs()}, shown.outputs(), queue=False, **_PRIVATE, **how)
         one = {"concurrency_limit": 1, "concurrency_id": "solve"}
-        prepared.then(run, None, shown.outputs(), trigger_mode="multiple", **one, **_PRIVATE)
+        # What a run-time type checker wraps around a generator function is none, and the page asks for one.
+        prepared.then(inspect.unwrap(run), None, shown.outputs(), trigger_mode="multiple", **one, **_PRIVATE)
 
     start(form.run.click, js=_LOOK)
     form.stop.click(stop, None, shown.status, queue=False, **_PRIVATE)
