@@ -40,7 +40,7 @@ def page(gr: Any, studio: Studio) -> Any:
                     form = Form(gr, PROMPT)
                 with gr.Column(scale=7, min_width=320):
                     shown = _Shown(gr)
-            people = portraits()
+            people = portraits(studio.room)
             with gr.Tab("Gallery", id="gallery", visible=bool(people)):
                 gr.Markdown("People whom no network here was trained on. One click, and the seeds are guided to them.")
                 wall = gr.Gallery(
