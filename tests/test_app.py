@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shlex
 import sys
 import threading
@@ -18,6 +19,7 @@ from guideflow.__main__ import main
 from guideflow.app import choices, fields, uploads, view
 from guideflow.app.choices import Asked, read_seeds
 from guideflow.app.job import Job
+from guideflow.app.page import PROMPT
 from guideflow.app.recipe import Name, Part, Recipe
 from guideflow.app.studio import Studio, files
 from guideflow.errors import InvalidArgument, InvalidImage
@@ -292,6 +294,31 @@ def test_what_is_wrong_is_told_before_any_work(studio: Studio, more: Any, told: 
     with pytest.raises(gf.GuideflowError, match=told):
         studio.prepare("tab", asked(**more), {})
     assert not list(studio._folder.iterdir())
+
+
+# The tutorial
+
+PAGE = (Path(__file__).parent.parent / "docs" / "tutorials" / "the-app.md").read_text()
+
+
+def test_the_commands_of_the_tutorial_do_what_it_says(monkeypatch: Any, studio: Studio) -> None:
+    import guideflow.app.server
+    from guideflow_avatars import portrait
+
+    called = []
+    monkeypatch.setattr(guideflow.app.server, "serve", lambda *given: called.append(given))
+    blocks = re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    for line in (line for line in lines if line.startswith("guideflow app")):
+        assert main(shlex.split(line, comments=True)[1:]) == 0
+    assert called == [(None, True), (7871, False)]
+    (extras,) = re.findall(r"pip install -e '\.\[(.*?)\]'", PAGE)
+    known = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert all(f"\n{extra} = [" in known for extra in extras.split(",")) and "app" in extras.split(",")
+    (studio.room / "ada.png").write_bytes(portrait("ada").read_bytes())
+    shown = Asked("avatars-perflow", ("avatars-identity",), "auto", {}, {}, prompt=PROMPT, seeds="0, 1")
+    job = studio.prepare("tab", shown, {("avatars-identity", "reference"): [str(studio.room / "ada.png")]})
+    assert job.recipe.command() in PAGE and "\n".join(job.recipe.python().splitlines()) in PAGE
 
 
 # Runs, and the texts that make the same

@@ -1,9 +1,10 @@
 """The page of `guideflow app` as a visitor has it: in Chromium, against a server in a process of its own.
 
 `pytest -m browser -n 0` runs this where Chromium is installed. With GUIDEFLOW_SCREENSHOTS=FOLDER it leaves pictures
-of what it saw there.
+of what it saw there, and with GUIDEFLOW_PICTURES=1 it draws the one of the documentation again.
 """
 
+import io
 import os
 import re
 import shlex
@@ -18,12 +19,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from guideflow import images
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore")]
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
+DRAW = bool(os.environ.get("GUIDEFLOW_PICTURES"))
 PATIENCE = int(os.environ.get("GUIDEFLOW_PATIENCE", "180")) * 1000  # milliseconds
 PHOTOGRAPH = Path(__file__).parent.parent / "plugins" / "guideflow_identity" / "eileen-collins.png"
 
@@ -92,8 +95,16 @@ def shoot(page: Any, name: str) -> None:
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
+def draw_documentation(page: Any) -> None:
+    if DRAW:
+        page.wait_for_timeout(1500)
+        with Image.open(io.BytesIO(page.screenshot(full_page=True))) as seen:
+            few = seen.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        few.save(Path(__file__).parent.parent / "docs" / "images" / "the-app.png", optimize=True)
+
+
 def number(page: Any, label: str, value: int) -> None:
-    box = page.get_by_label(f"number input for {label}")
+    box = page.get_by_label(f"number input for {label}", exact=True)
     box.fill(str(value))
     box.press("Enter")
 
@@ -102,7 +113,7 @@ def pick_losses(page: Any, *names: str) -> None:
     page.locator("#gf-losses").get_by_role("button", name="Remove").last.click()
     for name in names:
         page.locator("#gf-losses input").fill(name)
-        page.get_by_role("option", name=name, exact=False).first.click()
+        page.get_by_role("option", name=name, exact=True).click()
         page.wait_for_selector(f"#gf-loss-{name}")
     page.keyboard.press("Escape")
 
@@ -133,16 +144,18 @@ def downloads(page: Any, folder: Path) -> dict[str, Path]:
 def test_one_click_in_the_gallery_and_the_texts_make_the_same(visit: Any, tmp_path: Path) -> None:
     page = visit()
     shoot(page, "desktop-empty")
-    number(page, "Iterations", 3)
+    iterations = 12 if DRAW else 3
+    number(page, "Iterations", iterations)
     page.get_by_role("tab", name="Gallery").click()
     shoot(page, "desktop-gallery")
     began = time.monotonic()
     page.locator("#gf-wall button").first.click()
     page.wait_for_selector("#gf-pictures img")
     print(f"first picture after {time.monotonic() - began:.1f} s")
-    assert "3 iterations" in result(page)
+    assert f"{iterations} iterations" in result(page)
     assert page.locator("#gf-pictures img").count() == 4
     shoot(page, "desktop-done")
+    draw_documentation(page)
     number(page, "Iteration", 1)
     page.get_by_text("iteration 1, loss").first.wait_for()
     page.get_by_text("The same in Python").click()

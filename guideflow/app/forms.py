@@ -131,7 +131,9 @@ class Form:
             with gr.Accordion("Draw a layout, or drop one", open=bool(one.palette)):
                 if one.palette:
                     gr.HTML(legend(dict(one.palette)), padding=True)
+                    shades = list(one.palette.values())
                     editor = gr.ImageEditor(
+                        _paper(),
                         label="Layout",
                         show_label=False,
                         type="pil",
@@ -142,7 +144,7 @@ class Form:
                         canvas_size=(512, 512),
                         fixed_canvas=True,
                         buttons=[],
-                        brush=gr.Brush(colors=list(one.palette.values()), color_mode="fixed", default_size=40),
+                        brush=gr.Brush(colors=shades, default_color=shades[-1], color_mode="fixed", default_size=40),
                     )
                     self._add(("drawn", *key), editor)
                 file = gr.File(label="A layout as a file", file_types=list(_PICTURES), height=150)
@@ -150,8 +152,10 @@ class Form:
             return
         many = field.kind == "pictures"
         label = f"{field.name.capitalize()}{': one picture or several' if many else ''}"
+        gr.HTML(f'<div class="gf-caption">{label}</div>', padding=False)
         wall = gr.Gallery(
             label=label,
+            show_label=False,
             file_types=["image"],
             type="filepath",
             columns=3,
@@ -244,6 +248,13 @@ def _slot(field: Field) -> str:
 
 
 _PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def _paper() -> dict[str, Any]:
+    """Grey to draw on, as white is the colour of a class; what is not drawn is free."""
+    from PIL import Image
+
+    return {"background": Image.new("RGB", (512, 512), "#808080"), "layers": [], "composite": None}
 
 
 def drawing(value: Any) -> PILImage.Image | None:

@@ -81,7 +81,16 @@ class _Shown:
         self.pictures = gr.HTML(view.EMPTY, elem_id="gf-pictures")
         self.slider = gr.Slider(0, 1, 0, step=1, label="Iteration", visible=False, elem_id="gf-slider")
         self.curve = gr.LinePlot(
-            None, x="iteration", y="loss", color="seed", height=280, label="Loss", visible=False, buttons=[]
+            None,
+            x="iteration",
+            y="loss",
+            color="seed",
+            height=240,
+            label="Loss",
+            color_title=" ",
+            visible=False,
+            buttons=[],
+            elem_id="gf-curve",
         )
         self.files = gr.File(
             None, label="Download", file_count="multiple", interactive=False, visible=False, elem_id="gf-files"
@@ -108,7 +117,8 @@ def _updates(gr: Any, job: Job) -> list[Any]:
     table = pandas.DataFrame(points, columns=["iteration", "loss", "seed"]) if points else None
     found = [view.status(job), view.pictures(job)]
     found.append(gr.update(maximum=max(last, 1), value=max(last, 0), visible=last >= 1))
-    found.append(gr.update(value=table, visible=last >= 1))
+    planned = max(job.recipe.iterations, 1)
+    found.append(gr.update(value=table, x_lim=[0, planned], color_map=view.colours(job), visible=last >= 1))
     ready = job.done and job.solution is not None
     found.append(
         gr.update(value=[str(path) for path in files(job)], visible=True) if ready else gr.update(visible=False)

@@ -13,6 +13,7 @@ EMPTY = (
     "in the gallery: the same seeds are shown without guidance and with it, side by side.</div>"
 )
 
+_COLOURS = ("#2f6db5", "#d9822b", "#3c9a5f", "#b5485d", "#7a5fb0", "#8a6d3b")
 _WORDS = {"waiting": "Waiting for its turn", "loading": "Loading the networks"}
 
 
@@ -66,7 +67,8 @@ def pictures(job: Job, iteration: int | None = None) -> str:
     for i, (seed, before) in enumerate(zip(job.recipe.seeds, job.unguided, strict=True)):
         left = _picture(before, f"Unguided picture of seed {seed}", "unguided")
         right = _picture(guided[i], f"Guided picture of seed {seed}", captions[i]) if guided else _pending()
-        rows.append(f'<div class="gf-pair"><div class="gf-seed">seed {seed}</div>{left}{right}</div>')
+        name = f'<div class="gf-seed"><i style="background:{colour(i)}"></i>seed {seed}</div>'
+        rows.append(f'<div class="gf-pair">{name}{left}{right}</div>')
     return f'<div class="gf-pairs gf-{min(len(rows), 2)}">{"".join(rows)}</div>'
 
 
@@ -78,6 +80,16 @@ def _picture(content: bytes, text: str, caption: str) -> str:
 
 def _pending() -> str:
     return '<figure><div class="gf-pending"></div><figcaption>guided: to come</figcaption></figure>'
+
+
+def colour(number: int) -> str:
+    """Return the colour of an image, as in its curve."""
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def colours(job: Job) -> dict[str, str]:
+    """Return the colour of each curve."""
+    return {f"seed {seed}": colour(i) for i, seed in enumerate(job.recipe.seeds)}
 
 
 def curve(job: Job) -> list[tuple[int, float, str]]:
@@ -101,12 +113,18 @@ STYLE = """
 .gf-head h1 {font-size: 1.6rem; margin: 0.2rem 0 0;}
 .gf-head p {margin: 0.15rem 0 0; color: var(--body-text-color-subdued);}
 .gf-drop, .gf-about {border-width: 0 !important;}
+.gf-about {padding: 10px 12px !important;}
+.gf-caption {font-size: 0.85rem; color: var(--body-text-color-subdued); padding: 6px 12px 0;}
 #gf-wall .grid-container {grid-template-columns: repeat(auto-fill, minmax(max(130px, 22%), 1fr)) !important;}
 .gf-status {display: flex; flex-direction: column; gap: 6px; padding: 10px 14px; border-radius: 8px; line-height: 1.4;
   border-left: 4px solid #8a94a6; background: var(--background-fill-secondary); overflow-wrap: anywhere;}
 .gf-busy {border-color: #2f6db5;} .gf-good {border-color: #3c9a5f;}
 .gf-warn {border-color: #d9822b;} .gf-bad {border-color: #b5485d;}
-.gf-status progress {width: 100%; height: 6px; accent-color: #2f6db5;}
+.gf-status progress {width: 100%; height: 6px; appearance: none; border: none; border-radius: 3px; overflow: hidden;
+  background: var(--border-color-primary);}
+.gf-status progress::-webkit-progress-bar {background: var(--border-color-primary);}
+.gf-status progress::-webkit-progress-value {background: #2f6db5;}
+.gf-status progress::-moz-progress-bar {background: #2f6db5;}
 .gf-empty {padding: 48px 24px; text-align: center; color: var(--body-text-color-subdued); line-height: 1.5;
   border: 1px dashed var(--border-color-primary); border-radius: 8px;}
 .gf-pairs {display: grid; gap: 14px; grid-template-columns: minmax(0, 1fr);}
@@ -119,6 +137,7 @@ STYLE = """
   background: var(--background-fill-secondary);}
 .gf-pair figcaption {font-size: 0.82rem; color: var(--body-text-color-subdued); padding-top: 4px;}
 .gf-legend {display: flex; flex-wrap: wrap; gap: 4px 12px; font-size: 0.85rem;}
+.gf-seed i {display: inline-block; width: 0.8em; height: 0.8em; border-radius: 50%; margin-right: 6px;}
 .gf-legend i {display: inline-block; width: 0.9em; height: 0.9em; border-radius: 3px; border: 1px solid #0003;
   vertical-align: -0.1em; margin-right: 4px;}
 @media (min-width: 1080px) {.gf-pairs.gf-2 {grid-template-columns: minmax(0, 1fr) minmax(0, 1fr);}}
