@@ -117,6 +117,9 @@ def test_another_site_in_the_same_browser_is_refused(client: Any, headers: Any) 
 def test_this_machine_by_its_own_name_is_answered() -> None:
     assert same_place({"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"})
     assert same_place({"host": "localhost:7860"})
+    followed = {"host": "localhost:7860", "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert same_place(followed) and not same_place(followed, "POST")
+    assert not same_place({**followed, "host": "evil.example"})
     assert not same_place({"host": "localhost:7860", "origin": "http://127.0.0.1:7860"})
 
 

@@ -60,6 +60,7 @@ class Job:
     began: float = 0.0
     first: float = 0.0
     ended: float = 0.0
+    _told: int = 0
     _running: bool = False
     _unwanted: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -100,9 +101,9 @@ class Job:
         worker.start()
         try:
             while worker.is_alive():
+                seen = self._told
                 yield self
-                with self._news:
-                    self._news.wait(timeout=2.0)
+                self._wait(seen)
                 worker.join(timeout=pause)
         finally:
             if worker.is_alive():  # nobody watches any more
@@ -202,10 +203,15 @@ class Job:
                 )
         return lines
 
+    def _wait(self, seen: int) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self._told != seen, timeout=2.0)
+
     def _tell(self, **news: Any) -> None:
         for name, value in news.items():
             setattr(self, name, value)
         with self._news:
+            self._told += 1
             self._news.notify_all()
 
 

@@ -153,13 +153,12 @@ def _wire(gr: Any, studio: Studio, form: Form, shown: _Shown) -> Any:
         return [view.status(job), view.pictures(job), *_blank(gr, "")[2:]]
 
     def run(request: Any) -> Iterator[list[Any]]:
-        job = studio.job(request.session_hash or "")
+        tab = request.session_hash or ""
+        job = studio.job(tab)
         if job is not None and job.state == "waiting":
-            yield from (_updates(gr, now) for now in studio.run(job))
-        elif job is not None:
-            yield _updates(gr, job)
-        else:
-            yield [gr.skip()] * len(shown.outputs())
+            for now in studio.run(job):
+                if studio.job(tab) is job:  # no later one of this tab is waiting
+                    yield _updates(gr, now)
 
     def look(iteration: float, request: Any) -> str:
         job = studio.job(request.session_hash or "")

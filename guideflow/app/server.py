@@ -47,7 +47,7 @@ class OnlyHere:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        if not same_place(headers):
+        if not same_place(headers, scope.get("method", "")):
             start = {"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]}
             if scope["type"] == "websocket":
                 return await send({"type": "websocket.close", "code": 1008})
@@ -64,15 +64,19 @@ class OnlyHere:
         return await self.app(scope, receive, guarded)
 
 
-def same_place(headers: MutableMapping[str, str]) -> bool:
-    """Tell whether a request is for this machine by its own name, and no other site's doing."""
+def same_place(headers: MutableMapping[str, str], method: str = "GET") -> bool:
+    """Tell whether a request is for this machine by its own name, and no other site's doing.
+
+    A link to the page may be anywhere; following it is the visitor's doing.
+    """
     host = headers.get("host", "")
     if urlsplit(f"//{host}").hostname not in _NAMES:
         return False
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != host:
         return False
-    return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+    followed = method == "GET" and headers.get("sec-fetch-mode") == "navigate" and origin is None
+    return followed or headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
 
 
 @dataclass
