@@ -177,6 +177,7 @@ class Form:
         with gr.Accordion("Start from a photograph", open=False):
             editor = gr.ImageEditor(
                 label="Photograph; paint where it may change",
+                elem_id="gf-start",
                 type="pil",
                 image_mode="RGBA",
                 sources=("upload", "clipboard"),
