@@ -111,9 +111,7 @@ class Form:
     def _loss(self, one: Choice, visible: bool) -> None:
         gr = self.gr
         with gr.Group(visible=visible, elem_id=f"gf-loss-{one.name}") as panel:
-            gr.Markdown(
-                f"**{_plain(one.name)}** {_plain(one.summary)}", padding=True, elem_classes="gf-about", container=True
-            )
+            gr.Markdown(f"**{_plain(one.name)}** {_plain(one.summary)}", padding=False, elem_classes="gf-about")
             pictures = [field for field in one.fields if field.is_picture]
             for field in pictures:
                 self._picture(one, field)
@@ -152,10 +150,8 @@ class Form:
             return
         many = field.kind == "pictures"
         label = f"{field.name.capitalize()}{': one picture or several' if many else ''}"
-        gr.HTML(f'<div class="gf-caption">{label}</div>', padding=False)
         wall = gr.Gallery(
             label=label,
-            show_label=False,
             file_types=["image"],
             type="filepath",
             columns=3,
@@ -255,7 +251,8 @@ def _paper() -> dict[str, Any]:
     """Grey to draw on, as white is the colour of a class; what is not drawn is free."""
     from PIL import Image
 
-    return {"background": Image.new("RGB", (512, 512), "#808080"), "layers": [], "composite": None}
+    grey = Image.new("RGB", (512, 512), "#808080")
+    return {"background": grey, "layers": [], "composite": grey}
 
 
 def drawing(value: Any) -> PILImage.Image | None:

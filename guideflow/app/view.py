@@ -112,9 +112,9 @@ STYLE = """
 #gf-files .label-clear-button {display: none;}
 .gf-head h1 {font-size: 1.6rem; margin: 0.2rem 0 0;}
 .gf-head p {margin: 0.15rem 0 0; color: var(--body-text-color-subdued);}
-.gf-drop, .gf-about {border-width: 0 !important;}
-.gf-about {padding: 10px 12px !important;}
-.gf-caption {font-size: 0.85rem; color: var(--body-text-color-subdued); padding: 6px 12px 0;}
+.gf-drop {border-width: 0 !important;}
+.gf-drop .grid-wrap {margin-top: 26px;}
+.gf-about {padding: 10px 14px !important; background: var(--block-background-fill);}
 #gf-wall .grid-container {grid-template-columns: repeat(auto-fill, minmax(max(130px, 22%), 1fr)) !important;}
 .gf-status {display: flex; flex-direction: column; gap: 6px; padding: 10px 14px; border-radius: 8px; line-height: 1.4;
   border-left: 4px solid #8a94a6; background: var(--background-fill-secondary); overflow-wrap: anywhere;}
@@ -147,4 +147,4 @@ STYLE = """
 def legend(palette: dict[str, str]) -> str:
     """Show which colour is which class of a layout."""
     words = (f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for name, colour in palette.items())
-    return f'<div class="gf-legend">{"".join(words)}<span><i></i>left free: nothing drawn</span></div>'
+    return f'<div class="gf-legend">{"".join(words)}<span><i style="background:#808080"></i>free: nothing drawn</span></div>'
