@@ -125,8 +125,7 @@ def drop(page: Any, loss: str, *paths: Path, option: str = "reference") -> None:
 
 
 def result(page: Any, mood: str = "good") -> str:
-    page.wait_for_selector(f"#gf-status .gf-{mood}")
-    return str(page.inner_text("#gf-status"))
+    return str(page.locator(f"#gf-status .gf-{mood}").text_content())
 
 
 def downloads(page: Any, folder: Path) -> dict[str, Path]:
