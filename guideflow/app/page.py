@@ -155,6 +155,7 @@ def _wire(gr: Any, studio: Studio, form: Form, shown: _Shown) -> Any:
     def run(request: Any) -> Iterator[list[Any]]:
         tab = request.session_hash or ""
         job = studio.job(tab)
+        yield [gr.skip()] * len(shown.outputs())  # a generator that yields nothing would empty them
         if job is not None and job.state == "waiting":
             for now in studio.run(job):
                 if studio.job(tab) is job:  # no later one of this tab is waiting
