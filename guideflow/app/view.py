@@ -147,4 +147,5 @@ STYLE = """
 def legend(palette: dict[str, str]) -> str:
     """Show which colour is which class of a layout."""
     words = (f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for name, colour in palette.items())
-    return f'<div class="gf-legend">{"".join(words)}<span><i style="background:#808080"></i>free: nothing drawn</span></div>'
+    free = '<span><i style="background:#808080"></i>free: nothing drawn</span>'
+    return f'<div class="gf-legend">{"".join(words)}{free}</div>'
