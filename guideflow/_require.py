@@ -24,6 +24,7 @@ SLOW = (
     "PIL",
     "accelerate",
     "diffusers",
+    "gradio",
     "insightface",
     "kornia",
     "matplotlib",

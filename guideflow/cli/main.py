@@ -324,6 +324,17 @@ def inspect(file: Annotated[Path, typer.Argument(help="Picture of any format.")]
     return body(file)
 
 
+@app.command("app")
+def app_command(port: options.PortOption = None, open_browser: options.OpenOption = True) -> None:
+    """Pick, drop, draw and run on a page in the browser of this machine.
+
+    For example: guideflow app
+    """
+    from guideflow.app.server import serve
+
+    serve(port, open_browser)
+
+
 def _show_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version

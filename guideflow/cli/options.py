@@ -160,6 +160,11 @@ GifOption = Annotated[bool, typer.Option("--gif", help="Write the way there as g
 Mp4Option = Annotated[bool, typer.Option("--mp4", help="Write the way there as guided.mp4; needs imageio.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
+PortOption = Annotated[
+    int | None, typer.Option(help="Port of 127.0.0.1.", show_default="7860 or a free one", min=1024, max=65535)
+]
+OpenOption = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")]
+
 
 def load(kind: str, text: str) -> Any:
     """Load the "sampler", "loss" or "solver" that NAME:key=value,... stands for."""

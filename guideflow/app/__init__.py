@@ -1,0 +1,1 @@
+"""The page of `guideflow app`: pick, drop, draw, run and look, in a browser on this machine."""
