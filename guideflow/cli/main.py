@@ -325,7 +325,7 @@ def inspect(file: Annotated[Path, typer.Argument(help="Picture of any format.")]
 
 
 @app.command("app")
-def app_command(port: options.PortOption = None, open_browser: options.OpenOption = True) -> None:
+def app_command(port: options.PortOption = None, open_browser: options.BrowserOption = True) -> None:
     """Pick, drop, draw and run on a page in the browser of this machine.
 
     For example: guideflow app

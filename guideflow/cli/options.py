@@ -163,7 +163,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for progra
 PortOption = Annotated[
     int | None, typer.Option(help="Port of 127.0.0.1.", show_default="7860 or a free one", min=1024, max=65535)
 ]
-OpenOption = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")]
+BrowserOption = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")]
 
 
 def load(kind: str, text: str) -> Any:
