@@ -70,7 +70,7 @@ class Entry:
     notice: str | None = None
     domain: str | None = None
     pictures: Path | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         # What listings could not show is refused here, so that it is the plugin that fails and not the listing.
