@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= out
 QUICK := anchored balanced callbacks candidates compose from_file images loss registry rollout sampler sheets solution solvers
 
-.PHONY: help demo test quick docs pictures lint format clean
+.PHONY: help demo test slow quick docs pictures lint format clean
 
 help: ## what can be typed here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,6 +16,9 @@ demo: $(VENV)/.installed-demo ## guide four seeds to a bundled portrait and writ
 test: $(VENV)/.installed-test ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+slow: $(VENV)/.installed-test ## run the code of the pages, and tests that take as long
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
 quick: $(VENV)/.installed-test ## run the tests of the core and the command line, in under a minute
 	$(BIN)/python -m pytest -q $(QUICK:%=tests/test_%.py) $(PYTEST_ARGS)
 
@@ -23,7 +26,7 @@ docs: $(VENV)/.installed-docs ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 pictures: $(VENV)/.installed-test ## draw the pictures of the documentation again, with the code on its pages
-	GUIDEFLOW_PICTURES=1 $(BIN)/python -m pytest tests/test_docs.py -k pictures
+	GUIDEFLOW_PICTURES=1 $(BIN)/python -m pytest tests/test_docs.py -m slow -k pictures
 
 lint: $(VENV)/.installed-test ## format check, lint, types and layers
 	$(BIN)/ruff format --check

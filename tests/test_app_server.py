@@ -50,7 +50,7 @@ def guideflow_losses():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: Any) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("plugins")
-    fake_distribution(folder, "dark = plugin_dark", DARK)
+    fake_distribution(folder, "dark = plugin_dark_app", DARK)
     sys.path.insert(0, str(folder))
     registry.refresh()
     choices.choices.cache_clear()

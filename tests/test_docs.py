@@ -32,7 +32,14 @@ def page_id(path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("path", [p for p in PAGES if BLOCK.search(p.read_text())], ids=page_id)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=() if p.name == "README.md" else pytest.mark.slow, id=page_id(p))
+        for p in PAGES
+        if BLOCK.search(p.read_text())
+    ],
+)
 def test_the_code_of_a_page_runs_and_writes_its_pictures(path, tmp_path, monkeypatch):
     text = path.read_text()
     monkeypatch.chdir(tmp_path)

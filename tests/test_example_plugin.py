@@ -47,6 +47,7 @@ def test_it_is_listed_described_and_run_from_the_command_line(installed, tmp_pat
     assert "Saved" in said and (tmp_path / "out" / "guided-00.png").is_file()
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass_and_with_them_the_conformance_checks(installed, tmp_path):
     shutil.copy(EXAMPLE / "test_sharpness.py", tmp_path)
     said = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_sharpness.py"], installed, tmp_path)

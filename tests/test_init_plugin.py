@@ -14,6 +14,7 @@ from guideflow.__main__ import main
 from guideflow.testing import fake_distribution
 
 
+@pytest.mark.slow
 def test_every_kind_is_found_and_passes_its_own_tests(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     site = tmp_path / "site"

@@ -283,7 +283,10 @@ def killed(work: Callable[[], object], after: float | None = None) -> None:
 def test_what_is_killed_between_checkpoints_goes_on_as_if_it_had_not_been(solver: Any, tmp_path: Path) -> None:
     die = Faulty(target(mixture()), 11, lambda: os.kill(os.getpid(), signal.SIGKILL))
     killed(lambda: solved(die, 12, save_to=tmp_path / "run", checkpoint_every=4, solver=solver))
-    assert gf.Solution.load(tmp_path / "run").state.iteration == 8
+    # Steps that are shortened call the loss too, so one that diverges is killed earlier.
+    assert gf.Solution.load(tmp_path / "run").state.iteration == (
+        4 if getattr(solver, "name", "") == "unanchored" else 8
+    )
     assert_same(again(tmp_path / "run", 12, solver=solver), solved(None, 12, solver=solver))
 
 

@@ -54,6 +54,7 @@ def workers() -> list[int]:
     return [process for process, name in names.items() if name.startswith(b"ray::Worker") and ours(process)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_workers_that_are_killed_change_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)

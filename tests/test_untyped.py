@@ -9,6 +9,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["arguments", "damage", "hostile"])
 def test_it_is_taken_or_refused_without_the_type_checker(name: str) -> None:
     options = ["-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-o", "addopts="]

@@ -185,7 +185,8 @@ def test_an_image_that_leaves_the_numbers_disturbs_no_other() -> None:
 
     broken = gf.solve(sampler, cliff, **options)
     fell = int(lowest.argmin())
-    assert [result.failed for result in broken.result] == [i == fell for i in range(2)]
+    assert broken.stats["shorter_steps"] > 0 and not broken.result[1 - fell].failed
+    assert bool((broken.loss >= edge).all())
     assert torch.equal(broken.images[1 - fell], whole.images[1 - fell])
     assert bool(torch.isfinite(broken.images).all())
 

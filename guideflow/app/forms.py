@@ -196,7 +196,8 @@ class Form:
         pool: dict[str, Field] = {}
         for one in (choice(kind, first), *choices(kind)):
             for field in one.fields:
-                pool.setdefault(_slot(field), field)
+                if not field.is_picture:  # pictures are dropped for losses only
+                    pool.setdefault(_slot(field), field)
         here = {_slot(field) for field in choice(kind, first).fields}
         with gr.Accordion(f"{label} options", open=False), gr.Row():
             parts = {slot: self._component(field, visible=slot in here) for slot, field in pool.items()}

@@ -164,7 +164,10 @@ def evaluate_command(
 ) -> None:
     """Measure the pictures of a folder by judges that did not guide them.
 
-    For example: guideflow evaluate out --metric identity-similarity:backend=arcface --metric denoise-error
+    \b
+    Examples:
+      guideflow evaluate out --metric denoise-error
+      guideflow evaluate people --protocol avatars --json
     """
     from guideflow.cli.evaluate import evaluate_folder
 
@@ -180,7 +183,10 @@ def report_command(
 ) -> None:
     """Write what was measured as a page of its own, report.html, and as report.md.
 
-    For example: guideflow report out --baseline "anchored, scale=1"
+    \b
+    Examples:
+      guideflow report out
+      guideflow report out --baseline "anchored, scale=1"
     """
     from guideflow.cli.evaluate import report_folder
 
@@ -293,7 +299,11 @@ def sweep_command(
 ) -> int:
     """Run every combination of samplers, losses, solvers, references, prompts and seeds; resumable.
 
-    For example: guideflow sweep --example > sweep.yaml, then guideflow sweep sweep.yaml --out people
+    \b
+    Examples:
+      guideflow sweep --example > sweep.yaml
+      guideflow sweep sweep.yaml --dry-run
+      guideflow sweep sweep.yaml --out people
     """
     from guideflow.cli import sweep as body
 
@@ -310,7 +320,13 @@ def verify(
     trust: Annotated[bool, typer.Option("--trust", help="Read files outside the folder that the run names.")] = False,
     tolerance: Annotated[float, typer.Option(help="Grey levels, of 255, by which images may differ.", min=0)] = 0.0,
 ) -> int:
-    """Make a saved run again from its manifest, and compare the pictures; 1 is the exit code where they differ."""
+    """Make a saved run again from its manifest, and compare the pictures; 1 is the exit code where they differ.
+
+    \b
+    Examples:
+      guideflow verify out
+      guideflow verify out --tolerance 1
+    """
     from guideflow.cli.trust import verify as body
 
     return body(folder, loss or [], trust, tolerance)
@@ -318,7 +334,12 @@ def verify(
 
 @app.command()
 def inspect(file: Annotated[Path, typer.Argument(help="Picture of any format.")]) -> int:
-    """Show what a picture tells of its origin: metadata, watermark and content credentials."""
+    """Show what a picture tells of its origin: metadata, watermark and content credentials.
+
+    \b
+    Example:
+      guideflow inspect out/guided-00.png
+    """
     from guideflow.cli.trust import inspect as body
 
     return body(file)
@@ -328,7 +349,10 @@ def inspect(file: Annotated[Path, typer.Argument(help="Picture of any format.")]
 def app_command(port: options.PortOption = None, open_browser: options.BrowserOption = True) -> None:
     """Pick, drop, draw and run on a page in the browser of this machine.
 
-    For example: guideflow app
+    \b
+    Examples:
+      guideflow app
+      guideflow app --port 8000 --no-open
     """
     from guideflow.app.server import serve
 

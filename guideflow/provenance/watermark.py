@@ -72,8 +72,20 @@ def _copy(picture: PILImage.Image) -> Any:
     return np.asarray(picture.resize((SMALLEST, SMALLEST), method))[..., ::-1].copy()  # as OpenCV has it
 
 
+def _library() -> Any:
+    """Import blind-watermark without what its import does to the process: it sets how processes are started."""
+    import multiprocessing
+
+    start = multiprocessing.set_start_method
+    multiprocessing.set_start_method = lambda *given, **more: None
+    try:
+        return require("blind_watermark", extra="provenance")
+    finally:
+        multiprocessing.set_start_method = start
+
+
 def _core() -> Any:
-    library = require("blind_watermark", extra="provenance")
+    library = _library()
     library.bw_notes.close()  # it would greet
     core = library.WaterMarkCore(password_img=1)
     core.d1, core.d2 = _STRENGTH, 0

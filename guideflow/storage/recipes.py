@@ -37,7 +37,10 @@ def typed_losses(config: Any) -> str:
     terms = config.get("terms", [{"weight": 1.0, "loss": config}]) if isinstance(config, dict) else []
     if any(term.get("ramps") or "options" not in (term["loss"] or {}) for term in terms):
         return ""
-    return " ".join(f"--loss {shlex.quote(_typed(term['weight'], term['loss']))}" for term in terms)
+    try:
+        return " ".join(f"--loss {shlex.quote(_typed(term['weight'], term['loss']))}" for term in terms)
+    except TypeError:  # an option is a tensor, as where saved pictures have taken the place of paths
+        return ""
 
 
 def _typed(weight: float, config: Mapping[str, Any]) -> str:

@@ -131,7 +131,7 @@ def test_files_on_the_command_line_and_back_from_a_saved_run(tmp_path, monkeypat
     gf.images.save_image("small.png", torch.full((3, 3, 3), 0.25))
     gf.images.save_image("mask.png", torch.ones(3, 6, 6))
     total = load_losses(["measurement:operator=downscale,factor=2,observed=small.png"])
-    assert total.terms[0].loss.describe() == "measurement (downscale, factor=2, method=bicubic)"
+    assert total.describe() == "measurement (downscale, factor=2, method=bicubic)"
     options = {"seed": [0, 1], "solver": "flowgrad"}
     gf.solve(sampler, total, max_iterations=2, save_to="run", **options)
     (tmp_path / "small.png").unlink()  # what was observed lies with the run

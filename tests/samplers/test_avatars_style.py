@@ -58,6 +58,7 @@ def test_the_judge_agrees_on_what_is_of_one_style(people):
     assert type(network) is not StyleFeatures
 
 
+@pytest.mark.slow
 def test_guidance_takes_a_palette_over():
     painting = bands(EMBERS)
     loss = gf.load_loss("avatars-style", reference=painting)

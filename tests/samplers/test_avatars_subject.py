@@ -56,6 +56,7 @@ def test_a_change_of_background_matters_less_than_one_of_person(people):
         assert values.argmin() == number
 
 
+@pytest.mark.slow
 def test_guidance_brings_the_person_for_a_judge_that_did_not_steer():
     loss = gf.load_loss("avatars-subject", reference=avatars.portrait("ada"))
     sampler = gf.load_sampler("avatars-perflow")

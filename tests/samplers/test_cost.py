@@ -25,6 +25,7 @@ def loss():
     return gf.load_loss("avatars-identity", reference=avatars.portrait("ada"))
 
 
+@pytest.mark.slow
 def test_eight_pictures_in_one_solve_are_those_of_eight_solves(exact_sampler):
     """In float64: the kernels for another batch size may round otherwise, and by how much depends on the processor."""
     sampler, loss = exact_sampler, exact_identity("ada")

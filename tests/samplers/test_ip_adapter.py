@@ -137,6 +137,6 @@ def test_other_files_are_refused(base, picture, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     with pytest.raises(
-        MissingWeights, match=r"hf download h94/IP-Adapter models/ip-adapter_sd15.safetensors .*adapter="
+        MissingWeights, match=r"(?s)hf download h94/IP-Adapter models/ip-adapter_sd15.safetensors .*adapter="
     ):
         with_ip_adapter(parts, "h94/IP-Adapter:models/ip-adapter_sd15.safetensors", picture)
