@@ -6,7 +6,7 @@ import json
 
 import torch
 from acceleration import DIGITS, HEADS, MEASURES, QUICK, RULES, solved
-from avatars import FAMILIES, HERE, PROMPTS, RESULTS, cases, draw_labelled, write_between
+from avatars import FAMILIES, HERE, PROMPTS, README, RESULTS, cases, draw_labelled, write_between
 
 PAGE = HERE.parent / "docs" / "design" / "fewer-iterations.md"
 IMAGES = HERE.parent / "docs" / "images"
@@ -59,6 +59,7 @@ def write() -> None:
         f"{report['date']}, by `python benchmarks/acceleration.py run`, `time` and `table`."
     )
     write_between(PAGE, "acceleration", f"{caption}\n\n{text}")
+    write_readme(report)
     report = json.loads((RESULTS / "acceleration-search.json").read_text())
     lines = [f"| rule | noises | iterations | {' | '.join(HEADS.values())} |", "|" + "---|" * (3 + len(HEADS))]
     for row in report["rows"]:
@@ -75,6 +76,26 @@ def write() -> None:
     draw_front(report["rows"])
     draw_pictures()
     draw_sheet()
+
+
+def write_readme(report: dict) -> None:
+    """Write what matters most into the README: how far, at which price."""
+    best = report["two real pictures"]["judge"]
+    lines = ["| family | | likeness, held-out judge | of the way | prompt | denoise error |", "|" + "---|" * 6]
+    for family, rows in [*report["families"].items(), ("all together", report["all"])]:
+        unguided = rows["unguided"]
+        for name in ("unguided", *RULES):
+            row, title = rows[name], f"`avatars-{family}`" if family in report["families"] else family
+            way = (row["judge"] - unguided["judge"]) / (best - unguided["judge"])
+            cells = [title if name == "unguided" else "", name, f"{row['judge']:.3f}", f"{way:.0%}"]
+            cells += [f"{row['prompt']:.3f}", f"{row['denoise'] / unguided['denoise']:.2f}x"]
+            lines.append(f"| {' | '.join(cells)} |")
+    caption = (
+        f"{report['cases']} pairs of a person whom no network was trained on and a prompt that no generator was\n"
+        f"trained on, for each family of the avatars world, drawn on {report['machine']}, {report['date']},\n"
+        "by `python benchmarks/acceleration.py run` and `table`."
+    )
+    write_between(README, "results", f"## Results\n\n{caption}\n\n" + "\n".join(lines) + "\n")
 
 
 def write_grid() -> None:

@@ -19,7 +19,6 @@ import json
 import torch
 from avatars import (
     PEOPLE,
-    README,
     RESULTS,
     cached,
     cases,
@@ -31,15 +30,12 @@ from avatars import (
     real_pairs,
     real_pictures,
     relative_costs,
-    write_between,
 )
 from realism import has_judge, naturalness
 
-CAPTION = """## Results
-
-{people} people whom no network was trained on, times 4 prompts that no generator was trained on, in the avatars world;
-50 iterations, but 12 from the best of 16 noises for `auto`; each other solver at the best setting of a small search on
-four other people.
+CAPTION = """{people} people whom no network was trained on, times 4 prompts that no generator was trained on, in the
+avatars world; 50 iterations, but 12 from the best of 16 noises for `auto`; each other solver at the best setting of a
+small search on four other people.
 Drawn on {machine}, timed on {timed_on}, {date}, by `python benchmarks/identity.py search`,
 `run --people {people}`, `time` and `table`.
 
@@ -172,12 +168,11 @@ def table() -> None:
             cells += [f"{row['distance']:.3f}", f"{row['cost']:.2f}" if "cost" in row else ""]
         lines.append("| " + " | ".join(cells + [""] * (10 - len(cells))) + " |")
     text = "\n".join(lines) + "\n"
-    (RESULTS / "identity.md").write_text(text)
     print(text)
     caption = CAPTION.format(
         people=rows["cases"] // 4, date=rows["date"], machine=rows["machine"], timed_on=rows.get("timed on")
     )
-    write_between(README, "results", f"{caption}\n\n{text}")
+    (RESULTS / "identity.md").write_text(f"{caption}\n\n{text}")
     results = {name: cached(SAMPLER, name, options, "shown") for name, options in settings().items()}
     columns = {"reference": cases("shown")[0], "unguided": results["auto"]["unguided"]}
     draw(columns | {name: result["images"] for name, result in results.items()})
