@@ -11,7 +11,7 @@ from guideflow.metrics.base import Case, Measured, Metric, measured
 class Column(Metric):
     """A number that is in the record of the job.
 
-    Arguments:
+    Attributes:
         scale: What it is multiplied by.
     """
 

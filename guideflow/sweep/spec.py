@@ -87,7 +87,7 @@ Unlike = BeforeValidator(lambda value: _unlike(_several(value)))
 class Part(_Model):
     """A sampler, a solver, or a term of a loss, by name.
 
-    Arguments:
+    Attributes:
         name: As `guideflow list` shows it; of a loss also `path/to/file.py:Name`.
         options: Its options.
         grid: Lists of values of options; every combination of them is swept.
@@ -125,7 +125,7 @@ class Solve(_Model):
 class Workers(_Model):
     """What each worker of Ray's takes, and how many there are.
 
-    Arguments:
+    Attributes:
         count: Number of workers; None for as many as the cluster has room for.
         cpus: Cores of each, which are also its threads.
         gpus: GPUs of each; 0.5 lets two share one.
@@ -144,7 +144,7 @@ Texts = Annotated[list[str], Unlike]
 class Spec(_Model):
     """A sweep: every sampler with every loss, solver and reference, on every prompt with every seed.
 
-    Arguments:
+    Attributes:
         sampler: One or several.
         loss: One or several; each may be a sum of terms.
         solver: One or several.
