@@ -17,7 +17,7 @@ test: $(VENV)/.installed-test ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 slow: $(VENV)/.installed-test ## run the code of the pages, and tests that take as long
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow --dist load $(PYTEST_ARGS)
 
 quick: $(VENV)/.installed-test ## run the tests of the core and the command line, in under a minute
 	$(BIN)/python -m pytest -q $(QUICK:%=tests/test_%.py) $(PYTEST_ARGS)
