@@ -25,7 +25,7 @@ class Universal(LookaheadSolver):
     g / max(norm(g), 1), s = scale sqrt(d) / 128.
 
     An iteration is a pass: about K network evaluations with their input gradients, and as many gradients of decoder and
-    loss; times `recurrences`.
+    loss; times `repeats`.
 
     Arguments:
         scale: step size, at least 0. 0 leaves the image as it is.
