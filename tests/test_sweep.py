@@ -307,7 +307,12 @@ def test_killed_again_and_again_a_sweep_ends_as_if_it_had_not_been(monkeypatch: 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_ctrl_c_leaves_a_folder_that_the_same_command_goes_on_with(capfd: Any) -> None:
     text = SPEC.replace("LOSS", "slow").replace("seeds: [0, 1]", "seeds: {start: 0, count: 20}\nbatch: 1")
-    process = forked(lambda: command(text))
+
+    def work() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which the tests' own shell may have switched off
+        return command(text)
+
+    process = forked(work)
     while not list(Path("out/parts").glob("*.parquet")):
         time.sleep(0.02)
     os.kill(process, signal.SIGINT)
