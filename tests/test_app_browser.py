@@ -187,7 +187,7 @@ def test_from_the_upload_to_the_result_with_a_drawn_layout(visit: Any) -> None:
     panel = page.locator("#gf-loss-avatars-segmentation")
     canvas = panel.locator("canvas").first
     canvas.scroll_into_view_if_needed()
-    panel.get_by_role("button", name="Brush").click()
+    panel.get_by_role("button", name="Brush", exact=True).click()
     box = canvas.bounding_box()
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] * 0.4, middle)
