@@ -110,10 +110,15 @@ def test_without_the_library_it_says_so(tmp_path: Path, monkeypatch: Any, caplog
     assert found.score is None and "guideflow[provenance]" in found.metadata["watermark"]
 
 
-def test_identity_and_its_avatars_are_faces() -> None:
-    loss = gf.load_loss("avatars-identity", reference=ADA)
-    assert provenance.is_marked(loss) and provenance.is_marked(2 * loss + gf.as_loss(lambda x: x.mean((1, 2, 3))))
-    assert not provenance.is_marked(gf.load_loss("avatars-style", reference=ADA))
+def test_people_are_marked_and_cartoons_are_nobody() -> None:
+    import guideflow_identity
+
+    face, cartoon = (
+        gf.load_loss("identity", reference=guideflow_identity.example()),
+        gf.load_loss("avatars-identity", reference=ADA),
+    )
+    assert provenance.is_marked(face) and provenance.is_marked(2 * face + gf.as_loss(lambda x: x.mean((1, 2, 3))))
+    assert not provenance.is_marked(cartoon) and not provenance.is_marked(gf.load_loss("avatars-style", reference=ADA))
 
 
 def test_a_picture_says_what_made_it_and_no_path(tmp_path: Path) -> None:

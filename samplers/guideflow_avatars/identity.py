@@ -41,7 +41,6 @@ class AvatarsIdentity(Loss):
     """
 
     name = "avatars-identity"
-    shows_face = True
 
     def __init__(self, reference: ImageSources, network: nn.Module | None = None, device: str = "cpu") -> None:
         self._references = read_images(reference)
