@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import random
@@ -14,8 +15,11 @@ import torch
 from torch import Tensor
 
 import guideflow as gf
+from guideflow.metrics.kid import shares
 from guideflow_avatars import judges
 from guideflow_avatars.identity import WEIGHTS, AvatarsIdentity, load_recogniser
+from guideflow_diffusers import denoising
+from guideflow_diffusers.parts import load_parts
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -127,13 +131,11 @@ def features(images: Tensor) -> Tensor:
 
 
 @functools.cache
-def teacher() -> tuple[torch.nn.Module, Tensor, gf.Sampler]:
-    """The network all students learnt from, its alpha-bar, and a sampler that encodes prompts for it."""
-    from diffusers import DDIMScheduler, UNet2DConditionModel
-
-    network = UNet2DConditionModel.from_pretrained(WEIGHTS / "base" / "unet", torch_dtype=torch.float32)
-    levels = DDIMScheduler.from_pretrained(WEIGHTS / "base", subfolder="scheduler").alphas_cumprod
-    return network.eval().requires_grad_(False).to(DEVICE), levels.to(DEVICE), load_sampler("avatars-pcm")
+def teacher() -> gf.AffineSampler:
+    """The network all students learnt from, behind a sampler that encodes prompts and evaluates it."""
+    sampler = load_sampler("avatars-pcm")
+    unet = load_parts(WEIGHTS / "base", device=DEVICE).unet
+    return sampler.replace(parts=dataclasses.replace(sampler.parts, unet=unet), guidance_scale=1.0)
 
 
 @torch.no_grad()
@@ -143,27 +145,13 @@ def denoise_error(latents: Tensor, prompts: list[str]) -> Tensor:
     Mean over t = 100, 250, 400 with fixed noise: the generator's own opinion of how natural a picture is, and a bound
     on its likelihood.
     """
-    network, levels, sampler = teacher()
-    text, errors, latents = sampler.condition(prompts).text, [], latents.to(DEVICE)
-    for t in (100, 250, 400):
-        noise = torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(t))
-        noise = noise.to(DEVICE).expand_as(latents)
-        noisy = levels[t].sqrt() * latents + (1 - levels[t]).sqrt() * noise
-        errors.append((network(noisy, t, text).sample - noise).square().mean((1, 2, 3)))
-    return torch.stack(errors).mean(0).cpu()
+    judge = teacher()
+    return denoising.denoise_error(judge.predict, latents.to(DEVICE), judge.condition(prompts)).cpu()
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> float:
     """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 (KID; Binkowski et al., 2018)."""
-    x, y = x.double(), y.double()
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
-    def off_diagonal(k: Tensor) -> Tensor:
-        return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
-
-    return (off_diagonal(kernel(x, x)) + off_diagonal(kernel(y, y)) - 2 * kernel(x, y).mean()).item()
+    return shares(x.double(), y.double()).mean().item()
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """Run named checks: all together in one call, or as the cases of a pytest test."""
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, final
@@ -8,6 +10,8 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from guideflow import registry
+from guideflow._require import SLOW
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import Sampler
 
@@ -90,6 +94,14 @@ def require(condition: bool, message: str) -> None:
     """Raise `AssertionError` unless the condition holds; unlike `assert`, also under `python -O`."""
     if not condition:
         raise AssertionError(message)
+
+
+def require_light_import(kind: str, name: str) -> None:
+    """Import the module of a plugin in a new process, and fail if it imports anything slow."""
+    module = registry.find(kind, name).plugin.module
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({SLOW!r})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    require(not done.stdout.split(), f"importing {module} also imports {done.stdout.strip()}")
 
 
 def require_close(found: Tensor, expected: Tensor, message: str, tolerance: float) -> None:

@@ -1,7 +1,5 @@
 """What every loss must do."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +9,16 @@ import torch
 from torch import Tensor
 
 from guideflow import registry
-from guideflow._require import SLOW
-from guideflow.testing._run import Check, parametrize, require, require_close, require_gradient, run, trainable
+from guideflow.testing._run import (
+    Check,
+    parametrize,
+    require,
+    require_close,
+    require_gradient,
+    require_light_import,
+    run,
+    trainable,
+)
 
 
 @dataclass(frozen=True)
@@ -198,10 +204,7 @@ def check_light_import(case: Case) -> None:
 
     Troubleshooting: import such packages inside the function that needs them, with `guideflow.require`.
     """
-    module = registry.find("loss", str(case.name)).plugin.module
-    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({SLOW!r})))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    require(not done.stdout.split(), f"importing {module} also imports {done.stdout.strip()}")
+    require_light_import("loss", str(case.name))
 
 
 CHECKS: tuple[Check, ...] = (

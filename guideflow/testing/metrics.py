@@ -1,7 +1,5 @@
 """What every metric must do."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,9 +10,8 @@ import torch
 from torch import Tensor
 
 from guideflow import registry
-from guideflow._require import SLOW
 from guideflow.metrics import Case, Measured, Metric
-from guideflow.testing._run import Check, parametrize, require, run, trainable
+from guideflow.testing._run import Check, parametrize, require, require_light_import, run, trainable
 
 NEEDS = ("reference", "prompt", "unguided")
 
@@ -205,10 +202,7 @@ def check_light_import(subject: Subject) -> None:
 
     Troubleshooting: import such packages inside the function that needs them, with `guideflow.require`.
     """
-    module = registry.find("metric", str(subject.name)).plugin.module
-    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({SLOW!r})))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    require(not done.stdout.split(), f"importing {module} also imports {done.stdout.strip()}")
+    require_light_import("metric", str(subject.name))
 
 
 CHECKS: tuple[Check, ...] = (

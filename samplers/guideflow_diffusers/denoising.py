@@ -93,7 +93,8 @@ class DenoiseError(Metric):
             if isinstance(judge, LatentSampler):
                 judge = judge.replace(image_size=(batch.shape[-2], batch.shape[-1]))
             condition = judge.condition([cases[i].prompt for i in rows])
-            error = denoise_error(judge.predict, encode(judge, batch), condition, self._times, prediction)
+            latents = judge.encode(batch).to(judge.state_dtype)
+            error = denoise_error(judge.predict, latents, condition, self._times, prediction)
             found |= dict(zip(rows, error.tolist(), strict=True))
         return [measured(found[i]) for i in range(len(cases))]
 
@@ -165,17 +166,6 @@ def noise_of(prediction: str, output: Tensor, z: Tensor, a: float, s: float) -> 
     if prediction == "velocity":  # n - x, where a + s = 1
         return z + a * output
     return output
-
-
-def encode(sampler: Any, images: Tensor) -> Tensor:
-    """Return the latents of images (B, 3, H, W) in [0, 1], as a sampler's denoiser knows them."""
-    vae = sampler.vae if isinstance(sampler, FlowSampler) else sampler.parts.vae
-    found: Tensor = vae.encode((2 * images - 1).to(vae.dtype)).latent_dist.mode().to(sampler.state_dtype)
-    config = vae.config
-    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-        mean, std = (found.new_tensor(config[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
-        return (found - mean) / std * config.scaling_factor
-    return (found - (config.get("shift_factor") or 0.0)) * config.scaling_factor
 
 
 def predicted(checkpoint: str | Path) -> str:
