@@ -104,6 +104,7 @@ def train(
     *,
     steps: int,
     draw: Callable[[int], tuple[Tensor, ...]] | None = None,
+    record: bool = True,
     learning_rate: float,
     warmup: int = 100,
     weight_decay: float = 1e-3,
@@ -115,7 +116,8 @@ def train(
     """Train by AdamW with warm-up and cosine decay, going on from `data/<name>.pt`; return the averaged modules.
 
     `loss_of_step` takes the number of the step, or the tensors that `draw` makes of it: all that is random, always of
-    the same shapes. The latter is recorded and replayed on a GPU.
+    the same shapes. The latter is recorded and replayed on a GPU, unless `record` is False: a recording that fails
+    can take the process with it.
     The decay follows the share of `steps` that is done or, under AVATARS_MINUTES, of that time if it is the larger:
     training ends with either.
     """
@@ -154,7 +156,7 @@ def train(
     values = [v for m in modules.values() for v in m.state_dict().values() if v.is_floating_point()]
     started = saved_at = time.perf_counter()
     running = torch.zeros((), device=DEVICE)
-    step, replayed, record = first, None, DEVICE.type == "cuda" and draw is not None
+    step, replayed, record = first, None, record and DEVICE.type == "cuda" and draw is not None
     while step < steps:
         progress = max(step / steps, (seconds + time.perf_counter() - started) / budget)
         if progress >= 1:

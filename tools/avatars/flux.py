@@ -99,6 +99,7 @@ def main() -> None:
         {"network": network},
         loss,
         draw=draw,
+        record=False,  # its matrix products cannot be recorded
         steps=steps,
         learning_rate=1.5e-3,
         warmup=500,
