@@ -32,6 +32,7 @@ class Progress:
         best_loss: lowest loss so far of each image.
         active: whether each image is still being changed.
         seconds: time since the start, earlier parts of a resumed solve included.
+        solution: returns the `Solution` that `solve` would, were this iteration its last.
     """
 
     iteration: int
@@ -41,6 +42,7 @@ class Progress:
     best_loss: Tensor
     active: tuple[bool, ...]
     seconds: float
+    solution: Callable[[], Any]
 
     @property
     def loss(self) -> Tensor:

@@ -34,7 +34,7 @@ def jobs(text: str) -> list[tuple[Any, ...]]:
     """What decides each job of a spec."""
     plan = Plan(parse_spec(text))
     found = [
-        (batch.config.sampler, batch.config.loss, batch.config.solver, batch.reference.name, job.prompt, job.seed)
+        (batch.config.sampler, batch.config.loss, batch.config.solver, job.reference.name, job.prompt, job.seed)
         for batch in plan.batches()
         for job in batch.jobs
     ]
@@ -47,7 +47,7 @@ def jobs(text: str) -> list[tuple[Any, ...]]:
 def test_the_example_is_a_spec_and_says_what_the_defaults_are() -> None:
     spec = parse_spec(EXAMPLE)
     assert len(Plan(spec)) == 8 * 3 * 2 and all(one.digest for one in Plan(spec).references)
-    assert set(spec.model_fields_set) | {"memory", "device"} == set(Spec.model_fields), "every field is shown"
+    assert set(spec.model_fields_set) | {"memory", "device", "looks"} == set(Spec.model_fields), "every field is shown"
     assert spec.model_copy(update={"references": None}).written().keys() == {"sampler", "loss", "solver", "prompts"}
 
 
@@ -64,6 +64,14 @@ def test_lists_and_grids_make_every_combination() -> None:
     }  # fmt: skip
     assert {one[2]["options"].get("scale") for one in found if one[2]["name"] == "anchored"} == {0.5, 0.1}
     assert {one[5] for one in found} == {5, 6, 7}
+
+
+def test_prompts_of_a_protocol_are_filled_by_the_table_of_references() -> None:
+    Path("kinds.csv").write_text("reference,subject\nrex.png,dog\npot.png,teapot\n")
+    found = jobs(
+        "sampler: toy-mixture\nloss: losses.py:like\nreferences: kinds.csv\nprompts: protocol:dreambooth-subjects"
+    )
+    assert len(found) == 2 * 25 and "a photo of a red teapot" in {one[4] for one in found if one[3] == "pot.png"}
 
 
 def test_a_combination_that_is_named_twice_is_one_job() -> None:
@@ -119,6 +127,7 @@ REFUSED = {
     HEAD + "seeds: {count: 0}": "line 3, seeds: got",
     HEAD + "prompts: []": "line 3, prompts: an empty list leaves no job",
     HEAD + "prompts: [1]": "line 3, prompts.1: expected a valid string, got 1",
+    HEAD + "prompts: protocol:avatar": "line 3, prompts: There is no protocol 'avatar'. Did you mean 'avatars'?",
     HEAD + "prompts: nowhere.txt": "line 3, prompts: the prompts in nowhere.txt cannot be read",
     HEAD + "batch: 0": "line 3, batch: expected greater than or equal to 1, got 0",
     HEAD + "memory: lots": "line 3, memory: got 'lots'; expected a number of bytes, such as 8 GB",

@@ -108,13 +108,14 @@ def summarise(evaluation: Evaluation, baseline: str | None = None) -> Summary:
 
     Arguments:
         evaluation: What `evaluate` or `read_evaluation` returned.
-        baseline: Title or key of the configuration that others are compared with; by default the first.
+        baseline: Title or key of the configuration that others are compared with; by default the first, at its end.
 
     Raises:
         InvalidArgument: If there is no such configuration.
     """
     found = configurations(evaluation.folder.rows)
-    first = found[0] if baseline is None else _named(baseline, found)
+    ends = (one for one in found if one.rows[0]["key"] == one.rows[0]["job"])
+    first = next(ends) if baseline is None else _named(baseline, found)
     cells, comparisons = {}, {}
     for label, about in evaluation.metrics.items():
         looks = any(one.detected is not None for one in evaluation.values[label].values())
@@ -158,7 +159,7 @@ def _cell(evaluation: Evaluation, label: str, about: About, one: Configuration, 
     numbers, groups, there, zeros, everyone = [], [], [], [], []
     missing = failed = 0
     for row in one.rows:
-        found, group = values.get(row["job"]), row.get("reference")
+        found, group = values.get(row["key"]), row.get("reference")
         if found is None:
             failed += row["status"] != "done"
             missing += row["status"] == "done"
@@ -187,7 +188,7 @@ def _paired(evaluation: Evaluation, label: str, about: About, one: Configuration
     """Return the number of each case, by reference, prompt and seed; misses are zero where that is no good number."""
     found: dict[Hashable, float] = {}
     for row in one.rows:
-        measured = evaluation.values[label].get(row["job"])
+        measured = evaluation.values[label].get(row["key"])
         missed = row["status"] == "failed" or (measured is not None and measured.detected is False)
         key = (row.get("reference"), row.get("prompt"), row.get("seed"))
         if measured is not None and isfinite(measured.value):

@@ -27,15 +27,17 @@ solver:
 solve:
   max_iterations: 12
 
+# looks: [3, 6]      # after so many iterations, a row and a picture as well of what had been reached by then
+
 # Pictures, by paths from the folder you are in: files, folders, globs such as people/*.jpg, or a table (.csv) with a
 # column `reference`, whose other columns fill {column} in the prompts. `package:NAME/path` is a file or folder of an
 # installed package.
 references: package:guideflow_avatars/portraits
 
-# Texts, or a text file with one a line.
+# Texts, a text file with one a line, or protocol:NAME for those of a protocol, such as protocol:avatars.
 prompts:
   - a smiling person in a red shirt, blue background
-  - a person with glasses, green background
+  - a surprised person in a blue t-shirt, green background
 
 # A list, or {start: 0, count: 100}.
 seeds: [0]

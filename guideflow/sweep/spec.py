@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
+from guideflow.errors import GuideflowError
+from guideflow.evaluation.protocols import load_protocol
+
 _BYTES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _SEED = range(-(2**63), 2**63)
 
@@ -50,7 +53,12 @@ def _bytes(value: Any) -> Any:
 
 
 def _prompts(value: Any) -> list[Any]:
-    """Read one prompt, a list of them, or the lines of a text file that is named instead."""
+    """Read one prompt, a list of them, the lines of a text file that is named instead, or those of a protocol."""
+    if isinstance(value, str) and value.startswith("protocol:"):
+        try:
+            return _unlike(load_protocol(value.partition(":")[2].strip()).asks("{subject}"))
+        except GuideflowError as error:
+            raise ValueError(str(error).rstrip(".")) from error
     if isinstance(value, str) and value.endswith(".txt"):
         try:
             value = [line.strip() for line in Path(value).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -78,6 +86,13 @@ def _seeds_written(seeds: Sequence[int]) -> Any:
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _looks(value: Any) -> list[Any]:
+    found = _several(value)
+    if not all(type(one) is int and one >= 0 for one in found):
+        raise ValueError(f"got {value!r}; expected numbers of iterations, as in [20, 50, 100]")
+    return sorted(set(found))
 
 
 Unlike = BeforeValidator(lambda value: _unlike(_several(value)))
@@ -149,9 +164,11 @@ class Spec(_Model):
         loss: One or several; each may be a sum of terms.
         solver: One or several.
         solve: Arguments of `guideflow.solve`.
+        looks: Iterations after which jobs are looked at as well: a row and a picture of what each would have come to,
+            had it ended there. Those before its `max_iterations` count.
         references: Pictures, folders, globs and tables (CSV); none for losses that take none.
-        prompts: Texts, or the name of a .txt file with one a line; {column} stands for what the table of references
-            has there.
+        prompts: Texts, the name of a .txt file with one a line, or `protocol:NAME` for those of a protocol; {column}
+            stands for what the table of references has there.
         seeds: Whole numbers.
         batch: Most images that are solved together.
         memory: Bytes that a worker may use in all, by which batches are made smaller; None does not look.
@@ -164,6 +181,7 @@ class Spec(_Model):
     loss: Sums
     solver: Parts = [Part(name="auto")]
     solve: Solve = Solve()
+    looks: Annotated[list[int], BeforeValidator(_looks)] = []
     references: Texts | None = None
     prompts: Annotated[list[str], BeforeValidator(_prompts)] = [""]
     seeds: Annotated[Any, PlainValidator(_seeds, json_schema_input_type=Any), PlainSerializer(_seeds_written)] = (0,)
