@@ -120,7 +120,7 @@ def test_tables_are_written_of_whatever_there_is(paper, tmp_path):
     assert rows[2]["distance"] == "" and rows[2]["factor"] == "2" and rows[1]["likeness"] == "0.5094"
     assert paper.tables.table1(rows).splitlines()[2:] == [
         "| `avatars-turbo` | unguided | 0.009 (0.01 to 0.01) | 1.000 | 1.000 | 1.00x | 1.00 |",
-        "|  | anchored, 20 iterations | 0.509 (0.51 to 0.51) | 1.000 | 1.000 | 2.00x | 1.00 |",
+        "|  | anchored, N = 20 | 0.509 (0.51 to 0.51) | 1.000 | 1.000 | 2.00x | 1.00 |",
     ]
     best = [{"solver": "flowgrad", "options": json.dumps({"scale": 2.0}), "best": "yes"}]
     assert [row.split(" | ")[1] for row in paper.tables.table2(rows, best).splitlines()[2:]] == [

@@ -71,7 +71,8 @@ def measure(folder: Path, device: str) -> None:
     from guideflow.evaluation import evaluate
     from guideflow.evaluation.folder import read_folder
 
-    names = [f"{name}:device={device}" if name in PLACED else name for name in measured.METRICS.values()]
+    placed = PLACED if device != "cpu" else ()
+    names = [f"{name}:device={device}" if name in placed else name for name in measured.METRICS.values()]
     made: list[Any] = []
     for path in sorted(one.parent for one in folder.glob("*/manifest.json")):
         if not read_folder(path).done:

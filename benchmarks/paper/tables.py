@@ -61,8 +61,8 @@ def table1(rows: Sequence[Row]) -> str:
     def lines(family: str) -> list[tuple[str, Row | None]]:
         auto, unguided = of_sweep(rows, family, "auto"), of_sweep(rows, family, "unguided")
         anchored = [chosen(rows, family, "anchored", look=look) for look in (20, 100)]
-        named = [(f"anchored, {one['iterations']} iterations", one) for one in anchored if one]
-        return [("unguided", unguided), *named, (f"auto, {auto['iterations']} iterations" if auto else "", auto)]
+        found = [("anchored", one) for one in anchored] + [("auto", auto)]
+        return [("unguided", unguided), *((f"{name}, N = {one['iterations']}", one) for name, one in found if one)]
 
     return _table(rows, lines, ("likeness", "guidance", "prompt", "denoise", "seconds"))
 
