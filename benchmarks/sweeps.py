@@ -146,7 +146,8 @@ def plan() -> None:
 def million(jobs: int = 1_000_000) -> None:
     """Sweep jobs that are finished at once, and watch the memory of the process."""
     from guideflow.sweep import Plan, Spec, read, sweep
-    from guideflow.sweep.worker import Finished, about
+    from guideflow.sweep.rows import about
+    from guideflow.sweep.worker import Finished
 
     spec = Spec.model_validate(
         {"sampler": "toy-linear", "loss": "losses.py:bright", "seeds": {"start": 0, "count": jobs}, "batch": 1000}

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from guideflow._require import count, number, require
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers import State
+
+if TYPE_CHECKING:
+    from guideflow.solution import Solution
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Progress:
         best_loss: lowest loss so far of each image.
         active: whether each image is still being changed.
         seconds: time since the start, earlier parts of a resumed solve included.
+        solution: returns what `solve` would, were this iteration its last.
     """
 
     iteration: int
@@ -41,6 +45,7 @@ class Progress:
     best_loss: Tensor
     active: tuple[bool, ...]
     seconds: float
+    solution: Callable[[], "Solution"]
 
     @property
     def loss(self) -> Tensor:

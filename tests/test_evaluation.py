@@ -62,11 +62,12 @@ def test_the_table_is_beside_that_of_the_sweep_which_stays_as_it_is(drawn):
     evaluation.evaluate(folder, [Red(), "seconds"])
     assert (folder / "results.parquet").read_bytes() == before
     table = parquet.read_table(folder / "metrics.parquet")
-    assert table.column_names == ["job", "metric", "value", "detected", "note"]
+    assert table.column_names == ["job", "iteration", "metric", "value", "detected", "note"]
     assert len(table) == 2 * len(rows) and not list(folder.glob("*.part"))
     first = table.to_pylist()[0]
     assert first == {
         "job": rows[0]["job"],
+        "iteration": None,
         "metric": "red",
         "value": None,
         "detected": False,

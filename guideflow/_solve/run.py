@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,6 +156,7 @@ class Run:
             best_loss=self.best.loss,
             active=tuple(result is None for result in self.result),
             seconds=time.perf_counter() - self.began,
+            solution=partial(self.solution, Result.MAX_ITERATIONS),
         )
 
     def solution(self, outcome: Result) -> Solution:

@@ -49,9 +49,9 @@ def report_folder(folder: Path, baseline: str | None, cases: int, out: Path | No
 def show(summary: Summary) -> None:
     """Print a table for each kind of metric: the configurations below each other, best numbers in bold."""
     screen = console()
-    jobs = sum(len(one.rows) for one in summary.configurations)
-    failed = sum(row["status"] != "done" for one in summary.configurations for row in one.rows)
-    screen.print(f"{jobs} jobs in {len(summary.configurations)} configurations, {failed} failed", soft_wrap=True)
+    jobs = summary.evaluation.folder.ends
+    failed = sum(row["status"] != "done" for row in jobs)
+    screen.print(f"{len(jobs)} jobs in {len(summary.configurations)} configurations, {failed} failed", soft_wrap=True)
     if summary.coverage:
         screen.print(f"{summary.coverage[0]} of the {summary.coverage[1]} pictures of the protocol", soft_wrap=True)
     labels = [*summary.metrics]

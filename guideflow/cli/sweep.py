@@ -60,6 +60,11 @@ def plan_only(spec: Path, out: Path | None) -> int:
         "references": len([one for one in plan.references if one.name]),
         "prompts": prompts,
         "seeds": len(read.seeds),
+        **(
+            {"looks": f"after {', '.join(map(str, read.looks))} iterations, each a row and a picture"}
+            if read.looks
+            else {}
+        ),
     }
     for name, value in lines.items():
         screen.print(f"{name:<11} {value}")
@@ -121,9 +126,9 @@ def _conclude(counts: Any, folder: Path, again: str) -> int:
     screen = console()
     screen.print(f"{counts.done} of {counts.total} jobs done, {counts.failed} failed.")
     if counts.failed:
-        table = sweep.read(folder, ["status", "error"])
-        errors = zip(table["status"].to_pylist(), table["error"].to_pylist(), strict=True)
-        kinds = Counter(error for status, error in errors if status == "failed")
+        table = sweep.read(folder, ["job", "status", "error"])
+        rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
+        kinds = Counter({job: error for job, status, error in rows if status == "failed"}.values())
         for error, number in kinds.most_common(5):
             screen.print(visible(f"  {number} x {error}"), soft_wrap=True)
         if len(kinds) > 5:

@@ -15,10 +15,10 @@ _NOT = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Configuration:
-    """Jobs that differ in reference, prompt and seed only.
+    """Jobs that differ in reference, prompt and seed only, after so many iterations.
 
     Arguments:
-        key: As the table has it.
+        key: As the table has it, with the iteration if that is not the end.
         title: What tables call it: what it differs in from others.
         options: The options in which configurations differ, by a short name.
         rows: Its jobs.
@@ -31,17 +31,17 @@ class Configuration:
 
 
 def configurations(rows: Sequence[Mapping[str, Any]]) -> tuple[Configuration, ...]:
-    """Group jobs by configuration, in the order in which they come."""
+    """Group jobs by configuration and by the iteration they were looked at, in the order in which they come."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(str(row["config"]), []).append(row)
-    options = {key: _options(group[0]) for key, group in groups.items()}
+        groups.setdefault(row["group"], []).append(row)
+    looked = any(row["key"] != row["job"] for row in rows)
+    options = {key: _options(group[0], looked) for key, group in groups.items()}
     names = list(dict.fromkeys(name for found in options.values() for name in found))
-    differing = [name for name in names if len({shown(found.get(name, _NOT)) for found in options.values()}) > 1]
-    short = _short(differing)
+    short = _short([name for name in names if _differs(name, list(options.values()))])
     found, taken = [], set[str]()
     for key, group in groups.items():
-        values = {short[name]: options[key].get(name, _NOT) for name in differing}
+        values = {new: options[key].get(name, _NOT) for name, new in short.items()}
         title = _title(values) or str(group[0]["solver"])
         title = title if title not in taken else f"{title} [{key[:6]}]"
         taken.add(title)
@@ -49,10 +49,21 @@ def configurations(rows: Sequence[Mapping[str, Any]]) -> tuple[Configuration, ..
     return tuple(found)
 
 
-def _options(row: Mapping[str, Any]) -> dict[str, Any]:
+def _differs(name: str, options: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether an option says more than the name of the part that it is of."""
+    kind = name.partition(".")[0]
+    part = kind if kind != name and kind in ("sampler", "loss", "solver") else None
+    found: dict[Any, set[str]] = {}
+    for one in options:
+        found.setdefault(part and one[part], set()).add(shown(one.get(name, _NOT)))
+    return any(len(values) > 1 for values in found.values())
+
+
+def _options(row: Mapping[str, Any], looked: bool) -> dict[str, Any]:
     parts = {name: str(row[name]) for name in ("sampler", "loss", "solver")}
     rest = {name: value for name, value in _flat(options_of(row)).items() if name not in parts}
-    return parts | {name: value for name, value in rest.items() if not name.endswith((".name", ".reference"))}
+    rest = {name: value for name, value in rest.items() if not name.endswith((".name", ".reference"))}
+    return parts | rest | ({"iteration": row["iteration"]} if looked else {})
 
 
 def _flat(options: Any, start: str = "") -> dict[str, Any]:

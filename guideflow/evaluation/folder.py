@@ -27,11 +27,18 @@ class Folder:
 
     Arguments:
         path: The folder.
-        rows: One for each job, by the columns of the table; a row that failed has no picture.
+        rows: One for each job, and for each iteration that it was looked at, by the columns of the table; a row that
+            failed has no picture. `key` and `group` tell rows and configurations apart: those of a look before the end
+            have its iteration in them.
     """
 
     path: Path
     rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def ends(self) -> tuple[Mapping[str, Any], ...]:
+        """Rows of the jobs' ends, one for each."""
+        return tuple(row for row in self.rows if row["key"] == row["job"])
 
     @property
     def done(self) -> tuple[Mapping[str, Any], ...]:
@@ -41,14 +48,14 @@ class Folder:
     def case(self, row: Mapping[str, Any]) -> Case:
         """Return what metrics see of a row."""
         return Case(
-            job=row["job"],
+            job=row["key"],
             picture=self.picture(row["image"]),
             plain=self.picture(row["unguided"]) if row.get("unguided") else None,
             target=self.reference(row),
             about=str(row.get("reference") or ""),
             prompt=str(row.get("prompt") or ""),
             seed=int(row.get("seed") or 0),
-            config=str(row["config"]),
+            config=row["group"],
             sampler={"name": row["sampler"], "options": sampler_options(row)},
             record=row,
         )
@@ -90,14 +97,14 @@ def read_folder(path: str | Path) -> Folder:
         *sorted((folder / PARTS).glob("*.parquet")),
     ]
     if tables:
-        return Folder(folder, _unique(row for table in tables for row in _rows(table)))
+        return Folder(folder, _keyed(_unique(row for table in tables for row in _rows(table))))
     saved = [folder] if (folder / MANIFEST).is_file() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     if not saved:
         raise InvalidArgument(
             f"{folder} holds neither {RESULTS} nor {MANIFEST}. Give a folder that `guideflow sweep` or `guideflow run` "
             "wrote, or one with several of the latter in it."
         )
-    return Folder(folder, tuple(row for one in saved for row in _of_solution(one, folder)))
+    return Folder(folder, _keyed([row for one in saved for row in _of_solution(one, folder)]))
 
 
 def _rows(table: Path) -> list[dict[str, Any]]:
@@ -115,13 +122,25 @@ def _rows(table: Path) -> list[dict[str, Any]]:
 
 
 def _unique(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Keep one row of each job, one that is done rather than one that failed."""
-    found: dict[str, dict[str, Any]] = {}
+    """Keep one row of each job and look, one that is done rather than one that failed."""
+    found: dict[tuple[Any, Any], dict[str, Any]] = {}
     for row in rows:
-        old = found.get(row["job"])
-        if old is None or (old["status"] != "done" and row["status"] == "done"):
-            found[row["job"]] = row
+        at = row["job"], row.get("iteration")
+        if at not in found or (found[at]["status"] != "done" and row["status"] == "done"):
+            found[at] = row
     return tuple(found.values())
+
+
+def _keyed(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Give rows the keys that tell the looks at a job apart: of the end, those of the job and its configuration."""
+    last: dict[str, int] = {}
+    for row in rows:
+        last[row["job"]] = max(last.get(row["job"], 0), row.get("iteration") or 0)
+    ends = ["" if last[row["job"]] == (row.get("iteration") or 0) else f"@{row['iteration']}" for row in rows]
+    return tuple(
+        {**row, "key": f"{row['job']}{end}", "group": f"{row['config']}{end}"}
+        for row, end in zip(rows, ends, strict=True)
+    )
 
 
 def _of_solution(folder: Path, root: Path) -> tuple[dict[str, Any], ...]:
@@ -215,7 +234,8 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Sequence[
     from guideflow._require import write_whole
 
     pyarrow, parquet = require("pyarrow", extra=EXTRA), require("pyarrow.parquet", extra=EXTRA)
-    types = {"text": pyarrow.string(), "number": pyarrow.float64(), "flag": pyarrow.bool_()}
+    kinds = {"text": "string", "number": "float64", "whole": "int64", "flag": "bool_"}
+    types = {kind: getattr(pyarrow, name)() for kind, name in kinds.items()}
     fields = pyarrow.schema([(name, types[kind]) for name, kind in schema], metadata={"guideflow": about})
     parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=fields), content := io.BytesIO())
     write_whole(path, content.getvalue())

@@ -14,7 +14,14 @@ from guideflow.evaluation.folder import EXTRA, METRICS, Folder, read_folder, wri
 from guideflow.evaluation.protocols import Protocol, protocol_of
 from guideflow.metrics.base import Measured
 
-_SCHEMA = (("job", "text"), ("metric", "text"), ("value", "number"), ("detected", "flag"), ("note", "text"))
+_SCHEMA = (
+    ("job", "text"),
+    ("iteration", "whole"),
+    ("metric", "text"),
+    ("value", "number"),
+    ("detected", "flag"),
+    ("note", "text"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Evaluation:
     Arguments:
         folder: The jobs.
         metrics: What is known about each metric, by its label: its name with the options it was given.
-        values: For each metric, what it said of each job that has a picture.
+        values: For each metric, what it said of each row that has a picture, by its key.
         protocol: The protocol that was followed, if one was.
     """
 
@@ -80,7 +87,8 @@ def read_metrics(jobs: Folder) -> Evaluation:
     path = jobs.path / METRICS
     if not path.is_file():
         return Evaluation(jobs, {}, {})
-    parquet, there = require("pyarrow.parquet", extra=EXTRA), {row["job"] for row in jobs.rows}
+    parquet = require("pyarrow.parquet", extra=EXTRA)
+    keys = {(row["job"], row.get("iteration")): row["key"] for row in jobs.rows}
     try:
         table = parquet.read_table(path)
         text = json.loads((table.schema.metadata or {})[b"guideflow"])
@@ -88,9 +96,9 @@ def read_metrics(jobs: Folder) -> Evaluation:
         rule = None if text["protocol"] is None else protocol_of(text["protocol"], path)
         values: dict[str, dict[str, Measured]] = {label: {} for label in about}
         for row in table.to_pylist():
-            if row["job"] in there:
+            if key := keys.get((row["job"], row["iteration"])):
                 value = nan if row["value"] is None else row["value"]
-                values[row["metric"]][row["job"]] = Measured(value, row["detected"], row["note"])
+                values[row["metric"]][key] = Measured(value, row["detected"], row["note"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArgument(f"{path} is damaged ({why(error)[:120]}). Delete it and evaluate again.") from error
     return Evaluation(jobs, about, values, rule)
@@ -98,10 +106,11 @@ def read_metrics(jobs: Folder) -> Evaluation:
 
 def write_metrics(found: Evaluation) -> None:
     """Write `metrics.parquet`, whole or not at all."""
+    at = {row["key"]: {"job": row["job"], "iteration": row.get("iteration")} for row in found.folder.rows}
     rows = [
-        {"job": job, "metric": label, **one._asdict(), "value": one.value if isfinite(one.value) else None}
+        {**at[key], "metric": label, **one._asdict(), "value": one.value if isfinite(one.value) else None}
         for label, values in found.values.items()
-        for job, one in values.items()
+        for key, one in values.items()
     ]
     rule = None if found.protocol is None else asdict(found.protocol)
     text = json.dumps({"metrics": {label: asdict(one) for label, one in found.metrics.items()}, "protocol": rule})

@@ -158,7 +158,7 @@ def _cell(evaluation: Evaluation, label: str, about: About, one: Configuration, 
     numbers, groups, there, zeros, everyone = [], [], [], [], []
     missing = failed = 0
     for row in one.rows:
-        found, group = values.get(row["job"]), row.get("reference")
+        found, group = values.get(row["key"]), row.get("reference")
         if found is None:
             failed += row["status"] != "done"
             missing += row["status"] == "done"
@@ -187,7 +187,7 @@ def _paired(evaluation: Evaluation, label: str, about: About, one: Configuration
     """Return the number of each case, by reference, prompt and seed; misses are zero where that is no good number."""
     found: dict[Hashable, float] = {}
     for row in one.rows:
-        measured = evaluation.values[label].get(row["job"])
+        measured = evaluation.values[label].get(row["key"])
         missed = row["status"] == "failed" or (measured is not None and measured.detected is False)
         key = (row.get("reference"), row.get("prompt"), row.get("seed"))
         if measured is not None and isfinite(measured.value):

@@ -15,7 +15,7 @@ from guideflow.problem import Problem, draw_noise
 from guideflow.sweep import parts
 from guideflow.sweep.fitting import image_bytes, used_bytes
 from guideflow.sweep.jobs import Plan
-from guideflow.sweep.worker import why
+from guideflow.sweep.rows import why
 
 
 @dataclass(frozen=True)

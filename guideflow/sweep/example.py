@@ -27,6 +27,8 @@ solver:
 solve:
   max_iterations: 12
 
+# looks: [3, 6]      # after so many iterations, a row and a picture as well of what had been reached by then
+
 # Pictures, by paths from the folder you are in: files, folders, globs such as people/*.jpg, or a table (.csv) with a
 # column `reference`, whose other columns fill {column} in the prompts. `package:NAME/path` is a file or folder of an
 # installed package.

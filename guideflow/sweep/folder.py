@@ -17,7 +17,7 @@ from guideflow.storage.folder import MANIFEST, read_manifest
 from guideflow.sweep.jobs import Plan
 from guideflow.sweep.store import PARTS, PICTURES, RESULTS
 
-SCHEMA_NUMBER: Final = 1
+SCHEMA_NUMBER: Final = 2
 SPEC: Final = "spec.yaml"
 _OURS: Final = {MANIFEST, SPEC, RESULTS, PARTS, PICTURES, ".lock"}
 _SHOWN: Final = 3
@@ -91,6 +91,7 @@ def _contents(plan: Plan) -> dict[str, Any]:
         "losses": {key: " + ".join(map(describe, terms)) for key, terms in plan.losses.items()},
         "solvers": {key: describe(one) for key, one in plan.solvers.items()},
         "solve": {key: _short(one) for key, one in plan.solves.items()},
+        "looks": plan.spec.looks,
         "references": [
             {"name": one.name, "path": one.path, "sha256": one.digest, "columns": dict(one.columns)}
             for one in plan.references
@@ -145,6 +146,8 @@ def _lacking(before: Mapping[str, Any], plan: Plan) -> Iterator[str]:
         for key, text in before[kind].items():
             if key not in now[kind]:  # the same text is a part that is made of a file
                 yield f"{word} {text}{' as it was before a file changed' if text in texts else ''}"
+    if before["looks"] != now["looks"]:
+        yield f"looks {before['looks']}, and not {now['looks']}"
     there = {(one.name, *sorted(one.columns.items())) for one in plan.references}
     for one in before["references"]:
         if (one["name"], *sorted(one["columns"].items())) not in there:

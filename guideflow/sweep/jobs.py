@@ -14,7 +14,8 @@ from guideflow.sweep.spec import Spec
 class Config:
     """A sampler, a loss, a solver and the arguments of `guideflow.solve`: all of a job but reference, prompt and seed.
 
-    `key` tells configs apart, `sampler_key` samplers, `loss_key` losses.
+    `key` tells configs apart, `sampler_key` samplers, `loss_key` losses. `looks` are numbers of iterations before the
+    end after which jobs are looked at.
     """
 
     key: str
@@ -24,6 +25,12 @@ class Config:
     loss: list[dict[str, Any]]
     solver: Mapping[str, Any]
     solve: Mapping[str, Any]
+    looks: tuple[int, ...] = ()
+
+    @property
+    def iterations(self) -> tuple[int, ...]:
+        """The iterations after which there is a row of each job, the end last."""
+        return *self.looks, self.solve["max_iterations"]
 
     @property
     def loss_name(self) -> str:
@@ -86,6 +93,7 @@ class Plan:
                     loss,
                     solver,
                     {**solve, "gradient_mode": self.spec.gradient_mode},
+                    tuple(look for look in self.spec.looks if look < solve["max_iterations"]),
                 )
                 for (solver_key, solver), (solve_key, solve) in product(self.solvers.items(), self.solves.items())
             ]

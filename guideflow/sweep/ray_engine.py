@@ -13,8 +13,9 @@ from typing import Any, Final
 from guideflow._require import require
 from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.sweep.jobs import Batch
+from guideflow.sweep.rows import failed
 from guideflow.sweep.spec import Workers
-from guideflow.sweep.worker import Finished, Room, Worker, failed
+from guideflow.sweep.worker import Finished, Room, Worker
 
 LOCAL: Final = "local"
 _DEATHS: Final = 3

@@ -99,6 +99,8 @@ def _unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
                 Settings(**_SETTINGS | ({key: value} if value is not None and key != "negative_prompt" else {}))
             except GuideflowError as error:
                 yield ("solve", key), str(error)
+    if spec.looks and spec.looks[-1] > (last := max(spec.solve.max_iterations)):
+        yield ("looks",), f"{spec.looks[-1]} is after the end: `max_iterations` is {last} at most."
 
 
 def _part(kind: str, part: Part, where: Where) -> Iterator[tuple[Where, str]]:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,8 @@ def sweep(
         about.write_sweep(folder, plan, before)
         changed = about.changed_references(before, plan) if before else set()
         again = bool(changed) or retry_failed
-        store.merge((lambda table: _kept(table, changed, retry_failed)) if again else None)
-        done = Keys(table["job"].to_pylist() for table in tables(folder, ["job"]))
-        failed = sum(pc.sum(pc.equal(t["status"], "failed")).as_py() or 0 for t in tables(folder, ["status"]))
+        store.merge(_without(_failed(folder, None if retry_failed else changed)) if again else None)
+        done, failed = Keys(table["job"].to_pylist() for table in tables(folder, ["job"])), len(_failed(folder))
         counts = Counts(len(plan), len(done) - failed, failed, len(done))
         return _run(store, plan, counts, done, engine or _engine(ray, spec), watch or (lambda *_: None))
     finally:
@@ -118,10 +117,7 @@ def _run(store: Store, plan: Plan, counts: Counts, done: Keys, engine: Engine, w
         try:
             for finished in found:
                 store.add(finished.rows, finished.pictures)
-                fails = sum(row["status"] == "failed" for row in finished.rows)
-                counts = Counts(
-                    counts.total, counts.done + len(finished.rows) - fails, counts.failed + fails, counts.before
-                )
+                counts = _counted(counts, finished)
                 watch(counts, finished)
         except KeyboardInterrupt:
             store.merge()
@@ -149,12 +145,26 @@ def _engine(ray: str | None, spec: Spec) -> Engine:
     return RayEngine(ray, spec.workers)
 
 
-def _kept(table: pa.Table, changed: set[str], retry_failed: bool) -> pa.Table:
-    """Leave out what is to be run again: of failed jobs all, or those whose reference is another picture by now."""
-    failed = pc.equal(table["status"], "failed")
-    if not retry_failed:
-        failed = pc.and_(failed, pc.is_in(table["reference"], pa.array(sorted(changed), pa.string())))
-    return table.filter(pc.invert(failed))
+def _counted(counts: Counts, finished: Finished) -> Counts:
+    jobs = {row["job"] for row in finished.rows}
+    fails = len({row["job"] for row in finished.rows if row["status"] == "failed"})  # at whichever look
+    return replace(counts, done=counts.done + len(jobs) - fails, failed=counts.failed + fails)
+
+
+def _failed(folder: Path, references: set[str] | None = None) -> pa.Array:
+    """Return the keys of jobs that failed; of those, if given, whose reference is one of some."""
+    found = [pa.array([], pa.string())]
+    for table in tables(folder, ["job", "status", "reference"]):
+        mask = pc.equal(table["status"], "failed")
+        if references is not None:
+            mask = pc.and_(mask, pc.is_in(table["reference"], pa.array(sorted(references), pa.string())))
+        found += table.filter(mask)["job"].chunks
+    return pc.unique(pa.chunked_array(found))
+
+
+def _without(jobs: pa.Array) -> Callable[[pa.Table], pa.Table]:
+    """Leave out what is to be run again, with all its looks."""
+    return lambda table: table.filter(pc.invert(pc.is_in(table["job"], jobs)))
 
 
 def _done_references(folder: Path, names: set[str]) -> set[str]:

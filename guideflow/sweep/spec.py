@@ -80,6 +80,13 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _looks(value: Any) -> list[Any]:
+    found = _several(value)
+    if not all(type(one) is int and one >= 0 for one in found):
+        raise ValueError(f"got {value!r}; expected numbers of iterations, as in [20, 50, 100]")
+    return sorted(set(found))
+
+
 Unlike = BeforeValidator(lambda value: _unlike(_several(value)))
 """One value or a list of unlike ones, each of which makes jobs of its own."""
 
@@ -149,6 +156,8 @@ class Spec(_Model):
         loss: One or several; each may be a sum of terms.
         solver: One or several.
         solve: Arguments of `guideflow.solve`.
+        looks: Iterations after which jobs are looked at as well: a row and a picture of what each would have come to,
+            had it ended there. Those before its `max_iterations` count.
         references: Pictures, folders, globs and tables (CSV); none for losses that take none.
         prompts: Texts, or the name of a .txt file with one a line; {column} stands for what the table of references
             has there.
@@ -164,6 +173,7 @@ class Spec(_Model):
     loss: Sums
     solver: Parts = [Part(name="auto")]
     solve: Solve = Solve()
+    looks: Annotated[list[int], BeforeValidator(_looks)] = []
     references: Texts | None = None
     prompts: Annotated[list[str], BeforeValidator(_prompts)] = [""]
     seeds: Annotated[Any, PlainValidator(_seeds, json_schema_input_type=Any), PlainSerializer(_seeds_written)] = (0,)

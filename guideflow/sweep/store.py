@@ -30,6 +30,7 @@ PICTURES: Final = "pictures"
 SCHEMA: Final = pa.schema(
     {
         "job": pa.string(),
+        "iteration": pa.int64(),
         "status": pa.string(),
         "error": pa.string(),
         "sampler": pa.string(),
@@ -57,7 +58,7 @@ SCHEMA: Final = pa.schema(
         "sampler_weights": pa.string(),
     }
 )
-"""The columns of the table: a row for each job. `options`, `terms` and both `weights` are JSON."""
+"""The columns of the table: a row for each job and look. `options`, `terms` and both `weights` are JSON."""
 
 _NUMBERS = re.compile(r"(\d{9})(?:-(\d{9}))?\.parquet")
 _LEFT = re.compile(r"\..+-[0-9a-f]{32}\.part")
@@ -69,11 +70,11 @@ _SECONDS: Final = 0.5
 
 
 class Keys:
-    """A set of keys in little memory: 32 bytes each."""
+    """A set of keys in little memory: 32 bytes each, however often each is named."""
 
     def __init__(self, keys: Iterable[Sequence[str]]) -> None:
         arrays = [np.array(some, dtype="S32") for some in keys]
-        self._sorted = np.sort(np.concatenate([np.empty(0, "S32"), *arrays]))
+        self._sorted = np.unique(np.concatenate([np.empty(0, "S32"), *arrays]))
 
     def __contains__(self, key: object) -> bool:
         wanted = str(key).encode()
@@ -141,7 +142,7 @@ class Store:
 
 
 def read(folder: str | PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the table of a sweep, also of one that is at work or was killed; a row for each job that is finished.
+    """Read the table of a sweep, also of one that is at work or was killed; a row for each finished job and look.
 
     Arguments:
         folder: of the sweep.

@@ -2,30 +2,23 @@
 
 import gc
 import json
-import math
 import os
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 
-from guideflow import images
 from guideflow._solve import solve
-from guideflow.errors import GuideflowError, OutOfMemory
+from guideflow.errors import OutOfMemory
 from guideflow.losses.fingerprints import fingerprints
 from guideflow.memory import ran_out
 from guideflow.settings import Result
-from guideflow.solution import Solution
-from guideflow.storage import versions
 from guideflow.sweep import parts
 from guideflow.sweep.fitting import images_that_fit
-from guideflow.sweep.jobs import Batch, Config, Job
-
-Row = dict[str, Any]
+from guideflow.sweep.jobs import Batch, Job
+from guideflow.sweep.rows import Looks, Row, failed, report, until, why
 
 
 @dataclass(frozen=True)
@@ -69,17 +62,19 @@ class Worker:
             sampler, loss = self._load(batch)
             solver = parts.load_solver(batch.config.solver)
             size = self._fits(batch, sampler, loss)
+            made = sampler, loss, solver, self._hashes(batch, sampler, loss)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, SystemExit too
             finished.rows.extend(failed(batch, batch.jobs, why(error)))
             return finished
         for first in range(0, len(batch.jobs), size):
-            self._solve(batch, batch.jobs[first : first + size], (sampler, loss, solver), finished)
+            self._solve(batch, batch.jobs[first : first + size], made, finished)
         return finished
 
-    def _solve(self, batch: Batch, jobs: Sequence[Job], made: tuple[Any, Any, Any], finished: Finished) -> None:
-        sampler, loss, solver = made
+    def _solve(self, batch: Batch, jobs: Sequence[Job], made: tuple[Any, Any, Any, Row], finished: Finished) -> None:
+        sampler, loss, solver, weights = made
+        looks = Looks(batch.config.looks)
         try:
             with _counted(sampler):
                 solution = solve(
@@ -88,12 +83,14 @@ class Worker:
                     prompt=[job.prompt for job in jobs],
                     seed=[job.seed for job in jobs],
                     solver=solver,
+                    callback=looks,
                     memory_limit=self.room.memory,
                     **batch.config.solve,
                 )
             if Result.INTERRUPTED in solution.result:
                 raise KeyboardInterrupt
-            rows, pictures = _report(batch, jobs, solution, self._hashes(batch, sampler, loss))
+            reached = {look: looks.found.get(look, solution) for look in batch.config.iterations}
+            rows, pictures = report(batch, jobs, reached, weights)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -102,12 +99,15 @@ class Worker:
             finished.rows.extend(rows)
             finished.pictures.update(pictures)
             return
+        if len(jobs) == 1:
+            rows, pictures = until(batch, jobs, looks.found, weights, told)
+            finished.rows.extend(rows)
+            finished.pictures.update(pictures)
+            return
+        looks.found.clear()
         if full:  # only here, outside the handler, the failed attempt's tensors are gone
             gc.collect()
             torch.cuda.empty_cache()
-        if len(jobs) == 1:
-            finished.rows.extend(failed(batch, jobs, told))
-            return
         half = (len(jobs) + 1) // 2 if full else 1  # as many as there is memory for, or which of them it was
         for first in range(0, len(jobs), half):
             self._solve(batch, jobs[first : first + half], made, finished)
@@ -157,93 +157,6 @@ def _counted(sampler: Any) -> Iterator[None]:
     yield
 
 
-def why(error: BaseException) -> str:
-    """Write an error on one line; its kind and its place in the code too, unless it is meant for the user."""
-    text = " ".join(str(error).split())[:500]
-    if isinstance(error, GuideflowError) and text:
-        return text
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and not isinstance(error, OSError) else ""
-    return f"{type(error).__name__}: {text}{place}"
-
-
 def _ran_out(error: BaseException) -> bool:
     """Tell whether an error, or the one that it was made of, says that there is no memory left."""
     return isinstance(error, OutOfMemory) or any(one is not None and ran_out(one) for one in (error, error.__cause__))
-
-
-@cache
-def _version() -> str:
-    return str(versions()["guideflow"])
-
-
-def about(batch: Batch, jobs: Sequence[Job]) -> list[Row]:
-    """Begin the rows of some jobs of a batch: what is asked for."""
-    config = batch.config
-    common = {
-        "sampler": config.sampler["name"],
-        "loss": config.loss_name,
-        "solver": config.solver["name"],
-        "options": options(config),
-        "config": config.key,
-        "reference": batch.reference.name or None,
-        "negative_prompt": config.solve["negative_prompt"],
-        "guideflow": _version(),
-    }
-    return [{"job": job.key, "prompt": job.prompt, "seed": job.seed, **common} for job in jobs]
-
-
-def options(config: Config) -> str:
-    """Write every option of a config as JSON."""
-    return json.dumps(
-        {"sampler": config.sampler, "loss": {"terms": config.loss}, "solver": config.solver, "solve": config.solve},
-        sort_keys=True,
-        ensure_ascii=False,
-    )
-
-
-def failed(batch: Batch, jobs: Sequence[Job], error: str) -> list[Row]:
-    """Make the rows of jobs that failed."""
-    return [row | {"status": "failed", "error": error} for row in about(batch, jobs)]
-
-
-def _report(batch: Batch, jobs: Sequence[Job], solution: Solution, weights: Row) -> tuple[list[Row], dict[str, bytes]]:
-    rows, pictures, count, stats = about(batch, jobs), dict[str, bytes](), len(jobs), solution.stats
-    terms = [name for name in solution.history if name not in ("loss", "gradient_norm", "control_norm")]
-    for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):
-        result = solution.result[i]
-        at = int(solution.kept.iteration[i])
-        row.update(
-            weights,
-            status="failed" if result.failed else "done",
-            error=result.value if result.failed else None,
-            loss_value=_number(solution.loss[i]),
-            start_loss=_number(solution.history["loss"][0, i]),
-            terms=json.dumps({name: _number(solution.history[name][at, i]) for name in terms}),
-            result=result.name,
-            iterations=stats["iterations"],
-            seconds=stats["seconds"] / count,
-            network_evaluations=stats["network_evaluations"],
-            peak_memory=stats["peak_memory"],
-            batch=count,
-        )
-        if not result.failed:
-            row.update(_draw(batch, job, solution, i, pictures))
-    return rows, pictures
-
-
-def _draw(batch: Batch, job: Job, solution: Solution, i: int, pictures: dict[str, bytes]) -> Row:
-    plain = parts.key(batch.config.sampler_key, batch.config.solve["negative_prompt"], job.prompt, job.seed)
-    shown = {"image": (job.key, solution.images[i]), "unguided": (f"unguided-{plain}", solution.unguided[i])}
-    found: Row = {}
-    for column, (name, image) in shown.items():
-        if image.dim() == 3 and len(image) == 3 and image.min() >= -1e-3 and image.max() <= 1 + 1e-3:
-            about = {"job": job.key, "prompt": job.prompt, "seed": str(job.seed), "kind": column}
-            found[column] = f"pictures/{name[-2:]}/{name}.png"
-            pictures[found[column]] = images.png(image, {f"guideflow:{key}": text for key, text in about.items()})
-    return found
-
-
-def _number(value: torch.Tensor) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None

@@ -88,7 +88,7 @@ def exhibits(summary: Summary, count: int) -> tuple[list[Exhibit], int]:
 
 
 def _value(summary: Summary, label: str, row: Mapping[str, Any]) -> float | None:
-    found = summary.evaluation.values[label].get(row["job"])
+    found = summary.evaluation.values[label].get(row["key"])
     if found is not None and isfinite(found.value):
         return found.value
     looks = any(cell.rate for (_, which), cell in summary.cells.items() if which == label)
@@ -114,7 +114,7 @@ def _exhibit(summary: Summary, key: tuple[Any, ...], rows: Mapping[str, Mapping[
 
 
 def _shot(summary: Summary, config: str, row: Mapping[str, Any]) -> Shot:
-    found = {label: values.get(row["job"], Measured()) for label, values in summary.evaluation.values.items()}
+    found = {label: values.get(row["key"], Measured()) for label, values in summary.evaluation.values.items()}
     picture = thumbnail(summary.evaluation.folder.picture(row["image"])) if row["image"] else ""
     notes = [row.get("error") or "", *(one.note for one in found.values() if one.detected is False)]
     return Shot(
@@ -143,8 +143,8 @@ def thumbnail(path: Path | None) -> str:
 
 
 def failures(summary: Summary, most: int = 100) -> tuple[Sequence[Mapping[str, Any]], int]:
-    """List the jobs that failed, each with the title of its configuration, and count them all."""
-    found = [
-        {**row, "title": one.title} for one in summary.configurations for row in one.rows if row["status"] != "done"
-    ]
+    """List the jobs that failed, each with the title of its configuration in the end, and count them all."""
+    titles = {one.key: one.title for one in summary.configurations}
+    ends = summary.evaluation.folder.ends
+    found = [{**row, "title": titles[row["group"]]} for row in ends if row["status"] != "done"]
     return found[:most], len(found)

@@ -39,13 +39,19 @@ class Panel:
 
 
 def colours(summary: Summary) -> dict[str, str]:
-    """Return the colour of each configuration."""
-    return {one.key: PALETTE[i % len(PALETTE)] for i, one in enumerate(summary.configurations)}
+    """Return the colour of each configuration: that of its end at every look."""
+    ends = list(dict.fromkeys(map(_end, summary.configurations)))
+    return {one.key: PALETTE[ends.index(_end(one)) % len(PALETTE)] for one in summary.configurations}
+
+
+def _end(one: Configuration) -> str:
+    return str(one.rows[0]["config"])
 
 
 def panels(summary: Summary) -> list[Panel]:
     """Draw what can be drawn: cases in order, quality against time, and metrics over every option that is a number."""
     labels = [label for label, about in summary.metrics.items() if label not in FREE and about.better != "neither"]
+    labels = labels or [summary.main]
     found = [_ordered(summary, summary.main)]
     if "seconds" in summary.metrics and len(summary.configurations) > 1:
         found += [_against_time(summary, label) for label in labels[:_MOST]]
@@ -59,21 +65,28 @@ def _ordered(summary: Summary, label: str) -> Panel:
     with _Drawing(summary, label) as drawing:
         values, shades = summary.evaluation.values[label], colours(summary)
         for i, one in enumerate(summary.configurations):
-            found = (values.get(row["job"]) for row in one.rows)
+            found = (values.get(row["key"]) for row in one.rows)
             numbers = sorted(each.value for each in found if each is not None and isfinite(each.value))
             share = [(i + 0.5) / len(numbers) for i in range(len(numbers))]
-            drawing.axis.plot(share, numbers, color=shades[one.key], linewidth=1.6, gid=f"config-{i}")
+            looks = [other for other in summary.configurations if _end(other) == _end(one)]
+            alpha = (1 + looks.index(one)) / len(looks)  # an early look is pale
+            drawing.axis.plot(share, numbers, color=shades[one.key], alpha=alpha, linewidth=1.6, gid=f"config-{i}")
         drawing.axis.set_xlim(0, 1)
         drawing.axis.set_xlabel("share of pictures")
     return Panel(f"All pictures by {name(label, [*summary.metrics])}", drawing.svg)
 
 
 def _against_time(summary: Summary, label: str) -> Panel:
+    ways: dict[str, list[tuple[float, float, str]]] = {}
     with _Drawing(summary, label) as drawing:
         for i, one in enumerate(summary.configurations):
             time, value = (summary.cells[one.key, which].headline for which in ("seconds", label))
             if isfinite(time.mean) and isfinite(value.mean):
                 drawing.point(time.mean, value, colours(summary)[one.key], f"config-{i}")
+                ways.setdefault(_end(one), []).append((time.mean, value.mean, colours(summary)[one.key]))
+        for points in ways.values():  # from look to look
+            x, y, shades = zip(*sorted(points), strict=True)
+            drawing.axis.plot(x, y, color=shades[0], linewidth=1.2, alpha=0.5, zorder=1)
         drawing.axis.set_xlabel("seconds a picture")
         drawing.axis.set_xlim(0, 1.1 * drawing.axis.get_xlim()[1])
     return Panel(f"{name(label, [*summary.metrics])} against time", drawing.svg)

@@ -75,7 +75,7 @@ def _values(summary: Summary, cases: int) -> dict[str, Any]:
         "title": summary.evaluation.folder.path.resolve().name,
         "date": date.today().isoformat(),
         "version": versions()["guideflow"],
-        "jobs": len(summary.evaluation.folder.rows),
+        "jobs": len(summary.evaluation.folder.ends),
         "failed": failed,
         "failed_in_all": failed_in_all,
         "tables": [some for some in (judged, [label for label in labels if label in FREE]) if some],
