@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from guideflow._require import count, number, require
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers import State
-
-if TYPE_CHECKING:
-    from guideflow.solution import Solution
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Progress:
         best_loss: lowest loss so far of each image.
         active: whether each image is still being changed.
         seconds: time since the start, earlier parts of a resumed solve included.
-        solution: returns what `solve` would, were this iteration its last.
+        solution: returns the `Solution` that `solve` would, were this iteration its last.
     """
 
     iteration: int
@@ -45,7 +42,7 @@ class Progress:
     best_loss: Tensor
     active: tuple[bool, ...]
     seconds: float
-    solution: Callable[[], "Solution"]
+    solution: Callable[[], Any]
 
     @property
     def loss(self) -> Tensor:

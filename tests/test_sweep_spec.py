@@ -34,7 +34,7 @@ def jobs(text: str) -> list[tuple[Any, ...]]:
     """What decides each job of a spec."""
     plan = Plan(parse_spec(text))
     found = [
-        (batch.config.sampler, batch.config.loss, batch.config.solver, batch.reference.name, job.prompt, job.seed)
+        (batch.config.sampler, batch.config.loss, batch.config.solver, job.reference.name, job.prompt, job.seed)
         for batch in plan.batches()
         for job in batch.jobs
     ]

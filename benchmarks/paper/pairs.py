@@ -47,10 +47,9 @@ def prompts(person: int) -> list[str]:
 
 def write(folder: Path, name: str, people: range) -> Path:
     """Write the references of some people as PNGs, and a table of them with prompts and seeds; return the table."""
-    sheet = Image.open(SHEET)
     (folder / "people").mkdir(parents=True, exist_ok=True)
     table = folder / f"{name}.csv"
-    with table.open("w", newline="") as file:
+    with table.open("w", newline="") as file, Image.open(SHEET) as sheet:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["reference", "seed", "first", "second"])
         for i in people:

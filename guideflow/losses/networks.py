@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from guideflow._process import adopt
 from guideflow._require import as_device, missing_weights, require, shorten, without_progress_bars
 from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow.losses.sharing import shared
 
 _MADE = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
 """Buffers that older checkpoints hold, and newer networks make themselves."""
@@ -132,6 +133,7 @@ def published_weights(url: str, megabytes: float) -> dict[str, Tensor]:
         ) from error
 
 
+@shared
 def from_transformers(kind: str, source: str | Path, *, extra: str, **options: Any) -> nn.Module:
     """Load a network of transformers, with its own weights and no others.
 

@@ -44,23 +44,23 @@ class Job:
     """One picture to make; `key` stands for everything that decides it."""
 
     key: str
+    reference: Reference
     prompt: str
     seed: int
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Jobs of one config and reference, which are solved together."""
+    """Jobs of one config, which are solved together."""
 
     config: Config
-    reference: Reference
     jobs: tuple[Job, ...]
 
 
 class Plan:
     """All jobs of a spec, which are enumerated and never held.
 
-    Samplers change least often, then losses and their references, so that a worker seldom loads anything anew.
+    Samplers change least often, then losses, so that a worker seldom loads anything anew.
     """
 
     def __init__(self, spec: Spec, found: Sequence[Reference] | None = None) -> None:
@@ -81,11 +81,11 @@ class Plan:
         """Number of combinations of sampler, loss, solver and arguments of `solve`."""
         return len(self.samplers) * len(self.losses) * len(self.solvers) * len(self.solves)
 
-    def groups(self) -> Iterator[tuple[Config, Reference]]:
-        """List configs with references, in the order of the jobs."""
+    def configurations(self) -> Iterator[Config]:
+        """List configs, in the order of the jobs."""
         for (sampler_key, sampler), (loss_key, loss) in product(self.samplers.items(), self.losses.items()):
-            configs = [
-                Config(
+            for (solver_key, solver), (solve_key, solve) in product(self.solvers.items(), self.solves.items()):
+                yield Config(
                     parts.key(sampler_key, loss_key, solver_key, solve_key),
                     sampler_key,
                     loss_key,
@@ -95,18 +95,17 @@ class Plan:
                     {**solve, "gradient_mode": self.spec.gradient_mode},
                     tuple(look for look in self.spec.looks if look < solve["max_iterations"]),
                 )
-                for (solver_key, solver), (solve_key, solve) in product(self.solvers.items(), self.solves.items())
-            ]
-            yield from ((config, reference) for reference in self.references for config in configs)
 
-    def jobs(self, config: Config, reference: Reference) -> Iterator[Job]:
-        """List the jobs of a config and a reference."""
-        for prompt, seed in product(reference.prompts(self.spec.prompts), reference.seeds(self.spec.seeds)):
-            yield Job(parts.key(config.key, reference.name, reference.digest, prompt, seed), prompt, seed)
+    def jobs(self, config: Config) -> Iterator[Job]:
+        """List the jobs of a config."""
+        for reference in self.references:
+            for prompt, seed in product(reference.prompts(self.spec.prompts), reference.seeds(self.spec.seeds)):
+                key = parts.key(config.key, reference.name, reference.digest, prompt, seed)
+                yield Job(key, reference, prompt, seed)
 
     def batches(self, done: Container[str] = frozenset()) -> Iterator[Batch]:
         """List the jobs that are not done yet in batches. The same jobs make the same batches."""
-        for config, reference in self.groups():
-            jobs = (job for job in self.jobs(config, reference) if job.key not in done)
+        for config in self.configurations():
+            jobs = (job for job in self.jobs(config) if job.key not in done)
             while batch := tuple(islice(jobs, self.spec.batch)):
-                yield Batch(config, reference, batch)
+                yield Batch(config, batch)

@@ -57,11 +57,13 @@ def about(batch: Batch, jobs: Sequence[Job]) -> list[Row]:
         "solver": config.solver["name"],
         "options": options(config),
         "config": config.key,
-        "reference": batch.reference.name or None,
         "negative_prompt": config.solve["negative_prompt"],
         "guideflow": _version(),
     }
-    return [{"job": job.key, "prompt": job.prompt, "seed": job.seed, **common} for job in jobs]
+    return [
+        {"job": job.key, "reference": job.reference.name or None, "prompt": job.prompt, "seed": job.seed, **common}
+        for job in jobs
+    ]
 
 
 def options(config: Config) -> str:

@@ -1,9 +1,8 @@
-"""What solves batches: it keeps its sampler and its loss, and turns whatever goes wrong into rows."""
+"""What solves batches, and turns whatever goes wrong into rows."""
 
 import gc
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +11,14 @@ import torch
 
 from guideflow._solve import solve
 from guideflow.errors import OutOfMemory
-from guideflow.losses.fingerprints import fingerprints
+from guideflow.losses.by_image import by_image, outline
 from guideflow.memory import ran_out
 from guideflow.settings import Result
 from guideflow.sweep import parts
-from guideflow.sweep.fitting import images_that_fit
+from guideflow.sweep.holding import Held
 from guideflow.sweep.jobs import Batch, Job
 from guideflow.sweep.rows import Looks, Row, failed, report, until, why
+from guideflow.types import LossLike
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Finished:
 
     rows: list[Row]
     pictures: dict[str, bytes]
+
+    def add(self, rows: list[Row], pictures: Mapping[str, bytes]) -> None:
+        """Add what came of some jobs."""
+        self.rows.extend(rows)
+        self.pictures.update(pictures)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,14 @@ class Room:
     threads: int | None = None
 
 
+@dataclass(frozen=True)
+class _Parts:
+    sampler: Any
+    losses: Mapping[str, LossLike]
+    solver: Any
+    weights: Row
+
+
 class Worker:
     """Solves batches one after the other, in this process or in an actor of Ray's."""
 
@@ -47,9 +60,7 @@ class Worker:
             os.chdir(folder)  # relative paths are those of who asked
         if room.threads is not None:
             torch.set_num_threads(room.threads)
-        self._held: dict[str, tuple[Any, Any]] = {}
-        self._fitting: dict[Any, int] = {}
-        self._weights: dict[str, str] = {}
+        self._held = Held(room.device, room.memory)
 
     def ready(self) -> int:
         """Tell that it is there, by its process."""
@@ -57,32 +68,40 @@ class Worker:
 
     def finish(self, batch: Batch) -> Finished:
         """Solve a batch; every job of it comes back as a row, with its pictures or with its error."""
-        finished = Finished([], {})
+        finished, held, config = Finished([], {}), self._held, batch.config
+
+        def lost(jobs: Sequence[Job], error: BaseException) -> None:
+            finished.add(failed(batch, jobs, why(error)), {})
+
+        together: dict[Hashable, list[Job]] = {}
         try:
-            sampler, loss = self._load(batch)
-            solver = parts.load_solver(batch.config.solver)
-            size = self._fits(batch, sampler, loss)
-            made = sampler, loss, solver, self._hashes(batch, sampler, loss)
+            sampler, solver = held.sampler(config), parts.load_solver(config.solver)
+            losses = held.losses(config, batch.jobs, lost)
+            for job in batch.jobs:
+                if job.key in losses:
+                    together.setdefault(outline(losses[job.key]), []).append(job)
+            for jobs in together.values():
+                size = held.fit(config, sampler, losses[jobs[0].key], len(jobs))
+                made = _Parts(sampler, losses, solver, held.weights(config, sampler, losses[jobs[0].key]))
+                for first in range(0, len(jobs), size):
+                    self._solve(batch, jobs[first : first + size], made, finished)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, SystemExit too
-            finished.rows.extend(failed(batch, batch.jobs, why(error)))
-            return finished
-        for first in range(0, len(batch.jobs), size):
-            self._solve(batch, batch.jobs[first : first + size], made, finished)
+            there = {row["job"] for row in finished.rows}
+            finished.add(failed(batch, [job for job in batch.jobs if job.key not in there], why(error)), {})
         return finished
 
-    def _solve(self, batch: Batch, jobs: Sequence[Job], made: tuple[Any, Any, Any, Row], finished: Finished) -> None:
-        sampler, loss, solver, weights = made
+    def _solve(self, batch: Batch, jobs: Sequence[Job], made: _Parts, finished: Finished) -> None:
         looks = Looks(batch.config.looks)
         try:
-            with _counted(sampler):
+            with _counted(made.sampler):
                 solution = solve(
-                    sampler,
-                    loss,
+                    made.sampler,
+                    by_image([made.losses[job.key] for job in jobs]),
                     prompt=[job.prompt for job in jobs],
                     seed=[job.seed for job in jobs],
-                    solver=solver,
+                    solver=made.solver,
                     callback=looks,
                     memory_limit=self.room.memory,
                     **batch.config.solve,
@@ -90,19 +109,16 @@ class Worker:
             if Result.INTERRUPTED in solution.result:
                 raise KeyboardInterrupt
             reached = {look: looks.found.get(look, solution) for look in batch.config.iterations}
-            rows, pictures = report(batch, jobs, reached, weights)
+            rows, pictures = report(batch, jobs, reached, made.weights)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             told, full = why(error), _ran_out(error)
         else:
-            finished.rows.extend(rows)
-            finished.pictures.update(pictures)
+            finished.add(rows, pictures)
             return
         if len(jobs) == 1:
-            rows, pictures = until(batch, jobs, looks.found, weights, told)
-            finished.rows.extend(rows)
-            finished.pictures.update(pictures)
+            finished.add(*until(batch, jobs, looks.found, made.weights, told))
             return
         looks.found.clear()
         if full:  # only here, outside the handler, the failed attempt's tensors are gone
@@ -111,42 +127,6 @@ class Worker:
         half = (len(jobs) + 1) // 2 if full else 1  # as many as there is memory for, or which of them it was
         for first in range(0, len(jobs), half):
             self._solve(batch, jobs[first : first + half], made, finished)
-
-    def _load(self, batch: Batch) -> tuple[Any, Any]:
-        config, reference = batch.config, batch.reference
-        wanted: dict[str, tuple[Any, Callable[[], Any]]] = {
-            "sampler": (config.sampler_key, lambda: parts.load_sampler(config.sampler, self.room.device)),
-            "loss": (
-                (config.loss_key, reference.path, reference.digest),
-                lambda: parts.load_loss(config.loss, reference.path, self.room.device),
-            ),
-        }
-        for kind, (key, make) in wanted.items():
-            if kind not in self._held or self._held[kind][0] != key:
-                self._held.pop(kind, None)  # before the next one: there may be no memory for both
-                self._held[kind] = key, make()
-        return self._held["sampler"][1], self._held["loss"][1]
-
-    def _hashes(self, batch: Batch, sampler: Any, loss: Any) -> Row:
-        """Return the checksums of the weights of sampler and loss, taken once for each."""
-        found: Row = {}
-        config = batch.config
-        for column, key, made in (
-            ("sampler_weights", config.sampler_key, sampler),
-            ("weights", config.loss_key, loss),
-        ):
-            if key not in self._weights:
-                self._weights[key] = json.dumps({at: one.weights for at, one in fingerprints(made).items()})
-            found[column] = self._weights[key]
-        return found
-
-    def _fits(self, batch: Batch, sampler: Any, loss: Any) -> int:
-        if self.room.memory is None:
-            return len(batch.jobs)
-        key = batch.config.sampler_key, batch.config.loss_key, batch.config.solve["gradient_mode"]
-        if key not in self._fitting:
-            self._fitting[key] = images_that_fit(sampler, loss, batch.config.solve, self.room.memory)
-        return min(len(batch.jobs), self._fitting[key])
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from guideflow._require import missing_weights, require
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow.losses.networks import one_line, read_config, unsafe
+from guideflow.losses.sharing import shared
 from guideflow.losses.vision import Preparation, given
 
 PUBLISHED = "openai"
@@ -45,6 +46,7 @@ class LoadedClip:
     title: str
 
 
+@shared
 def load_clip(
     network: str | Path,
     checkpoint: str | Path | None = None,

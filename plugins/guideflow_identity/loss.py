@@ -14,6 +14,7 @@ from guideflow._require import as_device, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections
+from guideflow.losses.sharing import shared
 from guideflow.losses.vision import References, read_subjects
 from guideflow_identity.arcface import ArcFaces
 from guideflow_identity.dlib import DlibFaces
@@ -24,6 +25,13 @@ from guideflow_identity.reference import find_reference
 
 class NoFaceFound(InvalidImage):
     """No face was found where one is needed."""
+
+
+@shared
+def load_backend(name: str, pack: str | Path | None = None) -> FaceBackend:
+    """Load a face backend by its name."""
+    one_of("backend", name, ("dlib", "arcface"))
+    return ArcFaces(pack) if name == "arcface" else DlibFaces()
 
 
 @final
@@ -101,8 +109,7 @@ class Identity(DetectionLoss):
                 f"Got pack={str(pack)!r}, which only backend='arcface' reads. Type backend='arcface'."
             )
         if not isinstance(backend, FaceBackend):
-            one_of("backend", backend, ("dlib", "arcface"))
-            backend = ArcFaces(pack) if backend == "arcface" else DlibFaces()
+            backend = load_backend(backend, pack)
         self._backend: FaceBackend = adopt(backend.to(as_device(device)))  # type: ignore[assignment]
         self._order, self._threshold, self._floor = order, threshold, floor
         penalty = self._backend.farthest if missing_penalty is None else missing_penalty

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from guideflow._require import as_device, one_of
 from guideflow.errors import InvalidArgument
 from guideflow.metrics import Case, LossMetric
-from guideflow_identity.arcface import ArcFaces
-from guideflow_identity.dlib import DlibFaces
 from guideflow_identity.faces import FaceBackend
-from guideflow_identity.loss import Identity
+from guideflow_identity.loss import Identity, load_backend
 
 
 @final
@@ -55,7 +53,7 @@ class IdentitySimilarity(LossMetric):
             )
         if not isinstance(backend, FaceBackend):
             one_of("backend", backend, ("dlib", "arcface"))
-            backend = ArcFaces(pack) if backend == "arcface" else DlibFaces()
+            backend = load_backend(backend, pack)
         self._backend: FaceBackend = backend.to(as_device(device)).eval().requires_grad_(False)
         self._threshold, self._device = threshold, device
 

@@ -11,11 +11,13 @@ from torch import nn
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
 from guideflow.losses.networks import freeze, one_line, published_weights, read_weights
+from guideflow.losses.sharing import shared
 from guideflow.losses.vision import Preparation, given
 from guideflow_segmentation.folders import from_folder_or_hub
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 
 
+@shared
 def load_segmenter(
     network: str | Path | nn.Module = "lraspp",
     checkpoint: str | Path | None = None,

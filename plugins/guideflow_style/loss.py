@@ -17,6 +17,7 @@ from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
 from guideflow.losses.networks import freeze, precision
+from guideflow.losses.sharing import shared
 from guideflow.losses.vision import ImageSources, Preparation, given, read_images
 from guideflow.types import PerImage
 from guideflow_clip.models import load_clip, preparation_of
@@ -99,7 +100,9 @@ class Style(Loss):
             if backend == "clip-gram" and hasattr(getattr(network, "transformer", None), "resblocks"):
                 network = ClipTokens(network, _blocks(layers))
         elif backend == "vgg-gram":
-            network = VggFeatures(VGG_LAYERS if layers is None else [str(layer) for layer in layers], checkpoint)
+            network = shared(VggFeatures)(
+                VGG_LAYERS if layers is None else [str(layer) for layer in layers], checkpoint
+            )
             preparation = Preparation((256, 256), *_IMAGENET, "bicubic", crop=True)
         else:
             name = network or ("RN50" if backend == "clip" else "ViT-B-16")

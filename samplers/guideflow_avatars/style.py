@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow.errors import InvalidArgument
+from guideflow.losses.sharing import shared
 from guideflow.losses.vision import ImageSources
 from guideflow_avatars.identity import SIZE, WEIGHTS
 from guideflow_style import Style
@@ -50,6 +51,7 @@ class StyleFeatures(nn.Module):
         return found
 
 
+@shared
 def load_style_features(folder: Path, layers: Sequence[int] = (0, 1, 2)) -> StyleFeatures:
     """Load the network from a folder of `config.json` and `model.safetensors`, in float32."""
     from safetensors.torch import load_file

@@ -1,0 +1,57 @@
+"""Networks that several losses look through, loaded once: losses of many references differ in no more than those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from inspect import signature
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Shared = dict[str, Any]
+"""What was loaded, by what it was loaded with."""
+
+_PLAIN = (str, Path, int, float, bool, type(None), torch.dtype)
+_now: ContextVar[Shared | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def sharing(found: Shared) -> Iterator[None]:
+    """Let loaders that are `shared` look here first, and keep here what they load."""
+    before = _now.set(found)
+    try:
+        yield
+    finally:
+        _now.reset(before)
+
+
+def shared(load: Callable[P, T]) -> Callable[P, T]:
+    """Make a loader of frozen networks load once what is asked for in the same words, while losses are `sharing`.
+
+    Only for what no loss changes but by `freeze`. Elsewhere, and for arguments that are not plain, it loads anew.
+    """
+    known = signature(load)
+
+    @wraps(load)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        found = _now.get()
+        if found is None or not all(map(_is_plain, [*args, *kwargs.values()])):
+            return load(*args, **kwargs)
+        words = repr((load.__module__, load.__qualname__, known.bind(*args, **kwargs).arguments))
+        if words not in found:
+            found[words] = load(*args, **kwargs)
+        made: T = found[words]
+        return made
+
+    return call
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, _PLAIN) or (isinstance(value, list | tuple) and all(map(_is_plain, value)))
