@@ -60,6 +60,8 @@ def collect(options: Options) -> None:
         found = [line for line in measured.read(options.work / family) if line.sweep != "search"]
         if found:
             lines[family] = found
+    if not lines:  # all of it was solved elsewhere
+        return
     for name in ("paper", "claims"):
         path = options.results / f"{name}.csv"
         rows = measured.read_rows(path)
@@ -147,6 +149,9 @@ def run(what: str, options: Options) -> int:
     except (GuideflowError, Failed) as error:
         print(f"make.py: {error}", file=sys.stderr)
         return getattr(error, "code", 2)
+    except KeyboardInterrupt:
+        print("make.py: interrupted; the same command goes on.", file=sys.stderr)
+        return 130
     return 0
 
 
