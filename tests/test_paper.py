@@ -100,7 +100,8 @@ def test_a_claim_is_asked_on_the_same_pairs(paper):
         "descent": ("no", "-0.1000", "16"),
         "descent-prompt": ("level", "0.0000", "16"),
     }
-    table = paper.tables.claims(list(rows.values()))
+    assert paper.claims.verdict({**rows["anchor"], "pairs": "6"}) == "few pairs"
+    table = paper.tables.claims(list(rows.values()), [])
     assert "| The anchor gives likeness | Table 2: 0.593, 0.116 | yes, +0.800 (+0.80 to +0.80) |" in table
     assert len({claim.key for claim in paper.claims.CLAIMS}) == len(paper.claims.CLAIMS)
 
@@ -127,7 +128,8 @@ def test_tables_are_written_of_whatever_there_is(paper, tmp_path):
         "unguided",
         "flowgrad, scale=2.0",
     ]
-    assert "`avatars-turbo`: 16 pairs" in paper.tables.caption(rows)
+    assert "`avatars-turbo`: 16 pairs" in paper.tables.caption(rows) and "quick" not in paper.tables.caption(rows)
+    assert "A quick look with 50 iterations for 100" in paper.tables.caption([{**row, "of": "50"} for row in rows])
     paper.make.draw(tmp_path, tmp_path)
     assert len(list(tmp_path.glob("*.png"))) == 2
 

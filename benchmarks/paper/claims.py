@@ -11,6 +11,10 @@ Values = Mapping[Case, float]
 Sides = tuple["Values | None", "Values | None"]
 
 
+FEW = 8
+"""Pairs below which an interval by bootstrap is too narrow to go by."""
+
+
 class Claim(NamedTuple):
     """A claim: a key, its words, where it stands, the paper's numbers, and what is compared: first above second."""
 
@@ -176,6 +180,8 @@ def judge(family: str, lines: Sequence[Line]) -> list[Row]:
 
 
 def verdict(row: Row) -> str:
-    """Whether the claim holds: its interval lies above zero, below, or on both sides; or nothing differs."""
+    """Whether the claim holds: its interval lies above zero, below, or around it; or nothing differs, or pairs are few."""
+    if int(row["pairs"]) < FEW:
+        return "few pairs"
     low, high = float(row["low"]), float(row["high"])
     return "yes" if low > 0 else "no" if high < 0 else "level" if low == high == 0 else "open"

@@ -96,7 +96,7 @@ def write(results: Path) -> None:
     texts = {"search": f"{tables.caption(best)}\n\n{tables.search(best)}"} if best else {}
     if rows:
         told = f"{tables.caption(rows)} {tables.EXPLAINED}"
-        texts["claims"] = tables.claims(asked)
+        texts["claims"] = tables.claims(asked, rows)
         texts["table1"] = f"{told} {tables.SECONDS}\n\n{tables.table1(rows)}"
         texts["table2"] = f"{told} {tables.DISTANCE}\n\n{tables.table2(rows, [row for row in best if row['best']])}"
         draw(results, results)

@@ -45,8 +45,8 @@ def fig15(rows: Sequence[Row], path: Path) -> None:
         for line, metric in zip(axes, ("likeness", "prompt"), strict=True):
             _curve(line[0], scales, family, None, metric, [0.0, *(_scale(row) for row in scales[1:])])
             _curve(line[1], looks, family, None, metric)
-    axes[0][0].set_title(f"after {at(20, _last(rows))} iterations", fontsize=8)
-    axes[0][1].set_title("at scale 1", fontsize=8)
+    axes[0][0].set_title(f"N = {at(20, _last(rows))}", fontsize=8)
+    axes[0][1].set_title("s = 1", fontsize=8)
     for axis, name in zip(axes[1], ("guidance scale s", "iterations N"), strict=True):
         axis.set_xlabel(name, fontsize=7)
     for line, (metric, low) in zip(axes, (("likeness", -0.1), ("prompt", 0.0)), strict=True):
@@ -64,14 +64,9 @@ def pictures(lines: Sequence[Line], path: Path) -> None:
     from guideflow.images import read_image
 
     found, plain = Lines(lines), Lines(lines).of("unguided")
-    shown = [
-        ("half,\n20", 0.5, 20),
-        ("once,\n20", 1.0, 20),
-        ("twice,\n20", 2.0, 20),
-        ("once,\n50", 1.0, 50),
-        ("once,\n100", 1.0, 100),
-    ]
-    if plain is None or not plain.pictures or found.find("anchored") is None:
+    shown = [("half", 0.5, 20), ("once", 1.0, 20), ("twice", 2.0, 20), ("once", 1.0, 50), ("once", 1.0, 100)]
+    anchored = found.find("anchored")
+    if plain is None or not plain.pictures or anchored is None:
         return
     case = next(iter(plain.pictures))
     rows = []
@@ -79,7 +74,8 @@ def pictures(lines: Sequence[Line], path: Path) -> None:
         each = [found.find(solver, factor, look) for _, factor, look in shown]
         files = [case[0], plain.pictures[case], *(one.pictures.get(case) if one else None for one in each)]
         rows.append([None if file is None else read_image(file)[0] for file in files])
-    draw_labelled(path, rows, ["reference", "unguided", *(name for name, _, _ in shown)], [*RULES], side=0.8)
+    names = [f"{name},\nN = {at(look, anchored.last)}" for name, _, look in shown]
+    draw_labelled(path, rows, ["reference", "unguided", *names], [*RULES], side=0.7)
 
 
 def _scales(rows: Sequence[Row], family: str) -> list[Row]:

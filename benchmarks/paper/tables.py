@@ -119,10 +119,17 @@ def _cells(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def claims(rows: Sequence[Row]) -> str:
-    """What the paper claims, and what each family says to it."""
+def claims(rows: Sequence[Row], of: Sequence[Row]) -> str:
+    """What the paper claims, and what each family says to it; `of` are the rows of the tables."""
     there = families(rows)
-    found = [_cells(["claim", "paper", *there]), _cells(["---"] * (2 + len(there)))]
+    most = {name: max(int(row["pairs"]) for row in rows if row["family"] == name) for name in there}
+    pairs = ", ".join(f"{count} of `avatars-{name}`" for name, count in most.items())
+    found = [
+        " ".join([f"Pairs: {pairs}.", *quick(of)]),
+        "",
+        _cells(["claim", "paper", *there]),
+        _cells(["---"] * (2 + len(there))),
+    ]
     for claim in CLAIMS:
         mine = {row["family"]: row for row in rows if row["claim"] == claim.key}
         if mine:
@@ -163,4 +170,13 @@ def caption(rows: Sequence[Row]) -> str:
             f"{', '.join(f'`avatars-{name}`' for name in names)}: {pairs} of a held-out person and a held-out prompt, "
             f"on {machine}, {date}, by `{command}` at {commit}."
         )
-    return " ".join(texts)
+    return " ".join([*texts, *quick(rows)])
+
+
+def quick(rows: Sequence[Row]) -> list[str]:
+    """Say so if iterations are fewer than the specs have."""
+    asked = {"paper": 100, "search": 50}
+    cut = [row for row in rows if row["sweep"] in asked and int(row["of"]) != asked[row["sweep"]]]
+    if not cut:
+        return []
+    return [f"**A quick look with {cut[0]['of']} iterations for {asked[cut[0]['sweep']]}: nothing follows from it.**"]
