@@ -180,7 +180,7 @@ def judge(family: str, lines: Sequence[Line]) -> list[Row]:
 
 
 def verdict(row: Row) -> str:
-    """Whether the claim holds: its interval lies above zero, below, or around it; or nothing differs, or pairs are few."""
+    """Whether the claim holds: its interval lies above zero, below, around it, or is nothing; or pairs are few."""
     if int(row["pairs"]) < FEW:
         return "few pairs"
     low, high = float(row["low"]), float(row["high"])
