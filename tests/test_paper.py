@@ -130,6 +130,8 @@ def test_tables_are_written_of_whatever_there_is(paper, tmp_path):
     ]
     assert "`avatars-turbo`: 16 pairs" in paper.tables.caption(rows) and "quick" not in paper.tables.caption(rows)
     assert "A quick look with 50 iterations for 100" in paper.tables.caption([{**row, "of": "50"} for row in rows])
+    short = [{**row, "of": "50", "pairs": "64"} for row in rows]
+    assert paper.make.worth(short) < paper.make.worth(rows[:2]) <= paper.make.worth(rows)
     paper.make.draw(tmp_path, tmp_path)
     assert len(list(tmp_path.glob("*.png"))) == 2
 

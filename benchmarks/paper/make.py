@@ -55,37 +55,37 @@ def collect(options: Options) -> None:
     import claims
     import plots
 
-    lines = {}
+    rows, asked = (measured.read_rows(options.results / f"{name}.csv") for name in ("paper", "claims"))
     for family in options.families:
-        found = [line for line in measured.read(options.work / family) if line.sweep != "search"]
+        lines = [line for line in measured.read(options.work / family) if line.sweep != "search"]
+        fresh = [measured.row_of(family, line, record(options, family)) for line in lines]
+        old = [row for row in rows if row["family"] == family]
+        if not fresh:
+            continue
+        if old and worth(fresh) < worth(old):
+            print(f"The rows of {family} that are there stand for more, and stay.")
+            continue
+        rows = [row for row in rows if row["family"] != family] + fresh
+        asked = [row for row in asked if row["family"] != family] + claims.judge(family, lines)
+        if family == tables.FAMILIES[0]:
+            plots.pictures(lines, options.results / f"{DRAWN}pictures.png")
+    order = tables.families(rows)
+    for name, found in (("paper", rows), ("claims", asked)):
         if found:
-            lines[family] = found
-    if not lines:  # all of it was solved elsewhere
-        return
-    for name in ("paper", "claims"):
-        path = options.results / f"{name}.csv"
-        rows = measured.read_rows(path)
-        for family, found in lines.items():
-            about = record(options, family)
-            fresh = (
-                claims.judge(family, found)
-                if name == "claims"
-                else [measured.row_of(family, line, about) for line in found]
+            measured.write_rows(
+                options.results / f"{name}.csv", sorted(found, key=lambda row: order.index(row["family"]))
             )
-            old = [row for row in rows if row["family"] == family]
-            if _most(fresh) < _most(old):
-                print(f"{path.name}: the rows of {family} that are there stand for more pairs, and stay.")
-            else:
-                rows = [row for row in rows if row["family"] != family] + fresh
-        order = tables.families(rows)
-        measured.write_rows(path, sorted(rows, key=lambda row: order.index(row["family"])))
-    for family in tables.FAMILIES[:1]:
-        if family in lines:
-            plots.pictures(lines[family], options.results / f"{DRAWN}pictures.png")
 
 
-def _most(rows: list[measured.Row]) -> int:
-    return max((int(row["pairs"]) for row in rows), default=0)
+def worth(rows: list[measured.Row]) -> tuple[bool, int]:
+    """Rank the rows of a family: a quick look below whole solves, then by pairs."""
+    return not tables.quick(rows), max((int(row["pairs"]) for row in rows), default=0)
+
+
+def searched(options: Options) -> bool:
+    """Whether there are settings already; those of a quick look serve another one."""
+    rows = measured.read_rows(options.results / "search.csv")
+    return bool(rows) and (options.iterations != 100 or not tables.quick(rows))
 
 
 def write(results: Path) -> None:
@@ -128,13 +128,13 @@ def run(what: str, options: Options) -> int:
     """Do it, and say what went wrong in one line."""
     sys.path.insert(0, str(HERE.parent))
     from guideflow.cli.codes import Failed
-    from guideflow.errors import GuideflowError
+    from guideflow.errors import FolderInUse, GuideflowError
 
     try:
         if what == "draw":
             draw(RESULTS, options.results)
             return 0
-        if what == "search" or (what in ("all", "table2") and not (options.results / "search.csv").exists()):
+        if what == "search" or (what in ("all", "table2") and not searched(options)):
             search(options)
         for family in options.families if what in NEEDED else ():
             solve(family, what, options)
@@ -147,7 +147,8 @@ def run(what: str, options: Options) -> int:
         if what in ("search", "write"):
             write(options.results)
     except (GuideflowError, Failed) as error:
-        print(f"make.py: {error}", file=sys.stderr)
+        cure = " Here: --work another folder." if isinstance(error, FolderInUse) else ""
+        print(f"make.py: {error}{cure}", file=sys.stderr)
         return getattr(error, "code", 2)
     except KeyboardInterrupt:
         print("make.py: interrupted; the same command goes on.", file=sys.stderr)
