@@ -1,4 +1,4 @@
-"""What the benchmarks of the avatars world share: cases, solving with a memory on disk, and the judges' scores."""
+"""What the benchmarks of the avatars world share: cases, judges beside those of the library, pictures and pages."""
 
 from __future__ import annotations
 
@@ -29,19 +29,17 @@ sys.path.insert(0, str(HERE.parent / "tools" / "avatars"))
 
 FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
 DEVICE = os.environ.get("GUIDEFLOW_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-ITERATIONS = {"auto": 12}  # of a solver; others take 50
-BATCH = 128 if DEVICE == "cuda" else 32
-PROMPTS = {"shown": 1}  # of each person; 4 where nothing is said
-PEOPLE = {"run": 32, "shown": 8, "search": 4, "families": 6}
-FIRST = {"run": 0, "shown": 0, "search": 32, "families": 0}  # nobody is searched on and judged on
+PROMPTS: dict[str, int] = {}  # of each person; 4 where nothing is said
+PEOPLE = {"search": 4}
+FIRST = {"search": 32}  # nobody is searched on and judged on
 
 
 torch.backends.cudnn.allow_tf32 = False  # the same pictures as on a CPU, to rounding
 
 
-def machine() -> str:
+def machine(device: str = DEVICE) -> str:
     """What kind of machine this is, for the captions."""
-    if DEVICE == "cuda":
+    if device.startswith("cuda"):
         return f"one {torch.cuda.get_device_name()}"
     return f"a {os.cpu_count()}-core CPU"
 
@@ -67,7 +65,7 @@ class PairedIdentity(gf.Loss):
 
 
 def cases(part: str) -> tuple[Tensor, list[str], list[int], Tensor]:
-    """References (N, 3, 128, 128), prompts, seeds and identities; `search` shares no person with the others."""
+    """References (N, 3, 128, 128), prompts, seeds and identities; parts share no person."""
     import captions
     import world
     from common import as_float, load_data
@@ -85,41 +83,6 @@ def cases(part: str) -> tuple[Tensor, list[str], list[int], Tensor]:
             rows.append(first)
     chosen = torch.stack(rows)
     return as_float(data["images"][chosen]), prompts, list(range(1000, 1000 + len(rows))), data["identity"][chosen]
-
-
-def solve(sampler_name: str, name: str, options: dict, part: str) -> dict[str, Tensor | float]:
-    """Guided and unguided pictures of all cases, with the seconds they took."""
-    references, prompts, seeds, _ = cases(part)
-    sampler = load_sampler(sampler_name)
-    images, unguided, seconds = [], [], 0.0
-    for start in range(0, len(prompts), BATCH):
-        rows = slice(start, start + BATCH)
-        solution = gf.solve(
-            sampler,
-            PairedIdentity(references[rows]),
-            prompt=prompts[rows],
-            seed=seeds[rows],
-            solver=gf.load_solver(name, **options),
-            max_iterations=ITERATIONS.get(name, 50),
-            keep="last",
-        )
-        images.append(solution.images.cpu())
-        unguided.append(solution.unguided.cpu())
-        seconds += solution.stats["seconds"]
-        print(f"{part} {sampler_name} {name} {options} {start + len(solution.images)}/{len(prompts)}", flush=True)
-    return {"images": torch.cat(images), "unguided": torch.cat(unguided), "seconds": seconds}
-
-
-def cached(sampler_name: str, name: str, options: dict, part: str) -> dict[str, Tensor | float]:
-    """`solve`, remembered on disk."""
-    key = "-".join([f"{part}{PEOPLE[part]}", sampler_name, name, *(f"{k}={v}" for k, v in options.items())])
-    path = CACHE / f"{key}.pt"
-    if not path.exists():
-        CACHE.mkdir(exist_ok=True)
-        result = solve(sampler_name, name, options, part)
-        torch.save(result, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-    return torch.load(path, weights_only=True)
 
 
 @torch.no_grad()
@@ -165,20 +128,6 @@ def real_pictures() -> tuple[Tensor, Tensor]:
     return renders, (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
 
 
-def judge(images: Tensor, unguided: Tensor, part: str) -> dict[str, float]:
-    """Likeness, prompt and distance of a set of pictures."""
-    references, prompts, _, _ = cases(part)
-    guidance = AvatarsIdentity(references[:1])
-    with torch.no_grad():
-        similarity = (guidance.embed(images) * guidance.embed(references)).sum(1)
-    return {
-        "judge": judges.identity_similarity(images, references).mean().item(),
-        "guidance": similarity.mean().item(),
-        "prompt": judges.prompt_accuracy(images, prompts).mean().item(),
-        "distance": (images - unguided).square().mean((1, 2, 3)).sqrt().mean().item(),
-    }
-
-
 def real_pairs(identity: Tensor) -> dict[str, float]:
     """Likeness of two renders of the same person, for the people of the benchmark."""
     from common import as_float, load_data
@@ -194,32 +143,6 @@ def real_pairs(identity: Tensor) -> dict[str, float]:
     with torch.no_grad():
         similarity = (guidance.embed(a) * guidance.embed(b)).sum(1).mean().item()
     return {"judge": judges.identity_similarity(a, b).mean().item(), "guidance": similarity}
-
-
-def relative_costs(
-    pairs: list[tuple[str, str, dict]], *, repeats: int = 3, images: int = 8, iterations: int = 5
-) -> list[float]:
-    """Time of a solve of each (sampler, solver, options) relative to the first: medians of interleaved repeats."""
-    samplers = {name: load_sampler(name) for name, _, _ in pairs}
-    references, prompts, seeds, _ = cases("search")
-    loss = PairedIdentity(references[:images])
-    seconds: list[list[float]] = [[] for _ in pairs]
-    for repeat in range(repeats + 1):
-        for i, (sampler, solver, options) in enumerate(pairs):
-            solution = gf.solve(
-                samplers[sampler],
-                loss,
-                prompt=prompts[:images],
-                seed=seeds[:images],
-                solver=gf.load_solver(solver, **options),
-                max_iterations=iterations,
-                candidates=1,
-                keep="last",
-            )
-            if repeat > 0:  # the first round warms up
-                seconds[i].append(solution.stats["seconds"])
-    medians = torch.tensor(seconds, dtype=torch.float64).median(1).values
-    return (medians / medians[0]).tolist()
 
 
 def draw_labelled(

@@ -160,11 +160,6 @@ def train(rows: list[int]) -> nn.Module:
     return network.eval().cpu()
 
 
-def has_judge() -> bool:
-    """Whether the judge has been trained here."""
-    return (CACHE / f"{PART}{PEOPLE[PART]}-judge.pt").exists()
-
-
 @functools.cache
 def judge() -> nn.Module:
     """The judge, trained on all cases, remembered on disk."""

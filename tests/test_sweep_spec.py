@@ -196,10 +196,24 @@ def test_a_table_of_references_fills_the_prompts(home: Path) -> None:
         "": "no rows",
         "a,b\n1,2\n": "Expected one called reference",
         "reference,b\na.png\n": "row 2",
+        "reference,seed\na.png,1\na.png,one\n": "row 3 the seed 'one'. Expected a whole number",
     }.items():
         (home / "bad.csv").write_text(table)
         with pytest.raises(InvalidArgument, match=told):
             references(["bad.csv"])
+
+
+def test_a_table_of_references_may_say_the_seed_of_each(home: Path) -> None:
+    pictures("people/a.png", "people/b.png")
+    (home / "people/all.csv").write_text("reference,seed\na.png,7\nb.png,-8\n")
+    text = "sampler: toy-mixture\nloss: losses.py:like\nreferences: [people/all.csv, people/b.png]\n"
+    assert {(one[3], one[5]) for one in jobs(text + "seeds: [1, 2]\n")} == {("people/a.png", 7), ("people/b.png", -8)}
+    pictures("people/c.png")
+    text = text.replace("people/b.png]", "people/c.png]") + "seeds: [1, 2]\n"
+    assert {(one[3], one[5]) for one in jobs(text)} == {
+        ("people/a.png", 7), ("people/b.png", -8), ("people/c.png", 1), ("people/c.png", 2)
+    }  # fmt: skip
+    assert len(Plan(parse_spec(text))) == 4
 
 
 def test_the_reference_goes_where_it_is_asked_for(home: Path) -> None:

@@ -39,7 +39,7 @@ prompts:
   - a smiling person in a red shirt, blue background
   - a surprised person in a blue t-shirt, green background
 
-# A list, or {start: 0, count: 100}.
+# A list, or {start: 0, count: 100}. A column `seed` in a table of references goes before.
 seeds: [0]
 
 # From here on nothing changes a picture.

@@ -68,11 +68,13 @@ class Plan:
         self.samplers, self.losses = parts.samplers(spec.sampler), parts.losses(spec.loss, spec.references is not None)
         self.solvers, self.solves = parts.solvers(spec.solver), parts.solves(spec.solve)
         self.references = references(spec.references) if found is None else list(found)
-        self._prompts = sum(sum(1 for _ in reference.prompts(spec.prompts)) for reference in self.references)
+        self._pictures = sum(
+            len(one.seeds(spec.seeds)) * sum(1 for _ in one.prompts(spec.prompts)) for one in self.references
+        )
 
     def __len__(self) -> int:
         """Count the jobs."""
-        return self.configs * self._prompts * len(self.spec.seeds)
+        return self.configs * self._pictures
 
     @property
     def configs(self) -> int:
@@ -97,7 +99,7 @@ class Plan:
     def jobs(self, config: Config) -> Iterator[Job]:
         """List the jobs of a config."""
         for reference in self.references:
-            for prompt, seed in product(reference.prompts(self.spec.prompts), self.spec.seeds):
+            for prompt, seed in product(reference.prompts(self.spec.prompts), reference.seeds(self.spec.seeds)):
                 key = parts.key(config.key, reference.name, reference.digest, prompt, seed)
                 yield Job(key, reference, prompt, seed)
 

@@ -15,7 +15,9 @@ from guideflow.errors import InvalidArgument
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm"})
 _COLUMNS: Final = ("reference", "path", "image", "file")
+SEED: Final = "seed"
 _FIELD = re.compile(r"\{(\w+)\}")
+_WHOLE = re.compile(r"-?\d{1,18}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Reference:
         if not self.columns:
             return iter(templates)
         return iter(dict.fromkeys(_FIELD.sub(self._column, template) for template in templates))
+
+    def seeds(self, given: Sequence[int]) -> Sequence[int]:
+        """Return the seed that the table says, or those of the spec."""
+        return (int(self.columns[SEED]),) if SEED in self.columns else given
 
     def _column(self, found: re.Match[str]) -> str:
         if found[1] not in self.columns:
@@ -119,6 +125,10 @@ def _table(text: str, path: Path) -> Iterator[Reference]:
     for line, row in enumerate(rows, 2):
         if None in row or None in row.values() or not row[column]:
             raise InvalidArgument(f"The table {text} has in row {line} not what its first line names, or no picture.")
+        if SEED in row and not _WHOLE.fullmatch(row[SEED]):
+            raise InvalidArgument(
+                f"The table {text} has in row {line} the seed {row[SEED]!r}. Expected a whole number."
+            )
         inner = Path(row[column]).expanduser()
         joined = inner if inner.is_absolute() else path.parent / inner
         yield _reference(str(joined), joined, row)

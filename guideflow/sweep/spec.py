@@ -169,7 +169,7 @@ class Spec(_Model):
         references: Pictures, folders, globs and tables (CSV); none for losses that take none.
         prompts: Texts, the name of a .txt file with one a line, or `protocol:NAME` for those of a protocol; {column}
             stands for what the table of references has there.
-        seeds: Whole numbers.
+        seeds: Whole numbers; a column `seed` of the table of references says another one for each of them.
         batch: Most images that are solved together.
         memory: Bytes that a worker may use in all, by which batches are made smaller; None does not look.
         gradient_mode: As of `guideflow.solve`; it changes no picture.

@@ -16,6 +16,7 @@ from guideflow.metrics import Case, KernelDistance
 from guideflow.metrics.distance import Distance, Diversity
 from guideflow.testing import check_metric
 from guideflow_avatars import judges, portrait, portraits
+from guideflow_avatars.metrics import face
 from guideflow_avatars.segmentation import draw
 from guideflow_diffusers.denoising import DenoiseError, denoise_error
 
@@ -293,3 +294,11 @@ def test_denoise_error_asks_the_network_of_any_family(kind, name, prediction, tm
         latents = (latents - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
         expected = denoise_error(made.predict, latents, made.condition(["a dog"] * 2), [250], prediction)
     assert [one.value for one in found] == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_what_dissolves_into_noise_shows_no_face():
+    sampler = gf.load_sampler("avatars-perflow")
+    loss = gf.load_loss("avatars-identity", reference=portrait("ada"))
+    options = {"prompt": "a person in a red shirt, blue background", "seed": [0, 1, 2], "max_iterations": 2}
+    gone = gf.solve(sampler, loss, solver="unanchored", keep="last", **options)
+    assert face(gone.images) == [False] * 3 and face(gone.unguided) == [True] * 3
