@@ -2,6 +2,7 @@
 
     python benchmarks/sweeps.py workers          two Ray workers against one, on avatars; needs two quiet cores
     python benchmarks/sweeps.py waiting          the same on jobs that only wait for a second: what the engine loses
+    python benchmarks/sweeps.py references       batches of several references against batches of one each, on avatars
     python benchmarks/sweeps.py overhead         what the driver adds to a job that waits for a second
     python benchmarks/sweeps.py plan             a spec of 100,000 jobs, counted and estimated
     python benchmarks/sweeps.py million          1,000,000 jobs whose solves are left out: the driver's memory
@@ -9,6 +10,8 @@
 Give OMP_NUM_THREADS=1. Each prints a line or a few; nothing is written but to a folder for temporary files.
 """
 
+import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -78,6 +81,33 @@ def _waiting(jobs: int) -> Iterator[dict[str, Any]]:
             "seeds": list(range(jobs)),
             "batch": 1,
         }
+
+
+def references(iterations: int = 4) -> None:
+    """Compare batches that hold several references with those that hold the two prompts of one, by processor time."""
+    from guideflow.sweep import Spec, sweep
+    from guideflow.sweep.running import in_process
+
+    def apart(batches: Iterator[Any], room: Any) -> Iterator[Any]:
+        def split() -> Iterator[Any]:
+            for batch in batches:
+                for _, jobs in itertools.groupby(batch.jobs, key=lambda job: job.reference.name):
+                    yield dataclasses.replace(batch, jobs=tuple(jobs))
+
+        return in_process(split(), room)
+
+    prompts = [AVATARS["prompts"], "a surprised person in a blue t-shirt, green background"]
+    solve = {"max_iterations": iterations, "candidates": 1}
+    made = Spec.model_validate({**AVATARS, "prompts": prompts, "solver": "anchored", "solve": solve, "batch": 8})
+    seconds: dict[str, list[float]] = {"together": [], "apart": []}
+    for name in ("warm up", "together", "apart", "apart", "together"):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.process_time()
+            counts = sweep(made, folder, engine=apart if name == "apart" else in_process)
+            if name in seconds:
+                seconds[name].append((time.process_time() - began) / counts.done)
+                print(f"{name}: {seconds[name][-1]:.2f} s of the processor a job", flush=True)
+    print(f"apart against together: {statistics.fmean(seconds['apart']) / statistics.fmean(seconds['together']):.2f} x")
 
 
 def overhead(jobs: int = 20) -> None:
@@ -186,7 +216,7 @@ def resident() -> float:
 
 
 if __name__ == "__main__":
-    commands = {"workers": workers, "waiting": waiting, "overhead": overhead, "plan": plan, "million": million}
+    commands = {one.__name__: one for one in (workers, waiting, references, overhead, plan, million)}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*map(int, sys.argv[2:]))

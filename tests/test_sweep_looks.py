@@ -145,6 +145,7 @@ def test_every_look_is_measured_and_is_a_configuration() -> None:
         f"{solver}, iteration={look}" for solver in ("anchored", "flowgrad") for look in (1, 2, 4)
     ]
     assert all(len(one.rows) == 4 for one in summary.configurations)
+    assert summary.baseline == summary.configurations[2].key, "the end of the first"
     losses = [summary.cells[one.key, "guidance-loss"].mean.mean for one in summary.configurations]
     assert losses[0] > losses[1] > losses[2] and losses[3] > losses[5], "each is measured by itself"
     page, _ = report(summary)

@@ -66,6 +66,14 @@ def test_lists_and_grids_make_every_combination() -> None:
     assert {one[5] for one in found} == {5, 6, 7}
 
 
+def test_prompts_of_a_protocol_are_filled_by_the_table_of_references() -> None:
+    Path("kinds.csv").write_text("reference,subject\nrex.png,dog\npot.png,teapot\n")
+    found = jobs(
+        "sampler: toy-mixture\nloss: losses.py:like\nreferences: kinds.csv\nprompts: protocol:dreambooth-subjects"
+    )
+    assert len(found) == 2 * 25 and "a photo of a red teapot" in {one[4] for one in found if one[3] == "pot.png"}
+
+
 def test_a_combination_that_is_named_twice_is_one_job() -> None:
     assert len(jobs(HEAD + "solver: [anchored, {name: anchored, options: {scale: 1.0}}]\nprompts: [a, b, a]")) == 2
 
@@ -119,6 +127,7 @@ REFUSED = {
     HEAD + "seeds: {count: 0}": "line 3, seeds: got",
     HEAD + "prompts: []": "line 3, prompts: an empty list leaves no job",
     HEAD + "prompts: [1]": "line 3, prompts.1: expected a valid string, got 1",
+    HEAD + "prompts: protocol:avatar": "line 3, prompts: There is no protocol 'avatar'. Did you mean 'avatars'?",
     HEAD + "prompts: nowhere.txt": "line 3, prompts: the prompts in nowhere.txt cannot be read",
     HEAD + "batch: 0": "line 3, batch: expected greater than or equal to 1, got 0",
     HEAD + "memory: lots": "line 3, memory: got 'lots'; expected a number of bytes, such as 8 GB",

@@ -108,13 +108,14 @@ def summarise(evaluation: Evaluation, baseline: str | None = None) -> Summary:
 
     Arguments:
         evaluation: What `evaluate` or `read_evaluation` returned.
-        baseline: Title or key of the configuration that others are compared with; by default the first.
+        baseline: Title or key of the configuration that others are compared with; by default the first, at its end.
 
     Raises:
         InvalidArgument: If there is no such configuration.
     """
     found = configurations(evaluation.folder.rows)
-    first = found[0] if baseline is None else _named(baseline, found)
+    ends = (one for one in found if one.rows[0]["key"] == one.rows[0]["job"])
+    first = next(ends) if baseline is None else _named(baseline, found)
     cells, comparisons = {}, {}
     for label, about in evaluation.metrics.items():
         looks = any(one.detected is not None for one in evaluation.values[label].values())

@@ -33,9 +33,11 @@ def sharing(found: Shared) -> Iterator[None]:
 
 
 def shared(load: Callable[P, T]) -> Callable[P, T]:
-    """Make a loader of frozen networks load once what is asked for in the same words, while losses are `sharing`.
+    """Make a loader load a network once for the losses of a sweep, which differ in their reference only.
 
-    Only for what no loss changes but by `freeze`. Elsewhere, and for arguments that are not plain, it loads anew.
+    For a function whose arguments say which network it is, as `@shared`. What it returns belongs to several losses: it
+    may be frozen and moved to a device, and not changed otherwise. Outside of sweeps, and for arguments other than
+    text, paths, numbers and lists of them, such as a network, it loads anew.
     """
     known = signature(load)
 

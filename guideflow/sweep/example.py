@@ -34,10 +34,10 @@ solve:
 # installed package.
 references: package:guideflow_avatars/portraits
 
-# Texts, or a text file with one a line.
+# Texts, a text file with one a line, or protocol:NAME for those of a protocol, such as protocol:avatars.
 prompts:
   - a smiling person in a red shirt, blue background
-  - a person with glasses, green background
+  - a surprised person in a blue t-shirt, green background
 
 # A list, or {start: 0, count: 100}. A column `seed` in a table of references goes before.
 seeds: [0]

@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
+from guideflow.errors import GuideflowError
+from guideflow.evaluation.protocols import load_protocol
+
 _BYTES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _SEED = range(-(2**63), 2**63)
 
@@ -50,7 +53,12 @@ def _bytes(value: Any) -> Any:
 
 
 def _prompts(value: Any) -> list[Any]:
-    """Read one prompt, a list of them, or the lines of a text file that is named instead."""
+    """Read one prompt, a list of them, the lines of a text file that is named instead, or those of a protocol."""
+    if isinstance(value, str) and value.startswith("protocol:"):
+        try:
+            return _unlike(load_protocol(value.partition(":")[2].strip()).asks("{subject}"))
+        except GuideflowError as error:
+            raise ValueError(str(error).rstrip(".")) from error
     if isinstance(value, str) and value.endswith(".txt"):
         try:
             value = [line.strip() for line in Path(value).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -159,8 +167,8 @@ class Spec(_Model):
         looks: Iterations after which jobs are looked at as well: a row and a picture of what each would have come to,
             had it ended there. Those before its `max_iterations` count.
         references: Pictures, folders, globs and tables (CSV); none for losses that take none.
-        prompts: Texts, or the name of a .txt file with one a line; {column} stands for what the table of references
-            has there.
+        prompts: Texts, the name of a .txt file with one a line, or `protocol:NAME` for those of a protocol; {column}
+            stands for what the table of references has there.
         seeds: Whole numbers; a column `seed` of the table of references says another one for each of them.
         batch: Most images that are solved together.
         memory: Bytes that a worker may use in all, by which batches are made smaller; None does not look.
