@@ -19,6 +19,7 @@ from guideflow._require import count, number, require
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers import State
+from guideflow.types import shown
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Progress:
     best_loss: Tensor
     active: tuple[bool, ...]
     seconds: float
+
+    __repr__ = shown
 
     @property
     def loss(self) -> Tensor:
@@ -86,6 +89,9 @@ class ProgressBar:
     def __init__(self, console: Any = None) -> None:
         self.console = console
         self._bar: Any = None
+
+    def __repr__(self) -> str:
+        return "ProgressBar()"
 
     def start(self, problem: Problem, max_iterations: int) -> None:
         """Show the bar."""
@@ -139,6 +145,9 @@ class Recorder:
         self.what = what or (lambda progress: progress.state.rollout.images)
         self.values: list[Any] = []
 
+    def __repr__(self) -> str:
+        return f"Recorder({len(self.values)} values)"
+
     def __call__(self, progress: Progress) -> None:
         """Keep one value."""
         self.values.append(self.what(progress))
@@ -155,6 +164,9 @@ class ImageSnapshots:
     def __init__(self, directory: str | PathLike[str], *, every: int = 10) -> None:
         count("every", every)
         self.directory, self.every = Path(directory), every
+
+    def __repr__(self) -> str:
+        return f"ImageSnapshots({str(self.directory)!r}, every={self.every})"
 
     def __call__(self, progress: Progress) -> None:
         """Write an image if it is time."""

@@ -92,7 +92,7 @@ def test_what_entry_points_offer_is_in_the_reference(offer: Any, reference: Any)
     kinds = registry.HOOKS[offer.kind].removeprefix("guideflow_")
     assert f"<!-- generated: {kinds} -->" in options
     section = generated(reference, kinds)[offer.name]
-    assert section.startswith(f"{offer.entry.summary}.")
+    assert section[1:].startswith(f"{offer.entry.summary[1:]}.")
     table = dict(re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) \|$", section, re.MULTILINE))
     rest = dict(re.findall(r"`(\w+)(?:=([^`]*))?`", section.partition("most take](#sampler): ")[2]))
     common = generated(reference, kinds).get("", "")

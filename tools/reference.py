@@ -81,7 +81,7 @@ def plugins(kinds: str) -> str:
     for offer in offers:
         own = [option for option in known[offer.name] if (option.name, option.about) not in common]
         rest = [option for option in known[offer.name] if (option.name, option.about) in common]
-        text += [f"### `{offer.name}` {{ #{kind}-{offer.name} }}", "", f"{offer.entry.summary}.", ""]
+        text += [f"### `{offer.name}` {{ #{kind}-{offer.name} }}", "", f"{_sentence(offer.entry.summary)}", ""]
         if own:
             heads = ("option", "type", "default", "meaning")
             text += [*_table(heads, [(f"`{o.name}`", _code(o.type), _given(o.default), o.about) for o in own]), ""]
@@ -91,6 +91,10 @@ def plugins(kinds: str) -> str:
         if not own and not rest:
             text += ["It takes no option.", ""]
     return "\n".join(text)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _common(known: dict[str, Any]) -> set[tuple[str, str]]:
