@@ -8,6 +8,7 @@ import math
 import numbers
 import os
 import shlex
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,9 @@ SLOW = (
     "typer",
 )
 """Packages that no module imports at its top; pyproject.toml bans them by the same names."""
+
+# tqdm says this when others import it in a notebook without widgets: its bars are text then; guideflow's need none.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def require(module: str, /, *, extra: str) -> ModuleType:

@@ -14,10 +14,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from guideflow._notebook import NotebookBar, in_notebook
 from guideflow._require import count, number, require
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers import State
+from guideflow.types import shown
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Progress:
     active: tuple[bool, ...]
     seconds: float
     solution: Callable[[], Any]
+
+    __repr__ = shown
 
     @property
     def loss(self) -> Tensor:
@@ -78,42 +82,55 @@ def started(callbacks: Sequence[Callback], problem: Problem, max_iterations: int
 
 
 class ProgressBar:
-    """A bar on the terminal with the mean loss, the lowest one and the time left; needs rich.
+    """A bar with the mean loss, the lowest one and the time left, on the terminal, or under the cell of a notebook.
 
     Arguments:
-        console: a rich console; a new one on standard error if None.
+        console: a rich console to draw on; None for a notebook's cell, or else standard error.
     """
 
     def __init__(self, console: Any = None) -> None:
         self.console = console
         self._bar: Any = None
-        self._task: Any = None
+
+    def __repr__(self) -> str:
+        return "ProgressBar()"
 
     def start(self, problem: Problem, max_iterations: int) -> None:
         """Show the bar."""
+        in_cell = self.console is None and in_notebook()
+        self._bar = NotebookBar(max_iterations) if in_cell else _TerminalBar(max_iterations, self.console)
+
+    def __call__(self, progress: Progress) -> None:
+        """Move the bar."""
+        loss, best = (number(values.nanmean().item()) for values in (progress.loss, progress.best_loss))
+        self._bar.update(progress.iteration, loss, best)
+
+    def close(self) -> None:
+        """Leave the bar as it is and give the terminal back."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _TerminalBar:
+    def __init__(self, total: int, console: Any) -> None:
         bars = require("rich.progress", extra="all")
-        console = self.console or require("rich.console", extra="all").Console(stderr=True)
         self._bar = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             bars.TextColumn("loss {task.fields[loss]}  best {task.fields[best]}"),
             bars.TimeRemainingColumn(),
-            console=console,
+            console=console or require("rich.console", extra="all").Console(stderr=True),
         )
-        self._task = self._bar.add_task("choosing the start", total=max_iterations, loss="", best="")
+        self._task = self._bar.add_task("choosing the start", total=total, loss="", best="")
         self._bar.start()
 
-    def __call__(self, progress: Progress) -> None:
-        """Move the bar."""
-        loss, best = (number(values.nanmean().item()) for values in (progress.loss, progress.best_loss))
-        self._bar.update(self._task, description="guiding", completed=progress.iteration, loss=loss, best=best)
+    def update(self, done: int, loss: str, best: str) -> None:
+        self._bar.update(self._task, description="guiding", completed=done, loss=loss, best=best)
 
     def close(self) -> None:
-        """Leave the bar as it is and give the terminal back."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.stop()
 
 
 class Recorder:
@@ -129,6 +146,9 @@ class Recorder:
     def __init__(self, what: Callable[[Progress], Any] | None = None) -> None:
         self.what = what or (lambda progress: progress.state.rollout.images)
         self.values: list[Any] = []
+
+    def __repr__(self) -> str:
+        return f"Recorder({len(self.values)} values)"
 
     def __call__(self, progress: Progress) -> None:
         """Keep one value."""
@@ -146,6 +166,9 @@ class ImageSnapshots:
     def __init__(self, directory: str | PathLike[str], *, every: int = 10) -> None:
         count("every", every)
         self.directory, self.every = Path(directory), every
+
+    def __repr__(self) -> str:
+        return f"ImageSnapshots({str(self.directory)!r}, every={self.every})"
 
     def __call__(self, progress: Progress) -> None:
         """Write an image if it is time."""

@@ -151,7 +151,9 @@ def differentiate(maps: Maps, z0: Tensor, control: Control, mode: str) -> Trajec
 def choose(maps: Maps, z0: Tensor, control: Control, limit: float | None) -> str:
     """Choose the fastest mode that fits, from what the first step, the decoder and the loss keep for their gradients.
 
-        full: K step + decoder + loss    windowed: step + checkpointed decoder + loss    otherwise: checkpointed
+        full        K step + decoder + loss
+        windowed    step + checkpointed decoder + loss
+        otherwise checkpointed
 
     Fits, that is into so many bytes, or for None into 80% of what the device has left. Costs one evaluation of all
     steps, and up to two of decoder and loss.

@@ -242,7 +242,8 @@ def grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor
 def labelled(images: Tensor, columns: Sequence[str], rows: Sequence[str] = (), side: int = 96) -> Tensor:
     """Lay a batch out as a table on white, with words above the columns and beside the rows.
 
-        images.labelled(torch.cat([reference, solution.unguided, solution.images]), ["reference", "unguided", "guided"])
+        rows = torch.cat([reference, solution.unguided, solution.images])
+        images.labelled(rows, ["reference", "unguided", "guided"])
 
     Arguments:
         images: (batch, 3, height, width) in [0, 1], row by row.

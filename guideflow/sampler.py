@@ -131,7 +131,8 @@ class Row(NamedTuple):
 class Schedule:
     """Coefficients of the affine steps of a sampler, one entry per step.
 
-        z_{k+1} = state[k] * z_k + output[k] * f(z_k, times[k]) + noise[k] * n_k,      z_0 = init_scale * n
+        z_{k+1} = state[k] * z_k + output[k] * f(z_k, times[k]) + noise[k] * n_k
+        z_0 = init_scale * n
 
     All known few-step families (PeRFlow, rectified flow, InstaFlow, Turbo, PCM) are rows of such a table once states
     are written in variance-preserving coordinates.

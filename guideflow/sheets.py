@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from textwrap import wrap
@@ -107,17 +108,43 @@ def way(solution: Any, steps: int) -> list[Tensor]:
     return frames
 
 
+@dataclass(frozen=True, repr=False)
+class Film:
+    """A film in memory, which a notebook shows by itself.
+
+    Arguments:
+        gif: it as a GIF.
+        pictures: how many there are.
+        seconds: how long it takes, without the second that the last picture stays.
+    """
+
+    gif: bytes
+    pictures: int
+    seconds: float
+
+    def _repr_html_(self) -> str:
+        return f'<img alt="{self!r}" src="data:image/gif;base64,{b64encode(self.gif).decode()}">'
+
+    def __repr__(self) -> str:
+        return f"Film({self.pictures} pictures, {self.seconds:g} s, a GIF of {len(self.gif) / 1000:.0f} kB)"
+
+
+def as_gif(pictures: Sequence[PILImage.Image], seconds: float) -> Film:
+    """Make a GIF of pictures of one size; the last one stays for a second."""
+    from PIL import Image
+
+    each = max(20, round(1000 * seconds / len(pictures)))
+    first, *others = [picture.quantize(128, dither=Image.Dither.NONE) for picture in pictures]
+    times = [*[each] * len(others), 1000]
+    first.save(content := io.BytesIO(), "GIF", save_all=True, append_images=others, duration=times, loop=0)
+    return Film(content.getvalue(), len(pictures), seconds)
+
+
 def write_film(path: Path, pictures: Sequence[PILImage.Image], seconds: float) -> Path:
     """Write pictures of one size as a GIF or an MP4; the last one stays for a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".gif":
-        from PIL import Image
-
-        each = max(20, round(1000 * seconds / len(pictures)))
-        first, *others = [picture.quantize(128, dither=Image.Dither.NONE) for picture in pictures]
-        times = [*[each] * len(others), 1000]
-        first.save(content := io.BytesIO(), "GIF", save_all=True, append_images=others, duration=times, loop=0)
-        write_whole(path, content.getvalue())
+        write_whole(path, as_gif(pictures, seconds).gif)
         return path
     if path.suffix.lower() != ".mp4":
         raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .gif or .mp4.")

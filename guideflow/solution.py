@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -113,6 +113,12 @@ class Solution:
             raise InvalidImage(f"Got images of shape {tuple(self.images.shape)}. Expected (batch, 3, height, width).")
         return sheet
 
+    @overload
+    def animate(
+        self, *, frames: Sequence[Tensor] | None = None, count: int = 24, seconds: float = 3.0
+    ) -> sheets.Film: ...
+
+    @overload
     def animate(
         self,
         path: str | PathLike[str],
@@ -120,18 +126,27 @@ class Solution:
         frames: Sequence[Tensor] | None = None,
         count: int = 24,
         seconds: float = 3.0,
-    ) -> Path:
-        """Write the way from the unguided to the guided images as a GIF or an MP4.
+    ) -> Path: ...
+
+    def animate(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        frames: Sequence[Tensor] | None = None,
+        count: int = 24,
+        seconds: float = 3.0,
+    ) -> Path | sheets.Film:
+        """Show the way from the unguided to the guided images in a notebook, or write it as a GIF or an MP4.
 
         Arguments:
-            path: where to; the name ends in .gif, or in .mp4, which needs imageio.
+            path: where to; the name ends in .gif, or in .mp4, which needs imageio. Without it nothing is written.
             frames: image batches in order, such as `values` of a `gf.callbacks.Recorder()` that looked on while it was
                 solved; by default the sampler draws them anew, with ever larger shares of the controls.
             count: number of pictures that are drawn anew.
             seconds: how long it takes.
 
         Returns:
-            The path.
+            The path, or without one a film that a notebook shows.
 
         Raises:
             InvalidArgument: if the name has another end, or the solution was loaded without its sampler.
@@ -146,7 +161,8 @@ class Solution:
             f"{i * 100 // max(1, len(found) - 1)}% of the guidance" if drawn else f"iteration {i}"
             for i in range(len(found))
         ]
-        return sheets.write_film(Path(path), sheets.film(found, labels), seconds)
+        pictures = sheets.film(found, labels)
+        return sheets.as_gif(pictures, seconds) if path is None else sheets.write_film(Path(path), pictures, seconds)
 
     @property
     def loss(self) -> Tensor:

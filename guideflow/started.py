@@ -55,7 +55,7 @@ class Bound(NamedTuple):
 class Started(AffineSampler):
     """A sampler that begins at a picture instead of noise, and may change a part of it only.
 
-        z_0 = alpha_t x + sigma_t n,    x = encode(picture),    t the time at which `strength` of the noise is left
+        z_0 = alpha_t x + sigma_t n,    x = encode(picture),    t where `strength` of the noise is left
         f(z, t) = f'(m z + (1 - m) (alpha_t x + sigma_t n), t)
         image = M y + (1 - M) picture,    y = decode'(m z_K + (1 - m) x)
 

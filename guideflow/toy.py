@@ -24,7 +24,8 @@ _BACKGROUND = 0.7
 class ToyLinear(AffineSampler):
     """A flow whose velocity is linear in the state, so that trajectories, gradients and optima are known exactly.
 
-        f(z, t) = A z + b(prompt),      z' = z + f(z, t) / K,      A symmetric, eigenvalues in [-spread, spread]
+        f(z, t) = A z + b(prompt),      z' = z + f(z, t) / K
+        A symmetric, eigenvalues in [-spread, spread]
 
     Arguments:
         num_steps: number of steps K.

@@ -105,3 +105,26 @@ def test_snapshots_are_written_on_time(tmp_path: Path) -> None:
     assert picture.shape[3] > picture.shape[2] > 0
     with pytest.raises(InvalidArgument, match="every"):
         ImageSnapshots(tmp_path, every=0)
+
+
+def test_in_a_notebook_the_bar_is_drawn_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    class Handle:
+        def update(self, bar: Any) -> None:
+            drawn.append(bar._repr_html_())
+
+    def display(bar: Any, display_id: bool) -> Handle:
+        assert display_id
+        drawn.append(bar._repr_html_())
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr("guideflow.callbacks.in_notebook", lambda: True)
+    bar = ProgressBar()
+    solve(bar)
+    assert "choosing the start" in drawn[0] and 'value="0" max="3"' in drawn[0]
+    assert 'value="3" max="3"' in drawn[-1] and "guiding 3/3, loss " in drawn[-1] and "0:00" in drawn[-1]
+    with pytest.raises(RuntimeError, match="stop"):
+        solve([bar, Spy(RuntimeError)])
+    assert 'value="1" max="3"' in drawn[-1]

@@ -1,5 +1,6 @@
 """Solutions as pictures, films and texts."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,14 @@ def test_a_film_goes_from_the_start_to_the_guided_images(solution: gf.Solution, 
         assert film.n_frames == 2
 
 
+def test_a_film_without_a_path_is_shown_by_notebooks(solution: gf.Solution) -> None:
+    film = solution.animate(count=3, seconds=1)
+    assert isinstance(film, sheets.Film) and repr(film).startswith("Film(3 pictures, 1 s, a GIF of ")
+    with Image.open(io.BytesIO(film.gif)) as gif:
+        assert gif.n_frames == film.pictures == 3
+    assert film._repr_html_().startswith('<img alt="Film(3 pictures')
+
+
 def test_a_film_as_mp4(solution: gf.Solution, tmp_path: Path) -> None:
     path = solution.animate(tmp_path / "way.mp4", frames=[solution.start, solution.images], seconds=0.5)
     assert path.read_bytes()[4:8] == b"ftyp"
@@ -111,6 +120,14 @@ def test_texts_tell_what_things_are(solution: gf.Solution) -> None:
     )
     assert "z0=float32[2, 3, 8, 8]" in repr(solution.state) and len(repr(solution.state)) < 600
     assert "noise=Noise(initial=float32[2, 3, 8, 8]" in repr(solution.problem) and "tensor(" not in repr(solution.kept)
+    recorder = gf.callbacks.Recorder(lambda progress: progress)
+    gf.solve(gf.load_sampler("toy-mixture", size=8), darkness, max_iterations=1, candidates=1, callback=recorder)
+    case = gf.metrics.Case("a", solution.images[0])
+    for thing in (recorder.values[0], gf.Move(solution.controls), gf.losses.evaluate(darkness, solution.images), case):
+        assert "float32[" in repr(thing) and "tensor(" not in repr(thing)
+    assert repr(recorder) == "Recorder(2 values)" and repr(gf.callbacks.ProgressBar()) == "ProgressBar()"
+    assert repr(gf.callbacks.ImageSnapshots("a", every=2)) == "ImageSnapshots('a', every=2)"
+    assert repr(gf.load_metric("seconds")) == "Seconds('seconds', better: lower)"
 
 
 def test_pictures_are_what_was_saved(solution: gf.Solution, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from rich.text import Text
 from guideflow import registry
 from guideflow.cli.console import console, visible
 from guideflow.cli.listing import summary
-from guideflow.registry.loading import arguments
 from guideflow.registry.references import bundled_names
 
 
@@ -77,8 +76,6 @@ def _more(offer: registry.Offer) -> dict[str, Any]:
     """Return what is known once the factory is imported."""
     entry, made = offer.entry, offer.entry.resolve()
     options = registry.options(made)
-    found = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", arguments(made), re.MULTILINE)
-    texts = {name: " ".join(text.split()) for name, text in found}
     return {
         "downloads": [f"{part}, {'present' if part.present() else 'to download'}" for part in entry.downloads or ()],
         "memory": list(entry.footprint.lines()) if entry.footprint else [],
@@ -90,7 +87,7 @@ def _more(offer: registry.Offer) -> dict[str, Any]:
                 "name": option.name,
                 "type": re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", option.type),
                 "default": option.default,
-                "about": texts.get(option.name, ""),
+                "about": option.about,
             }
             for option in options
         ],

@@ -92,7 +92,7 @@ class Loss(InOwnState, ABC):
         """Return this loss switched on and off over the iterations, at once or gradually.
 
             colour.scheduled(end=20)                           the first 20 updates only
-            style.scheduled(start=10, fade_in=5)               from then on, with 1/6, 2/6, ... of its weight at first
+            style.scheduled(start=10, fade_in=5)               then on, first with 1/6, 2/6, ... of its weight
             layout.scheduled(end=30, fade_out=30, after=0.1)   ever less
 
         The weight at iteration i decides the update from iteration i to i + 1. Only the gradient is scheduled: the

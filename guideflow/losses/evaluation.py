@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guideflow.errors import InvalidLoss
-from guideflow.types import LossLike
+from guideflow.types import LossLike, shown
 
 COLUMNS = ("loss", "gradient_norm", "control_norm")
 """What every history has; no term is called so."""
@@ -28,6 +28,9 @@ class Evaluation(NamedTuple):
     loss: Tensor
     objective: Tensor
     terms: Mapping[str, Tensor]
+
+    def __repr__(self) -> str:
+        return f"Evaluation(loss={shown(self.loss)}, objective={shown(self.objective)}, terms={shown(self.terms)})"
 
 
 def plain(value: Any) -> Evaluation:

@@ -11,7 +11,7 @@ class Ramp:
     """A factor that is 1 for some iterations, and fades in before and out after them.
 
         w(i) = 1 - (1 - before) (1 - r(i)) - (1 - after) (1 - f(i))
-        r(i) = (i - start + 1) / (fade_in + 1),    f(i) = (end - i) / (fade_out + 1),    both within [0, 1]
+        r(i) = (i - start + 1) / (fade_in + 1),    f(i) = (end - i) / (fade_out + 1),    in [0, 1]
 
     Iteration 0 is the unguided image; the weight at iteration i decides the update that leads to iteration i + 1.
 

@@ -16,7 +16,7 @@ from guideflow._process import InOwnState
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import FOUND
 from guideflow.losses.vision import read_images
-from guideflow.types import LossLike
+from guideflow.types import LossLike, shown
 
 Source = str | Path | Tensor
 
@@ -48,6 +48,8 @@ class Case:
     config: str = ""
     sampler: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    __repr__ = shown
 
     @property
     def image(self) -> Tensor:
@@ -106,6 +108,9 @@ class Metric(InOwnState, ABC):
 
     digits: ClassVar[int] = 3
     """How many digits after the point tables show."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({f'{self.name!r}, ' if self.name else ''}better: {self.better})"
 
     @abstractmethod
     def __call__(self, cases: Sequence[Case]) -> Sequence[Measured]:

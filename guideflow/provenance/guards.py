@@ -31,7 +31,7 @@ class Guard:
     Arguments:
         prompts: takes a prompt, returns None if it may be asked for, or else the reason for the user.
         images: takes images (B, 3, height, width) in [0, 1], returns for each whether it must not be shown. Such an
-            image is saved, and given by `Solution.pil`, as a black one that says so.
+            image is saved, and given by `Solution.to_pil`, as a black one that says so.
     """
 
     prompts: Callable[[str], str | None] | None = None

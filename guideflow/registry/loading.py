@@ -171,11 +171,13 @@ class Option:
         name: The keyword.
         type: The annotation as text, empty if there is none.
         default: The default as text, or `None` if the option must be given.
+        about: What it means, as the docstring tells; empty if it does not.
     """
 
     name: str
     type: str
     default: str | None
+    about: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}={self.default}" if self.default is not None else f"{self.name} (required)"
@@ -189,12 +191,15 @@ def options(factory: Callable[..., Any]) -> tuple[Option, ...] | None:
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
+    told = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", arguments(factory), re.MULTILINE)
+    about = {name: " ".join(text.split()) for name, text in told}
     found = []
     for parameter in parameters:
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             annotation, default = parameter.annotation, parameter.default
             shown = "" if annotation is parameter.empty else inspect.formatannotation(annotation).strip("'")
-            found.append(Option(parameter.name, shown, None if default is parameter.empty else repr(default)))
+            value = None if default is parameter.empty else repr(default)
+            found.append(Option(parameter.name, shown, value, about.get(parameter.name, "")))
     return tuple(found)
 
 

@@ -18,7 +18,7 @@ from guideflow.types import Latent, where
 class BestOf(Solver):
     """Best of N: draw other noises every iteration, and keep the one whose picture has the lowest loss.
 
-        n' = sqrt(1 - radius^2) n + radius xi,    xi ~ N(0, 1),                        `draws` times an iteration
+        n' = sqrt(1 - radius^2) n + radius xi,    xi ~ N(0, 1),       `draws` times an iteration
         n <- n' if L(n') < L(n) else n,           z_0 = prepare(n),   u = 0
 
     With radius 1 the noises are independent: after i iterations it is the best of 1 + i draws. With less it is a walk

@@ -9,7 +9,7 @@ import torch
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers.base import Memory, Solver, State, norm, unguided
-from guideflow.types import Latents, States
+from guideflow.types import Latents, States, shown
 
 
 @final
@@ -24,6 +24,8 @@ class Move:
 
     change: States
     memory: Memory = field(default_factory=dict)
+
+    __repr__ = shown
 
     @classmethod
     def of_controls(cls, change: Latents, memory: Memory | None = None) -> "Move":

@@ -24,8 +24,9 @@ class DNO(Solver):
     v_1..v_m of k entries after each permutation. Of true noise their mean and covariance are near 0 and 1; how near is
     told by two concentration bounds:
 
-        M_1 = norm(mean v),                log p_1 = min(log 2 - m M_1^2 / (2 k), 0)
-        M_2 = norm(mean v v^T - 1),        log p_2 = min(log 2 - m max(sqrt(1 + M_2) - 1 - sqrt(k / m), 0)^2 / 2, 0)
+        M_1 = norm(mean v),          log p_1 = min(log 2 - m M_1^2 / (2 k), 0)
+        M_2 = norm(mean v v^T - 1),  log p_2 = min(log 2 - m r^2 / 2, 0)
+        r = max(sqrt(1 + M_2) - 1 - sqrt(k / m), 0)
 
     so that ordinary noise is hardly held back. The norm of M_2 is the largest eigenvalue. Permutations depend on
     the iteration alone.

@@ -18,7 +18,8 @@ from guideflow.types import Latent
 class FlowChef(LookaheadSolver):
     """FlowChef: move each state by the gradient at the clean picture expected from it, the network taken as constant.
 
-        x = A z_k + B f(z_k),    g = A dL/dx   (the path through f is skipped),    z_{k+1} = e_{k+1} - a_k s N(g)
+        x = A z_k + B f(z_k),    g = A dL/dx   (the path through f is skipped)
+        z_{k+1} = e_{k+1} - a_k s N(g)
 
     with f evaluated before the move, as in the source. Of a straight flow A = a = 1, so that a state moves exactly as
     far as its clean picture. N(g) = g / max(norm(g), 1), s = scale sqrt(d) / 128. The last window, whose end is the

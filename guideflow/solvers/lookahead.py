@@ -39,7 +39,8 @@ class Outlook:
     and of predicted noise
 
         state[k] = a_k .. a_{K-1},   signal[k] = 1 / state[k],   noise = sqrt(1 - signal^2)
-        output[k] = -state[k] s_k,   s_K = 0,   s_k = (s_{k+1} - b_k) / a_k,   with new noise in windows s_k = noise[k]
+        output[k] = -state[k] s_k,   s_K = 0,   s_k = (s_{k+1} - b_k) / a_k
+        s_k = noise[k]   with new noise in windows
 
     Arguments:
         state: K + 1 numbers, the last of which is 1.

@@ -25,7 +25,7 @@ _MOVES = 4
 class Sweep(Solver):
     """A sweep: a few moves of u_1 by the gradient through all that follows, then of u_2, and so on, each once.
 
-        u_k <- u_k - f_j s_k N(g_k),    j = 0..moves-1,    f_j from start down to end,    k = 1, 2, ... in this order
+        u_k <- u_k - f_j s_k N(g_k),    j = 0..moves-1,    f_j from start down to end,    k = 1, 2, ...
 
     with g_k the gradient at z_k through the windows after it, s_k = K (l_{k-1} - l_k) scale sqrt(d) / 128 in proportion
     to the noise that window k takes away, and N(g) = g / max(norm(g), clip norm(g at the start)). Iteration i is move

@@ -20,7 +20,8 @@ from guideflow.types import Latent
 class TFG(LookaheadSolver):
     """TFG: gradients at the state and at the clean picture, both of a loss that is smoothed by noise; and recurrence.
 
-        g_z = d/dz_k mean_j L(x + smooth noise_k xi_j),     x = A z_k + B f(z_k, t_k),   xi_j ~ N(0, 1), j = 1..draws
+        g_z = d/dz_k mean_j L(x + smooth noise_k xi_j),   xi_j ~ N(0, 1),   j = 1..draws
+        x = A z_k + B f(z_k, t_k)
         y_0 = x,   y_i = y_{i-1} - mean_shift s N(dL/dy_{i-1}),   i = 1..clean_moves
         z_{k+1} = e_{k+1} - a_k state_shift s N(g_z) + signal_{k+1} (y_end - x)
 

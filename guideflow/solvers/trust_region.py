@@ -19,7 +19,7 @@ from guideflow.types import States
 class TrustRegion(Wrapper):
     """Trust-region steps: lengthen them while the loss falls as its gradient says, shorten them where it does not.
 
-        r   = (L_before - L) / (-<g, change>)            what the last move gained, of what its gradient promised
+        r   = (L_before - L) / (-<g, change>)    what the last move gained, of what was promised
         f  <- f / 2 if r < 1/4,   1.5 f if r > 3/4,   within [smallest, largest]
         u  <- u + f d
 

@@ -18,7 +18,7 @@ from guideflow.solvers.base import unit_clip as N
 class Unanchored(Solver):
     """Unanchored guidance: iterate the fixed-point equation of a straight flow at the end of each window.
 
-        z_k <- a_k z_{k-1} + b_k f(z_k, t_{k+1}) + d_k n_k - s N(g_k),    k = 1..K in this order,   z_0 fixed
+        z_k <- a_k z_{k-1} + b_k f(z_k, t_{k+1}) + d_k n_k - s N(g_k),    k = 1..K in order
 
     with the network f at the window's end point and end time, g_k the gradient at z_k, N(g) = g / max(norm(g), 1) and
     s = scale sqrt(d) / 128. On the right, z_{k-1} is already the new one. A scale of 0 switches guidance off, so the

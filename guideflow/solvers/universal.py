@@ -18,7 +18,8 @@ from guideflow.types import Latent
 class Universal(LookaheadSolver):
     """Forward universal guidance: correct the predicted noise by the gradient at the clean picture it leads to.
 
-        f' = f + s noise_k N(dL/dz_k),    L at x = A z_k + B f(z_k, t_k),    z_{k+1} = a_k z_k + b_k f' + d_k n_k
+        f' = f + s noise_k N(dL/dz_k),    L at x = A z_k + B f(z_k, t_k)
+        z_{k+1} = a_k z_k + b_k f' + d_k n_k
 
     for predicted noise, where b_k < 0; of velocities the sign is the other one, so that the window's end moves by
     -|b_k| s noise_k N(g) in any case. The gradient passes through the network of this window and no other. N(g) =

@@ -16,7 +16,7 @@ def similarity(source: Tensor, target: Tensor) -> Tensor:
 
     In the least-squares sense (Umeyama 1991 in two dimensions, without reflections):
 
-        a = sum(s . t) / sum(s . s),    b = sum(s x t) / sum(s . s),    s and t the points about their means
+        a = sum(s . t) / sum(s . s),    b = sum(s x t) / sum(s . s),    s and t about their means
 
     Arguments:
         source: Points (..., N, 2).

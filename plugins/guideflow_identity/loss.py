@@ -38,8 +38,8 @@ def load_backend(name: str, pack: str | Path | None = None) -> FaceBackend:
 class Identity(DetectionLoss):
     """Distance between the faces in an image and the people in reference photographs.
 
-        loss(x) = mean over people r of  d(f(align(x, face r)), f(align(reference r)))   if a face was found for r,
-                                         penalty + d(at the place assumed, if any)       otherwise
+        loss(x) = mean over people r of  d(f(align(x, face r)), f(align(reference r)))  if r was found,
+                                         penalty + d(at the place assumed, if any)      otherwise
 
     Faces are found without gradient in the clamped image; aligning and embedding them has gradient. A person without
     a face costs more than any wrong face, so that losing the face is never the best image.

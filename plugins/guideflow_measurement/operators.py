@@ -50,7 +50,8 @@ class Operator(ABC):
 class Downscale(Operator):
     """Smaller pictures: super-resolution is the way back.
 
-        A(x): H x W -> floor(H / factor) x floor(W / factor),   each pixel a weighted mean of those it stands for
+        A(x): H x W -> floor(H / factor) x floor(W / factor)
+        each pixel a weighted mean of those it stands for
 
     Arguments:
         factor: How many times smaller, at least 1.
@@ -129,7 +130,7 @@ class Mask(Operator):
 class Blur(Operator):
     """Pictures out of focus: deblurring is the way back.
 
-        A(x) = x * k,    k a Gaussian of standard deviation sigma;   beyond the border the picture's edge goes on
+        A(x) = x * k,    k a Gaussian of standard deviation sigma;   the picture's edge goes on beyond
 
     Arguments:
         sigma: In pixels, above 0.

@@ -22,7 +22,8 @@ def klein_mu(num_steps: int, tokens: int) -> float:
 def klein_schedule(num_steps: int = 4, *, image_size: tuple[int, int] | int | None = None) -> gf.Schedule:
     """Table of FLUX.2-klein: Euler's steps of a flow on an even grid, shifted by the size of the image.
 
-        z' = z + (sigma' - sigma) v(z, 1000 sigma),    sigma = e^mu / (e^mu + 1/t - 1),    t = 1, 1 - 1/K, ..., 1/K
+        z' = z + (sigma' - sigma) v(z, 1000 sigma),    sigma = e^mu / (e^mu + 1/t - 1)
+        t = 1, 1 - 1/K, ..., 1/K
 
     Three of four steps end above sigma 0.76, so controls there move layout and identity, and the last one the finished
     image.

@@ -35,7 +35,7 @@ def is_lora(names: Iterable[str]) -> bool:
 def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float = 1.0) -> None:
     """Merge a LoRA into networks.
 
-        W <- W + scale (alpha / r) up @ down        (r: rank; alpha = r where neither file nor configuration has one)
+        W <- W + scale (alpha / r) up @ down        (r: rank; alpha = r where none is given)
         W <- W + scale diff,  b <- b + scale diff_b        (whole differences, as LyCORIS writes them)
 
     Kohya's names (`lora_unet_..._to_q.lora_down.weight`, with diffusers' or Stability's block names), diffusers' and

@@ -25,8 +25,8 @@ def perflow_schedule(num_steps: int = 4, *, prediction: str = "diff_eps", window
 
     with g^2 = alpha_bar_s / alpha_bar_e, lam = 1 / g and
 
-        diff_eps   eta = -sqrt(1 - g^2) / g                                       independent noise at both ends
-        ddim_eps   eta = sqrt(1 - alpha_bar_e) - lam sqrt(1 - alpha_bar_s)        one noise for both ends
+        diff_eps   eta = -sqrt(1 - g^2) / g                                 independent noise at both ends
+        ddim_eps   eta = sqrt(1 - alpha_bar_e) - lam sqrt(1 - alpha_bar_s)  one noise for both ends
 
     A `velocity` network goes straight: z' = z + (t' - t_c) / 1000 v.
 

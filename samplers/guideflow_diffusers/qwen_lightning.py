@@ -14,7 +14,8 @@ _BASE = "Qwen/Qwen-Image"
 def qwen_lightning_schedule(num_steps: int = 4, *, shift: float = 3.0) -> gf.Schedule:
     """Table of Qwen-Image-Lightning: Euler's steps of a flow on an even grid, shifted whatever the size of the image.
 
-        z' = z + (sigma' - sigma) v(z, 1000 sigma),    sigma = s t / (1 + (s - 1) t),    t = 1, 1 - 1/K, ..., 1/K
+        z' = z + (sigma' - sigma) v(z, 1000 sigma),    sigma = s t / (1 + (s - 1) t)
+        t = 1, 1 - 1/K, ..., 1/K
 
     Arguments:
         num_steps: 1 or more; 4 and 8 have a LoRA.

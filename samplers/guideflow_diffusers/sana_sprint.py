@@ -16,7 +16,8 @@ GUIDANCE = 4.5
 def sana_schedule(num_steps: int = 2, *, max_angle: float = 1.5708, middle_angle: float = 1.3) -> gf.Schedule:
     """Table of SANA-Sprint: to the image and back to a lower noise, in the coordinates of the flow.
 
-        sigma = sin a / (cos a + sin a),    x = z - sigma v(z, 1000 sigma),    z' = (1 - sigma') x + sigma' n
+        sigma = sin a / (cos a + sin a),    x = z - sigma v(z, 1000 sigma),
+        z' = (1 - sigma') x + sigma' n
 
     The angles a are even from `max_angle` to 0; with two steps they are `max_angle`, `middle_angle`, 0.
 

@@ -12,7 +12,8 @@ from guideflow_diffusers.flow_steps import euler_schedule, even_grid
 def z_image_schedule(num_steps: int = 8, *, shift: float = 3.0) -> gf.Schedule:
     """Table of Z-Image-Turbo: Euler's steps of a flow on an even grid, shifted.
 
-        z' = z + (sigma' - sigma) v(z, 1000 sigma),    sigma = s t / (1 + (s - 1) t),    t = 1, 1 - 1/K, ..., 1/K
+        z' = z + (sigma' - sigma) v(z, 1000 sigma),    sigma = s t / (1 + (s - 1) t)
+        t = 1, 1 - 1/K, ..., 1/K
 
     Arguments:
         num_steps: 1 or more; 8 is what the network is for. (Older examples say 9, whose last step had length 0.)
