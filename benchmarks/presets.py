@@ -1,4 +1,4 @@
-"""The people that shipped presets are searched and checked on: nobody that a network was trained on or judged elsewhere.
+"""The people that shipped presets are searched and checked on: nobody that a network was trained or judged on.
 
 python benchmarks/presets.py      writes them to benchmarks/cache/people
 guideflow tune benchmarks/presets/anchored.yaml --out benchmarks/cache/anchored      and so for the other specs

@@ -9,6 +9,7 @@ from guideflow._require import number, require
 from guideflow.cli.codes import INTERRUPTED, Failed
 from guideflow.cli.console import console, visible
 from guideflow.errors import InvalidArgument
+from guideflow.evaluation.tables import name
 
 
 def example() -> int:
@@ -51,8 +52,8 @@ def plan_only(spec: Path, out: Path | None) -> int:
         "trials": f"{read.trials}, and the solver by default",
         "jobs": f"{len(plan)} a trial, {jobs} in all" + (f", {others} of them on other people" if others else ""),
     }
-    for name, value in lines.items():
-        screen.print(visible(f"{name:<11} {value}"), soft_wrap=True)
+    for title, value in lines.items():
+        screen.print(visible(f"{title:<11} {value}"), soft_wrap=True)
     found = estimate(plan, jobs)
     if found.memory:
         screen.print(f"{'time':<11} about {span(found.seconds)} on one worker, one image at a time")
@@ -86,20 +87,19 @@ class _Progress:
 
     def __init__(self, trials: int) -> None:
         self.trials, self.done = trials, 0
-        self._began: tuple[float, int] | None = None
+        self._began: tuple[float, int] | None = None  # when which trial was there, after what takes time at first
 
-    def __call__(self, point: Any, points: Any) -> None:
+    def __call__(self, point: Any, points: Any, before: bool) -> None:
         from guideflow.cli.sweep_progress import span
 
         self.done, now = point.number, time.monotonic()
-        first = self._began is None
-        self._began = self._began or (now, point.number)
-        began, before = self._began
+        began, first = self._began or (now, point.number)
+        self._began = None if before else (began, first)
         line = f"trial {point.number} of {self.trials}" if point.number else "by default"
         line += f": {_written(point)}".rstrip(": ") if point.options else ""
         line += f"  ->  {_values(point, points)}"
-        if not first and point.number < self.trials:
-            line += f"  ({span((now - began) / (point.number - before) * (self.trials - point.number))} left)"
+        if first < point.number < self.trials:
+            line += f"  ({span((now - began) / (point.number - first) * (self.trials - point.number))} left)"
         console(stderr=True).print(visible(line), soft_wrap=True)
 
 
@@ -110,7 +110,8 @@ def _written(point: Any) -> str:
 def _values(point: Any, points: Any) -> str:
     if point.metric is None:
         return f"failed: {point.note}"
-    metric, cost = (judge.label.partition(":")[0] for judge in points.judges)
+    labels = [judge.label for judge in points.judges]
+    metric, cost = (name(label, labels) for label in labels)
     return f"{metric} {point.metric:.3f}, {cost} {points.times(point):.2f} times unguided"
 
 
@@ -120,12 +121,12 @@ def _conclude(outcome: Any, folder: Path) -> None:
     screen.print("Nothing is better in both than:")
     for point in front:
         mark = "*" if point == found.chosen else " "
-        name = f"trial {point.number}, {_written(point)}" if point.number else "by default"
-        screen.print(visible(f"{mark} {name}: {_values(point, found)}"), soft_wrap=True)
+        title = f"trial {point.number}, {_written(point)}" if point.number else "by default"
+        screen.print(visible(f"{mark} {title}: {_values(point, found)}"), soft_wrap=True)
     screen.print(visible(f"The rule: {found.rule}."), soft_wrap=True)
     if outcome.check is not None:
-        for point, name in zip(outcome.check.points, ("by default", "chosen"), strict=True):
-            screen.print(visible(f"On other people, {name}: {_values(point, outcome.check)}"), soft_wrap=True)
+        for point, title in zip(outcome.check.points, ("by default", "chosen"), strict=True):
+            screen.print(visible(f"On other people, {title}: {_values(point, outcome.check)}"), soft_wrap=True)
     screen.print(visible(f"Saved {folder / 'trials.csv'} and front.png, with the pictures in trials/."), soft_wrap=True)
     if outcome.preset is None:
         screen.print(visible(f"There is no preset. {outcome.note}"), soft_wrap=True)

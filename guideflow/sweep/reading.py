@@ -21,6 +21,7 @@ _LARGEST: Final = 64 * 2**20
 _SETTINGS: Final[dict[str, Any]] = {
     "prompts": ("",), "negative_prompts": None, "seeds": (0,), "max_iterations": 1, "horizon": 1
 }  # fmt: skip
+_LIKE: Final = {"search": "{scale: {low: 0.5, high: 8}}", "references": "FOLDER"}
 _MODELS: Final[dict[str, type[BaseModel]]] = {"solve": Solve, "workers": Workers}
 
 
@@ -88,7 +89,7 @@ def _first(
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     where, kind = tuple(fault["loc"]), fault["type"]
     if kind == "missing":
-        message = f"the field is missing; give it, as in `{where[-1]}: NAME`."
+        message = f"the field is missing; give it, as in `{where[-1]}: {_LIKE.get(str(where[-1]), 'NAME')}`."
     elif kind == "extra_forbidden":
         model = inner.get(str(where[0]), Term if where[0] == "loss" else Part)
         known = list(fields(model if len(where) > 1 else spec))

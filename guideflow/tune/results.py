@@ -12,6 +12,8 @@ from guideflow._require import require, write_whole
 
 TABLE: Final = "trials.csv"
 PLOT: Final = "front.png"
+_NAMED: Final = 6
+"""Points of a front that are numbered in the plot, at most."""
 
 
 @dataclass(frozen=True)
@@ -151,23 +153,32 @@ def draw(folder: Path, found: Points) -> None:
         ([point for point in front if point.number], {"color": "#2f6db5", "label": "trial on the front"}),
         ([point for point in done if not point.number], {"color": "#d9822b", "marker": "s", "label": "by default"}),
     ):
-        axes.scatter(*_places(found, points), s=32, zorder=2, **style)
+        if points:
+            axes.scatter(*_places(found, points), s=32, zorder=2, **style)
     axes.scatter([1.0], [metric.unguided], color="#30343b", marker="x", s=36, label="unguided")
     if (chosen := found.chosen) is not None:
         axes.scatter(
             *_places(found, [chosen]), s=130, facecolors="none", edgecolors="#b5485d", lw=1.6, zorder=3, label="chosen"
         )
     for point in done:
-        if point.front or point == found.chosen:
+        if point == found.chosen or (point.front and len(front) <= _NAMED):
             place = [values[0] for values in _places(found, [point])]
             axes.annotate(str(point.number), place, (5, 5), textcoords="offset points", fontsize=8)
-    axes.set_xlim(left=min([1.0, *_places(found, done)[0]]) - 0.05)
+    axes.set_xlim(*_span([1.0, *_places(found, done)[0]], found.at_most))
     axes.set_xlabel(f"{cost.label}, times that of unguided pictures (lower is better)", fontsize=9)
     axes.set_ylabel(f"{metric.label} ({metric.better} is better)", fontsize=9)
     axes.grid(alpha=0.25, lw=0.5)
     axes.legend(fontsize=8, frameon=False)
     figure.savefig(content := io.BytesIO(), format="png", dpi=110)
     write_whole(folder / PLOT, content.getvalue())
+
+
+def _span(values: Sequence[float], bound: float) -> tuple[float, float]:
+    """Return the ends of an axis that shows the values, and the bound where it is not far off."""
+    low, high = min(values), max(values)
+    shown = bound if bound < high + (high - low) else high
+    margin = 0.06 * (max(high, shown) - low) or 0.05
+    return low - margin, max(high, shown) + margin
 
 
 def _places(found: Points, points: Sequence[Point]) -> tuple[list[float], list[float]]:

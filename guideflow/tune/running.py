@@ -16,6 +16,7 @@ from guideflow.evaluation.heldout import guidance, require_held_out
 from guideflow.evaluation.run import label_of
 from guideflow.metrics.base import Metric
 from guideflow.sweep import Batch, Plan, sweep
+from guideflow.sweep.folder import read_sweep
 from guideflow.sweep.lock import Lock
 from guideflow.sweep.parts import load_solver
 from guideflow.sweep.references import references
@@ -26,8 +27,8 @@ from guideflow.tune.results import Judge, Outcome, Point, Points, draw, write_ta
 from guideflow.tune.spec import Tune
 from guideflow.tune.study import Study
 
-Watch = Callable[[Point, Points], object]
-"""Is told each point, those too that were there before, and all there are by then."""
+Watch = Callable[[Point, Points, bool], object]
+"""Is told each point, all there are by then, and whether it was there before."""
 
 
 def tune(
@@ -79,14 +80,14 @@ class _Search:
         study = Study(self.folder, spec.search, _directions(judges), spec.seed)
         points = Points((), judges, spec.at_most)
         for number in range(spec.trials + 1):
-            if number == len(study.trials):
+            before = number < len(study.trials)
+            if not before:
                 given = study.ask() if number else {}
-                solvers = [self.default, *(spec.configured(one.options) for one in _points(study)[1:])]
-                solvers += [spec.configured(given)] if number else []
-                values, note = self._measure(self.folder / "trials", spec, solvers)
+                solver = spec.configured(given) if number else self.default
+                values, note = self._measure(self.folder / "trials", spec, solver)
                 study.tell(given if number else self._in_range(), values, note)
             points = replace(points, points=tuple(_points(study)[: number + 1]))
-            watch(points.points[-1], points)
+            watch(points.points[-1], points, before)
         return points
 
     def conclude(self, found: Points, command: str) -> Outcome:
@@ -105,14 +106,13 @@ class _Search:
     def _check(self, chosen: Point) -> Points:
         spec, points = self.spec.on_others(), list[Point]()
         judges = self._judges(self.folder / "check-unguided", spec)
-        solvers = [self.default, spec.configured(chosen.options)]
-        for i, point in enumerate((Point(0, {}, None, None), chosen)):
-            values, note = self._measure(self.folder / "check", spec, solvers[: i + 1])
+        for point, solver in ((Point(0, {}, None, None), self.default), (chosen, spec.configured(chosen.options))):
+            values, note = self._measure(self.folder / "check", spec, solver)
             points.append(_point(point.number, point.options, values, note))
         return Points(tuple(points), judges, spec.at_most)
 
     def _judges(self, folder: Path, spec: Tune) -> tuple[Judge, Judge]:
-        values, note = self._measure(folder, spec.unguided(), [self.default])
+        values, note = self._measure(folder, spec.unguided(), self.default)
         if values is None:
             raise InvalidArgument(f"The unguided pictures cannot be judged: {note}.")
         first, second = (
@@ -121,14 +121,13 @@ class _Search:
         )
         return first, second
 
-    def _measure(
-        self, folder: Path, spec: Tune, solvers: list[dict[str, Any]]
-    ) -> tuple[tuple[float, float] | None, str]:
-        """Solve what is lacking of the jobs with some solvers, and return the objectives of the last; or why none."""
+    def _measure(self, folder: Path, spec: Tune, solver: dict[str, Any]) -> tuple[tuple[float, float] | None, str]:
+        """Solve what is lacking of the jobs with a solver, and return the objectives; or None and why."""
+        there = (read_sweep(folder) or {"spec": {}})["spec"].get("solver", [])  # a sweep may only grow
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of judges, told once; of versions, told in the preset
-            sweep(spec.sweep(solvers), folder, ray=self.ray, engine=None if self.ray else self._engine)
-            plan = Plan(spec.sweep(solvers[-1:]))
+            sweep(spec.sweep([*there, solver]), folder, ray=self.ray, engine=None if self.ray else self._engine)
+            plan = Plan(spec.sweep([solver]))
             config = next(iter(plan.groups()))[0].key
             whole = evaluate(folder, self.metrics) if _any_done(folder) else None
         if whole is None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from guideflow.sweep.spec import Part, Parts, Prompts, Seeds, Solve, Spec, Texts
 
@@ -11,6 +11,13 @@ from guideflow.sweep.spec import Part, Parts, Prompts, Seeds, Solve, Spec, Texts
 def _range(value: Any) -> Any:
     """Let a list stand for choices."""
     return {"choices": value} if isinstance(value, list) else value
+
+
+def _two(value: list[Part]) -> list[Part]:
+    """Let one metric stand for itself with the denoise error."""
+    if len(value) > 2:
+        raise ValueError("expected two metrics: the one to be best at, and the one that must not suffer")
+    return value
 
 
 class Range(BaseModel):
@@ -90,7 +97,7 @@ class Tune(Spec):
 
     solver: Parts
     search: dict[str, Annotated[Range, BeforeValidator(_range)]] = Field(min_length=1)
-    objectives: Annotated[Parts, Field(max_length=2)]
+    objectives: Annotated[Parts, AfterValidator(_two)]
     trials: int = Field(default=20, ge=1)
     at_most: float = Field(default=1.2, gt=0)
     seed: int = 0
