@@ -198,6 +198,16 @@ def test_another_search_in_the_folder_is_refused() -> None:
         tune(spec(), "losses.py")
 
 
+def test_the_default_is_a_trial_that_the_search_learns_from_if_it_is_in_range() -> None:
+    text = SEARCH.replace("solver: anchored", "solver: flowgrad").replace("anchor: [moving, fixed]", "noise: [0, 3]")
+    tune(spec(text, trials=1), "out")
+    first = next(line for line in Path("out/study.journal").read_text().splitlines() if TRIAL in line)
+    assert json.loads(first)["params"] == {"scale": 1.0, "noise": 0}, "0.0 is the choice 0, by its place"
+    tune(spec(text.replace("low: 0.5", "low: 2"), trials=1), "beyond")
+    first = next(line for line in Path("beyond/study.journal").read_text().splitlines() if TRIAL in line)
+    assert json.loads(first)["params"] == {}
+
+
 def test_a_trial_whose_jobs_fail_is_told_and_stops_nothing() -> None:
     text = SEARCH.replace("  anchor: [moving, fixed]", "  gain: [unit, [1.0, 1.0, 1.0]]")
     found = tune(spec(text, trials=5), "out").found

@@ -145,8 +145,7 @@ def draw(folder: Path, found: Points) -> None:
     axes = figure.subplots()
     done = [point for point in found.points if point.cost is not None]
     front = sorted((point for point in done if point.front), key=found.times)
-    axes.axvspan(0, found.at_most, color="#3c9a5f", alpha=0.08, lw=0)
-    axes.axvline(found.at_most, color="#3c9a5f", lw=1, ls=":", label=f"bound, {found.at_most:g} times")
+    axes.axvspan(0, found.at_most, color="#3c9a5f", alpha=0.1, lw=0, label=f"within {found.at_most:g} times")
     axes.plot(*_places(found, front), color="#2f6db5", lw=1, zorder=1)
     for points, style in (
         ([point for point in done if point.number and not point.front], {"color": "#9aa3ad", "label": "trial"}),

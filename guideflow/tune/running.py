@@ -151,7 +151,11 @@ class _Search:
         config = registry.config(load_solver(self.default)) or {}
         own: dict[str, Any] = config.get("options", {})
         fits = all(name in own and values.holds(own[name]) for name, values in self.spec.search.items())
-        return {name: own[name] for name in self.spec.search} if fits and not self.spec.solver[0].options else {}
+        return (
+            {name: values.equal(own[name]) for name, values in self.spec.search.items()}
+            if fits and not self.spec.solver[0].options
+            else {}
+        )
 
 
 def ready(spec: Tune) -> list[Metric]:

@@ -59,6 +59,10 @@ class Range(BaseModel):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and low <= value <= high and (not self.whole or value == int(value))
 
+    def equal(self, value: Any) -> Any:
+        """Return a value as it is written here: 0.0 is the choice 0."""
+        return value if self.choices is None else next(one for one in self.choices if one == value)
+
     def ends(self) -> list[Any]:
         """List values that all others lie between, or all there are."""
         if self.choices is not None:
