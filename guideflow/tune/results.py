@@ -166,6 +166,7 @@ def draw(folder: Path, found: Points) -> None:
     axes.set_xlim(*_span([1.0, *_places(found, done)[0]], found.at_most))
     axes.set_xlabel(f"{cost.label}, times that of unguided pictures (lower is better)", fontsize=9)
     axes.set_ylabel(f"{metric.label} ({metric.better} is better)", fontsize=9)
+    axes.margins(y=0.1)
     axes.grid(alpha=0.25, lw=0.5)
     axes.legend(fontsize=8, frameon=False)
     figure.savefig(content := io.BytesIO(), format="png", dpi=110)
