@@ -318,7 +318,8 @@ def test_the_rule() -> None:
     found = Points(points, judges, 1.2)
     assert found.chosen == points[3] and found.beats_default(points[3]) and not found.beats_default(points[1])
     assert Points(points, judges, 1.0).chosen is None and Points(points, judges, 1.3).chosen == points[1]
-    beyond = Points((Point(0, {}, 0.9, 3.0), Point(1, {}, 0.6, 2.0)), judges, 1.2)
-    assert beyond.chosen is not None and beyond.beats_default(beyond.chosen), "the default is beyond the bound"
+    beyond = Points((Point(0, {}, 0.6, 3.0), Point(1, {}, 0.5, 2.0), Point(2, {}, 0.7, 2.9)), judges, 1.2)
+    assert beyond.chosen == beyond.points[1] and not beyond.beats_default(beyond.points[1]), "it is more natural alone"
+    assert beyond.beats_default(beyond.points[2]), "it is better in both, though beyond the bound"
     lower = Points(points, (Judge("distance", "lower", 9.0), judges[1]), 1.2)
     assert lower.chosen == points[0] and not lower.beats_default(points[3])

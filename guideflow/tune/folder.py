@@ -14,7 +14,7 @@ from guideflow.tune.study import JOURNAL
 
 SCHEMA_NUMBER: Final = 1
 ABOUT: Final = "tune.json"
-_OURS: Final = {ABOUT, JOURNAL, TABLE, PLOT, "trials", "unguided", "check", "check-unguided", ".lock"}
+_OURS: Final = {ABOUT, JOURNAL, TABLE, PLOT, "trials", "unguided", ".lock"}
 _FREE: Final = ("trials", "at_most", "check", "note", "batch", "memory", "gradient_mode", "device", "workers")
 """Fields that change no trial."""
 

@@ -94,15 +94,13 @@ class Points:
         return float("inf") if point.cost is None or unguided <= 0 else point.cost / unguided
 
     def beats_default(self, point: Point) -> bool:
-        """Tell whether a point is within the bound, and the default is not, or has the worse metric."""
-        if self.times(point) > self.at_most or point.metric is None:
-            return False
+        """Tell whether a point has the better metric than the default, and is within the bound or costs no more."""
         default = self.default
-        return (
-            default.metric is None
-            or self.times(default) > self.at_most
-            or self.judges[0].improves(point.metric, default.metric)
-        )
+        if point.metric is None or (
+            default.metric is not None and not self.judges[0].improves(point.metric, default.metric)
+        ):
+            return False
+        return self.times(point) <= max(self.at_most, self.times(default) if default.cost is not None else 0.0)
 
 
 @dataclass(frozen=True)

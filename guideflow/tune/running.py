@@ -18,7 +18,7 @@ from guideflow.metrics.base import Metric
 from guideflow.sweep import Batch, Plan, sweep
 from guideflow.sweep.folder import read_sweep
 from guideflow.sweep.lock import Lock
-from guideflow.sweep.parts import load_solver
+from guideflow.sweep.parts import key, load_solver
 from guideflow.sweep.references import references
 from guideflow.sweep.worker import Finished, Room, Worker, options
 from guideflow.tune import folder as about
@@ -96,7 +96,7 @@ class _Search:
         if chosen is None:
             return Outcome(found, note=f"No trial is within the bound, {found.at_most:g} times the unguided pictures'.")
         if not chosen.number or not found.beats_default(chosen):
-            return Outcome(found, note="The solver by default is the best within the bound.")
+            return Outcome(found, note="No trial within the bound is better than the solver by default.")
         if self.spec.check is not None:
             check = self._check(chosen)
             if not check.beats_default(check.points[1]):
@@ -105,9 +105,10 @@ class _Search:
 
     def _check(self, chosen: Point) -> Points:
         spec, points = self.spec.on_others(), list[Point]()
-        judges = self._judges(self.folder / "check-unguided", spec)
+        folder = self.folder / f"check-{key(spec.check and spec.check.model_dump(mode='json'))[:8]}"  # it may change
+        judges = self._judges(folder / "unguided", spec)
         for point, solver in ((Point(0, {}, None, None), self.default), (chosen, spec.configured(chosen.options))):
-            values, note = self._measure(self.folder / "check", spec, solver)
+            values, note = self._measure(folder / "guided", spec, solver)
             points.append(_point(point.number, point.options, values, note))
         return Points(tuple(points), judges, spec.at_most)
 
@@ -124,6 +125,7 @@ class _Search:
     def _measure(self, folder: Path, spec: Tune, solver: dict[str, Any]) -> tuple[tuple[float, float] | None, str]:
         """Solve what is lacking of the jobs with a solver, and return the objectives; or None and why."""
         there = (read_sweep(folder) or {"spec": {}})["spec"].get("solver", [])  # a sweep may only grow
+        folder.parent.mkdir(exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of judges, told once; of versions, told in the preset
             sweep(spec.sweep([*there, solver]), folder, ray=self.ray, engine=None if self.ray else self._engine)

@@ -77,6 +77,7 @@ class Check(BaseModel):
         references: As in a sweep.
         prompts: As in a sweep.
         seeds: As in a sweep.
+        at_most: The bound here, that of the search by default. What few people hold exactly, others do not.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -84,6 +85,7 @@ class Check(BaseModel):
     references: Texts
     prompts: Prompts = [""]
     seeds: Seeds = (0,)
+    at_most: float | None = Field(default=None, gt=0)
 
 
 class Tune(Spec):
@@ -126,7 +128,8 @@ class Tune(Spec):
     def on_others(self) -> "Tune":
         """Return the same on the jobs of the check."""
         assert self.check is not None
-        return self.model_copy(update={name: getattr(self.check, name) for name in Check.model_fields})
+        given = {name: getattr(self.check, name) for name in Check.model_fields}
+        return self.model_copy(update={**given, "at_most": self.check.at_most or self.at_most})
 
     def configured(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the solver with some options that were searched."""
