@@ -29,9 +29,9 @@ sys.path.insert(0, str(HERE.parent / "tools" / "avatars"))
 
 FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
 DEVICE = os.environ.get("GUIDEFLOW_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-PROMPTS: dict[str, int] = {}  # of each person; 4 where nothing is said
-PEOPLE = {"search": 4}
-FIRST = {"search": 32}  # nobody is searched on and judged on
+PROMPTS = {"check": 1}  # of each person; 4 where nothing is said
+PEOPLE = {"search": 4, "check": 6}
+FIRST = {"search": 32, "check": 42}  # nobody is searched on and judged on
 
 
 torch.backends.cudnn.allow_tf32 = False  # the same pictures as on a CPU, to rounding

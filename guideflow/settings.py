@@ -45,7 +45,7 @@ class Settings:
     """How a solve was asked for, as `solve` has it; prompts and seeds have one entry per image.
 
     `horizon` is the number of iterations that were planned at first, and `run` the identity of the solve; both stay the
-    same after `resume`.
+    same after `resume`. `preset` is the name of the preset that the solver's options are from, SAMPLER,LOSS,SOLVER.
     """
 
     prompts: tuple[str, ...]
@@ -61,6 +61,7 @@ class Settings:
     gradient_mode: str = "full"
     memory_limit: float | None = None
     watermark: bool = False
+    preset: str | None = None
     run: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +81,8 @@ class Settings:
         one_of("keep", self.keep, ("best", "last"))
         one_of("gradient_mode", self.gradient_mode, ("auto", *MODES))
         in_range("loss_scale", self.loss_scale, 0)
+        if not isinstance(self.preset, str | None):
+            raise InvalidArgument(f"Got preset={self.preset!r} in settings. Expected the name of one, or None.")
         if self.patience is not None:
             count("patience", self.patience)
         if self.target_loss is not None:

@@ -292,4 +292,5 @@ class Solution:
         losses = ", ".join(f"{value:.4g}" for value in self.loss.tolist())
         names = ", ".join(dict.fromkeys(result.name for result in self.result))
         iterations = int(self.stats["iterations"])
-        return f"Solution({len(self.result)} images, loss [{losses}], {iterations} iterations, {names})"
+        preset = f", preset {self.settings.preset}" if self.settings.preset else ""
+        return f"Solution({len(self.result)} images, loss [{losses}], {iterations} iterations, {names}{preset})"

@@ -9,11 +9,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from guideflow import provenance, registry
+from guideflow import provenance
 from guideflow._require import count
 from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
 from guideflow._solve.parts import check_memory, complete, describe, pose
+from guideflow._solve.preset import named
 from guideflow._solve.run import Run, begin
 from guideflow._solve.same_loss import check_same_loss
 from guideflow._solve.verify import Compared as Compared
@@ -51,6 +52,7 @@ def solve(
     negative_prompt: str | Sequence[str] | None = None,
     seed: int | Sequence[int] = 0,
     solver: str | Solver = "auto",
+    preset: bool = True,
     max_iterations: int = 12,
     candidates: int | None = None,
     start: ImageSources | None = None,
@@ -83,6 +85,8 @@ def solve(
         negative_prompt: one, or one per image; what the image should not show, for samplers that know it.
         seed: one, or one per image. Prompts and seeds are broadcast against each other.
         solver: a name or an object; "anchored" is the paper's own rule, which asks for more iterations.
+        preset: whether a solver that is given by name takes the options of the preset for this sampler and this loss,
+            if there is one; `settings.preset` says which it was. An object, `gf.Anchored()`, is taken as it is.
         max_iterations: number of updates; 0 gives the images that guidance would start from.
         candidates: noises to choose each image's start from: the seed's own and others that depend on the seed alone.
             Each is rolled out once, without gradients, and that of lowest loss is guided. 1 keeps the seed's own; None
@@ -113,8 +117,8 @@ def solve(
         throw: raise `NonFinite` if an image met nan or inf, instead of reporting it in `result` only.
 
     Raises:
-        InvalidArgument: for lists of different lengths and values out of range, if `save_to` cannot be written, and if
-            the sampler cannot begin at a picture.
+        InvalidArgument: for lists of different lengths and values out of range, if `save_to` cannot be written, if the
+            sampler cannot begin at a picture, and if a preset is damaged.
         InvalidImage: if the start picture or the mask cannot be read or does not fit.
         FolderInUse: if `save_to` holds another solve.
         Refused: if a guard does not allow a prompt; see `guideflow.provenance.Guard`.
@@ -125,7 +129,7 @@ def solve(
     sampler = started(sampler, start, strength, mask, paste_back)
     starts = sampler.images if isinstance(sampler, Started) else 1
     prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed, starts)
-    solver = registry.load_solver(solver) if isinstance(solver, str) else solver
+    solver, found = named(solver, sampler, loss, preset) if isinstance(solver, str) else (solver, None)
     if not isinstance(solver, Solver):
         raise InvalidArgument(f"Got {solver!r} as solver. Expected a name or an object: `gf.Anchored()`.")
     settings = Settings(
@@ -142,11 +146,12 @@ def solve(
         gradient_mode=gradient_mode,
         memory_limit=memory_limit,
         watermark=provenance.is_marked(loss) if watermark is None else bool(watermark),
+        preset=None if found is None else found.name,
     )
     provenance.check_prompts([*prompts, *(negatives or ())])
     callbacks, deadline, keeping = as_callbacks(callback), _deadline(time_limit), _keeping(save_to, checkpoint_every)
     problem = pose(sampler, loss, draw_noise(sampler, seeds), settings)
-    configs = describe(sampler, loss, solver)
+    configs = describe(sampler, loss, solver) | ({"preset": found.record()} if found else {})
     keeping.check(problem, settings.run)
     first = partial(begin, problem, solver, settings, configs)
     return kept(first, problem, max_iterations, callbacks, keeping, deadline, throw)

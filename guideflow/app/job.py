@@ -128,7 +128,9 @@ class Job:
             self._watch(loss)
             self._tell(state="starting")
             given = self.recipe.options(self.folder)
-            self._finish(solve(made, loss, solver=solver, callback=self._look, **given))
+            part = self.recipe.solver  # by name alone, `solve` looks for a preset, as what is shown to be typed does
+            given["solver"] = solver if part.options else part.name
+            self._finish(solve(made, loss, callback=self._look, **given))
         except KeyboardInterrupt:
             self._tell(state="stopped", note="Stopped before anything was made.")
         except Exception as error:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from guideflow import registry
 from guideflow.cli.console import console, visible
-from guideflow.cli.listing import summary
+from guideflow.cli.listing import of, summary
 from guideflow.registry.references import bundled_names
 
 
@@ -46,6 +46,7 @@ def _show(screen: Console, offer: registry.Offer) -> None:
         "cards": entry.footprint and f"{entry.footprint.cards()}\n(derived from the memory in bfloat16, not measured)",
         "default for": " and ".join(f"{size} GB cards" for size in entry.default_for),
         "bundled": ", ".join(more["bundled"]),
+        "presets": "\n".join(map(_line, more["presets"])),
         **more["facts"],
     }
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
@@ -72,6 +73,13 @@ def _show(screen: Console, offer: registry.Offer) -> None:
     screen.print(f"  use: guideflow {command} --{offer.kind} {typed} ...\n")
 
 
+def _line(preset: dict[str, Any]) -> str:
+    """Write a preset: what of sampler, loss and solver it is for, its options, when they were found."""
+    options = ", ".join(f"{key}={value}" for key, value in preset["options"].items())
+    date = f", {preset['date']}" if preset["date"] else ""
+    return f"{preset['name']}: {options} ({preset['origin']}{date})"
+
+
 def _more(offer: registry.Offer) -> dict[str, Any]:
     """Return what is known once the factory is imported."""
     entry, made = offer.entry, offer.entry.resolve()
@@ -81,6 +89,7 @@ def _more(offer: registry.Offer) -> dict[str, Any]:
         "memory": list(entry.footprint.lines()) if entry.footprint else [],
         "bundled": list(bundled_names(entry.pictures)) if entry.pictures else [],
         "facts": dict(entry.facts),
+        "presets": of(offer.kind, offer.name),
         "options": options
         and [
             {

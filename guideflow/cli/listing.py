@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,7 @@ def show_list(kind: str, as_json: bool = False) -> None:
     wanted = {plural: registry.offers(one) for plural, one in _PLURAL.items() if kind in ("", plural)}
     if as_json:
         broken = {f"{plugin.distribution}:{plugin.name}": why for plugin, why in failed.items()}
+        broken |= {str(path): why for path, why in registry.list_presets()[1].items()}
         found = {plural: [summary(offer) for offer in offers] for plural, offers in wanted.items()}
         print(json.dumps({**found, "broken": broken}, indent=1))
         return
@@ -33,6 +35,8 @@ def show_list(kind: str, as_json: bool = False) -> None:
     for plugin, why in failed.items():
         line = f"The plugin {plugin.name!r} of {plugin.distribution} could not be loaded: {why}"
         console(stderr=True).print(visible(line), soft_wrap=True)
+    for why in registry.list_presets()[1].values():
+        console(stderr=True).print(visible(why), soft_wrap=True)
 
 
 def summary(offer: registry.Offer) -> dict[str, object]:
@@ -49,8 +53,18 @@ def summary(offer: registry.Offer) -> dict[str, object]:
         "needs": list(entry.needs),
         "extra": entry.extra,
         "domain": entry.domain,
+        "presets": of(offer.kind, offer.name),
         "package": f"{plugin.distribution} {plugin.version}",
     }
+
+
+def of(kind: str, name: str) -> list[dict[str, Any]]:
+    """List the presets that are for a sampler, a loss or a solver."""
+    return [
+        {"sampler": one.sampler, "loss": one.loss, "solver": one.solver, "options": dict(one.options), **one.record()}
+        for one in registry.list_presets()[0]
+        if getattr(one, kind, None) == name
+    ]
 
 
 def _table(title: str, offers: tuple[registry.Offer, ...], failed: dict[registry.Plugin, str], width: int) -> Table:

@@ -79,6 +79,7 @@ def run_command(
     sampler: options.SamplerOption = None,
     loss: options.LossOption = None,
     solver: options.SolverOption = None,
+    no_preset: options.NoPresetOption = False,
     prompt: options.PromptOption = None,
     negative_prompt: options.NegativePromptOption = None,
     seed: options.SeedOption = None,
@@ -136,6 +137,7 @@ def run_command(
         "paste_back": paste_back or None,
         "fit": fit,
         "watermark": watermark,
+        "preset": False if no_preset else None,
     }
     if keep is not None:
         one_of("keep", keep, ("best", "last"))
@@ -148,7 +150,7 @@ def run_command(
     given = {name: value for name, value in settings.items() if value is not None}
     if force or given or reference_dir:
         names = [*given, *(["force"] if force else []), *(["reference_dir"] if reference_dir else [])]
-        typed = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        typed = ", ".join(f"--{name.replace('_', '-')}" for name in names).replace("--preset", "--no-preset")
         raise InvalidArgument(f"--resume takes {typed} from the saved run. Leave them out.")
     return resume_saved(asked, iterations, sampler, loss or [], solver, trust)
 
@@ -311,6 +313,32 @@ def sweep_command(
         return body.example()
     spec = body.check(spec, ray, dry_run, retry_failed)
     return body.plan_only(spec, out) if dry_run else body.run(spec, out, ray, retry_failed)
+
+
+@app.command("tune", cls=SweepCommand)
+def tune_command(
+    spec: Annotated[Path | None, typer.Argument(help="YAML or JSON, see --example.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the search.", show_default="the spec's name")] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="Run on Ray: on this machine, or at an address.", metavar="[ADDRESS]")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count jobs, and estimate time and memory.")] = False,
+    example: Annotated[bool, typer.Option("--example", help="Print a spec to begin with.")] = False,
+) -> int:
+    """Search the options of a solver for one sampler with one loss, and write a preset; resumable.
+
+    \b
+    Examples:
+      guideflow tune --example > tune.yaml
+      guideflow tune tune.yaml --dry-run
+      guideflow tune tune.yaml --out anchored
+    """
+    from guideflow.cli import tune as body
+
+    if example:
+        return body.example()
+    spec = body.check(spec, ray, dry_run)
+    return body.plan_only(spec, out) if dry_run else body.run(spec, out, ray)
 
 
 @app.command()

@@ -128,6 +128,10 @@ ReferencesOption = Annotated[
         help="Folder of reference pictures, for every loss that is given no reference of its own.", metavar="FOLDER"
     ),
 ]
+NoPresetOption = Annotated[
+    bool,
+    typer.Option("--no-preset", help="Leave the options of a solver that is only named as they are by default."),
+]
 WatermarkOption = Annotated[
     bool | None,
     typer.Option(

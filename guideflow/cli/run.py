@@ -87,7 +87,8 @@ def solve_new(
     check_folder(asked.out, overwrite=force)
     # Cheap and most likely mistyped first: a solver and the losses' references load before the sampler's weights.
     if solver is not None:
-        options["solver"] = load("solver", solver)
+        made, (name, given) = load("solver", solver), split_name(solver)
+        options["solver"] = made if given else name  # by name alone, `solve` looks for a preset
     loss = load_losses(losses, references)
     options = {name: value for name, value in options.items() if value is not None}
     made = load("sampler", sampler)

@@ -63,6 +63,9 @@ def show(solution: Solution, out: Path, drawn: Sequence[str]) -> None:
     for result in dict.fromkeys(solution.result):
         if result.failed:
             screen.print(f"{word(result)}: {result.value}")
+    if (used := solution.settings.preset) and solution.configs["solver"]:
+        options = ", ".join(f"{key}={value}" for key, value in solution.configs["solver"]["options"].items())
+        screen.print(visible(f"Solved with the preset {used}: {options}."), soft_wrap=True)
     if shorter := solution.stats.get("shorter_steps"):
         screen.print(f"{shorter} steps were shortened, as values became nan, inf or huge; a lower scale may be better.")
     images = sorted(out.glob("guided-*.png"))
@@ -103,6 +106,7 @@ def show_json(solution: Solution, out: Path, drawn: Sequence[str]) -> None:
         "iterations": solution.state.iteration,
         "seconds": round(float(solution.stats["seconds"]), 3),
         "images": images,
+        "preset": solution.settings.preset,
         "drawn": [str(out / name) for name in drawn],
         "go_on": go_on(solution, out) or None,
     }

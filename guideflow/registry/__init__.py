@@ -20,5 +20,9 @@ from guideflow.registry.loading import load_metric as load_metric
 from guideflow.registry.loading import load_sampler as load_sampler
 from guideflow.registry.loading import load_solver as load_solver
 from guideflow.registry.loading import options as options
+from guideflow.registry.presets import Preset as Preset
+from guideflow.registry.presets import find_preset as find_preset
+from guideflow.registry.presets import list_presets as list_presets
+from guideflow.registry.presets import read_preset as read_preset
 from guideflow.registry.weights import Download as Download
 from guideflow.registry.weights import Footprint as Footprint

@@ -1,10 +1,10 @@
 """Read a spec, and say of what is wrong with it in which line and field it stands."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,10 +16,12 @@ from guideflow.sweep.parts import combinations, load_solver, needs_reference, ta
 from guideflow.sweep.spec import Part, Solve, Spec, Term, Workers, fields
 from guideflow.sweep.text import Text, Where
 
+S = TypeVar("S", bound=Spec)
 _LARGEST: Final = 64 * 2**20
 _SETTINGS: Final[dict[str, Any]] = {
     "prompts": ("",), "negative_prompts": None, "seeds": (0,), "max_iterations": 1, "horizon": 1
 }  # fmt: skip
+_LIKE: Final = {"search": "{scale: {low: 0.5, high: 8}}", "references": "FOLDER"}
 _MODELS: Final[dict[str, type[BaseModel]]] = {"solve": Solve, "workers": Workers}
 
 
@@ -29,43 +31,68 @@ def read_spec(path: str | PathLike[str]) -> Spec:
     Raises:
         InvalidArgument: if it cannot be read or asks for what there is not, naming the line and the field.
     """
+    return parse_spec(read_text(path, "sweep"), str(path))
+
+
+def read_text(path: str | PathLike[str], command: str) -> str:
+    """Read the text of the spec of a command."""
     path = Path(path)
     try:
         if path.stat().st_size > _LARGEST:
             raise InvalidArgument(f"{path} is too large for a spec. Expected YAML or JSON.")
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        cure = "`guideflow sweep --example > sweep.yaml` writes one to begin with."
+        cure = f"`guideflow {command} --example > {command}.yaml` writes one to begin with."
         raise InvalidArgument(f"There is no spec {path}. {cure}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"The spec {path} cannot be read: {error}.") from error
-    return parse_spec(text, str(path))
 
 
 def parse_spec(text: str, name: str = "spec.yaml") -> Spec:
     """Read a spec from a text; `name` is what messages call it."""
+    return parse(text, name, Spec, _MODELS, unknown)
+
+
+def parse(
+    text: str,
+    name: str,
+    model: type[S],
+    inner: Mapping[str, type[BaseModel]],
+    faults: Callable[[S], Iterator[tuple[Where, str]]],
+) -> S:
+    """Read a spec that may say more than that of a sweep.
+
+    Arguments:
+        text: What is read.
+        name: What messages call it.
+        model: Of the spec.
+        inner: Models of its fields that have fields themselves.
+        faults: Finds what is wrong with a spec whose fields are of the right kind.
+    """
     read = Text(text, name)
     if not isinstance(read.value, dict):
         raise InvalidArgument(f"{name} holds no fields. Expected sampler: NAME, loss: NAME, and so on.")
     try:
-        spec = Spec.model_validate(read.value)
+        spec = model.model_validate(read.value)
     except ValidationError as error:
-        raise _first(error, read) from error
-    for where, message in _unknown(spec):
+        raise _first(error, read, model, inner) from error
+    for where, message in faults(spec):
         raise read.error(where, message)
     return spec
 
 
-def _first(error: ValidationError, text: Text) -> InvalidArgument:
+def _first(
+    error: ValidationError, text: Text, spec: type[BaseModel], inner: Mapping[str, type[BaseModel]]
+) -> InvalidArgument:
     """Make the error of the first thing that is wrong, and count the others."""
     faults = error.errors(include_url=False, include_context=False)
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     where, kind = tuple(fault["loc"]), fault["type"]
     if kind == "missing":
-        message = f"the field is missing; give it, as in `{where[-1]}: NAME`."
+        message = f"the field is missing; give it, as in `{where[-1]}: {_LIKE.get(str(where[-1]), 'NAME')}`."
     elif kind == "extra_forbidden":
-        model = _MODELS.get(str(where[0]), Spec) if len(where) < 3 else Term if where[0] == "loss" else Part
-        known = list(fields(model if len(where) > 1 else Spec))
+        model = inner.get(str(where[0]), Term if where[0] == "loss" else Part)
+        known = list(fields(model if len(where) > 1 else spec))
         message = f"there is no such field.{did_you_mean(str(where[-1]), known)} Known: {', '.join(known)}."
     else:
         message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
@@ -75,14 +102,14 @@ def _first(error: ValidationError, text: Text) -> InvalidArgument:
     return text.error(where, message)
 
 
-def _unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
+def unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
     """Find names and options that nothing installed has, and values that JSON cannot hold."""
     for kind in ("sampler", "solver"):
         for i, part in enumerate(getattr(spec, kind)):
-            yield from _part(kind, part, (kind, i))
+            yield from unknown_options(kind, part, (kind, i))
     for i, loss in enumerate(spec.loss):
         for j, term in enumerate(loss.terms):
-            yield from _part("loss", term, ("loss", i, "terms", j))
+            yield from unknown_options("loss", term, ("loss", i, "terms", j))
             if spec.references is None and needs_reference(term):
                 yield ("loss", i, "terms", j, "name"), f"{term.name!r} needs a reference; give `references: FOLDER`."
         if spec.references is not None and not takes_reference(loss):
@@ -103,7 +130,8 @@ def _unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
         yield ("looks",), f"{spec.looks[-1]} is after the end: `max_iterations` is {last} at most."
 
 
-def _part(kind: str, part: Part, where: Where) -> Iterator[tuple[Where, str]]:
+def unknown_options(kind: str, part: Part, where: Where) -> Iterator[tuple[Where, str]]:
+    """Find a name and options that nothing installed has, and values that JSON cannot hold."""
     try:
         known = registry.options(registry.factory(kind, part.name))
     except GuideflowError as error:

@@ -154,6 +154,8 @@ class Workers(_Model):
 Parts = Annotated[list[Annotated[Part, BeforeValidator(_named)]], Unlike]
 Sums = Annotated[list[Annotated[Sum, BeforeValidator(_sum)]], Unlike]
 Texts = Annotated[list[str], Unlike]
+Prompts = Annotated[list[str], BeforeValidator(_prompts)]
+Seeds = Annotated[Any, PlainValidator(_seeds, json_schema_input_type=Any), PlainSerializer(_seeds_written)]
 
 
 class Spec(_Model):
@@ -183,8 +185,8 @@ class Spec(_Model):
     solve: Solve = Solve()
     looks: Annotated[list[int], BeforeValidator(_looks)] = []
     references: Texts | None = None
-    prompts: Annotated[list[str], BeforeValidator(_prompts)] = [""]
-    seeds: Annotated[Any, PlainValidator(_seeds, json_schema_input_type=Any), PlainSerializer(_seeds_written)] = (0,)
+    prompts: Prompts = [""]
+    seeds: Seeds = (0,)
     batch: int = Field(default=8, ge=1)
     memory: Annotated[float | None, BeforeValidator(_bytes)] = Field(default=None, gt=0)
     gradient_mode: Literal["full", "windowed", "checkpointed", "auto"] = "full"

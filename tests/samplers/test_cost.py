@@ -113,5 +113,5 @@ def bare_loop(sampler, loss, prompt, seed, iterations):
 
 def test_a_bare_loop_over_the_same_networks_gives_the_same_picture(exact_sampler):
     sampler, loss = exact_sampler, exact_identity("ada")
-    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=5, max_iterations=3, keep="last", solver="anchored")
+    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=5, max_iterations=3, keep="last", solver=gf.Anchored())
     assert (solution.images - bare_loop(sampler, loss, PROMPT, 5, 3)).abs().max() < 1e-9
