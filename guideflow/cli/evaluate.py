@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from guideflow.cli import options
+from guideflow.cli import reading
 from guideflow.cli.console import console, visible
 from guideflow.errors import InvalidArgument
 from guideflow.evaluation import Summary, evaluate, read_evaluation, report, summarise
@@ -28,7 +28,7 @@ def evaluate_folder(
         raise InvalidArgument("Got --metric and --protocol. Expected one of them: a protocol names its metrics.")
     with warnings.catch_warnings(record=True) as told, _progress() as progress:
         warnings.simplefilter("always")
-        chosen = [options.load("metric", text) for text in metrics] if metrics else None
+        chosen = [reading.load("metric", text) for text in metrics] if metrics else None
         found = evaluate(folder, chosen, protocol=protocol, again=again, progress=progress)
     for line in dict.fromkeys(str(one.message) for one in told if one.category.__module__.startswith("guideflow")):
         print(f"guideflow: {visible(' '.join(line.split()))}", file=sys.stderr)

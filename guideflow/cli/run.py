@@ -14,7 +14,7 @@ from guideflow._require import one_of
 from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
 from guideflow.cli.ends import told
 from guideflow.cli.lost import lost
-from guideflow.cli.options import load, load_losses, split_name
+from guideflow.cli.reading import load, load_losses, split_name
 from guideflow.cli.show import MORE, draw, show, show_json
 from guideflow.errors import CannotResume, FolderInUse, GuideflowError, InvalidArgument, InvalidImage
 from guideflow.registry.loading import check_domains
