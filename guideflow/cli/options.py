@@ -163,7 +163,9 @@ FitOption = Annotated[
     str | None,
     typer.Option(help="With --start: crop or pad, where it has other proportions than the sampler's.", metavar="HOW"),
 ]
-OutOption = Annotated[Path, typer.Option(help="Folder to save to.", metavar="FOLDER", show_default="out")]
+OutOption = Annotated[
+    Path, typer.Option(help="Folder to save to; by default out.", metavar="FOLDER", show_default=False)
+]
 CheckpointOption = Annotated[
     int,
     typer.Option(
