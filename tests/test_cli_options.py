@@ -227,7 +227,9 @@ def test_a_tiny_loss_is_shown(capsys: Any) -> None:
 
 def test_an_error_in_the_users_own_loss_names_the_users_own_line(capsys: Any) -> None:
     assert main([*RUN, "--loss", "my.py:fails"]) == 1
-    assert told(capsys).endswith("KeyError: 'no such key' (my.py, line 15)")
+    assert told(capsys).endswith(
+        "KeyError: 'no such key' (my.py, line 15: return image.flatten(1).mean(1) / raise_[\"no such key\"])"
+    )
     assert main(["--traceback", *RUN, "--loss", "my.py:fails"]) == 1
     assert "Traceback (most recent call last)" in capsys.readouterr().err
     assert main([*RUN, "--loss", "my.py:grey:gain=x", "--traceback"]) in (1, 2)

@@ -1,62 +1,18 @@
-"""The commands and what every one of them does about errors."""
+"""The commands that make pictures, and what all commands have in common."""
 
-import os
-import signal
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from guideflow._require import one_of
-from guideflow.cli import completion, options
 from guideflow.cli import looking as looking  # declares the commands of its own
-from guideflow.cli.base import Command, app
-from guideflow.cli.codes import BROKEN_PIPE, FAILED, INTERRUPTED, MISTAKEN, Failed
-from guideflow.cli.ends import TRACEBACK, complain, plain_warnings, told, wants_traceback
+from guideflow.cli import options
+from guideflow.cli.base import Command
+from guideflow.cli.base import app as app
+from guideflow.cli.ends import TRACEBACK
 from guideflow.cli.sweep import SweepCommand
-from guideflow.errors import GuideflowError, InvalidArgument
-from guideflow.stopping import stoppable
-
-
-def run(arguments: Sequence[str], ending: bool = False) -> int:
-    """Run a command; return its exit code.
-
-    0; 130 after Ctrl-C, and so for other signals that stop it; 2 for what the user can mend and 1 for a solve that
-    failed, told in a line on standard error. The process is `ending` if it ends with the command.
-    """
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    with stoppable(*signals, ending=ending) as stop, plain_warnings():
-        code = _run(*wants_traceback(arguments))
-        return stop.code if code == INTERRUPTED else code
-
-
-def _run(arguments: list[str], shown: bool) -> int:
-    if "_GUIDEFLOW_COMPLETE" in os.environ:
-        completion.listen()
-    try:
-        code = app(args=arguments or ["--help"], prog_name="guideflow", standalone_mode=False)
-        sys.stdout.flush()  # here, where a reader that has gone can be told from an error
-        return code if isinstance(code, int) else 0
-    except Failed as error:
-        return complain(error, str(error), error.code, shown)
-    except BrokenPipeError:
-        with suppress(OSError):  # whatever is left to print has no reader; and no descriptor, if the stream has none
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except (GuideflowError, OSError) as error:
-        return complain(error, told(error), MISTAKEN, shown)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        return complain(error, "Interrupted.", INTERRUPTED, False)
-    except Exception as error:
-        # Usage errors come from typer's own copy of click or from the installed one: known by what they can do.
-        message = getattr(error, "format_message", None)
-        if message is not None:
-            return complain(error, message(), MISTAKEN, shown)
-        why = f"This should not happen: {told(error)}."
-        return complain(error, f"{why} Type the command again with {TRACEBACK} for a report.", FAILED, shown)
+from guideflow.errors import InvalidArgument
 
 
 @app.command(cls=Command)
@@ -149,7 +105,9 @@ def run_command(
     if force or given or reference_dir:
         names = [*given, *(["force"] if force else []), *(["reference_dir"] if reference_dir else [])]
         typed = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-        raise InvalidArgument(f"--resume takes {typed} from the saved run. Leave them out.")
+        raise InvalidArgument(
+            f"--resume takes {typed} from the saved run. Leave {'it' if len(names) == 1 else 'them'} out."
+        )
     return resume_saved(asked, iterations, sampler, loss or [], solver, trust)
 
 

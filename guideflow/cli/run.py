@@ -12,6 +12,7 @@ import typer
 
 from guideflow._require import one_of
 from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
+from guideflow.cli.console import console
 from guideflow.cli.ends import told
 from guideflow.cli.lost import lost
 from guideflow.cli.reading import load, load_losses, split_name
@@ -53,7 +54,8 @@ class Asked:
         """Return the callbacks, and the list of the frames that one of them fills for films."""
         import guideflow as gf
 
-        callbacks: list[Any] = [gf.callbacks.ProgressBar()]
+        # In a file or a pipe a bar moves nowhere, and would be all that stands before an error.
+        callbacks: list[Any] = [gf.callbacks.ProgressBar()] if console(stderr=True).is_terminal else []
         if self.save_every:
             callbacks.append(gf.callbacks.ImageSnapshots(self.out / "iterations", every=self.save_every))
         recorder = gf.callbacks.Recorder(lambda progress: progress.state.rollout.images.cpu().clone())

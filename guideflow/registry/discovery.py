@@ -178,7 +178,7 @@ def plural(kind: str) -> str:
 
 def not_found(name: str, *kinds: str) -> UnknownPlugin | BrokenPlugin:
     """Make the error that says that nothing provides a name: with near matches, and the plugins that failed."""
-    what = " or ".join(kinds)
+    what = " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
     everything, failed = _found()
     failures = {
         plugin: f"The plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) failed with {why}."
