@@ -36,6 +36,12 @@ def split_name(text: str) -> tuple[str, str]:
     return name.strip(), options
 
 
+def name_of_loss(text: str) -> str:
+    """Return the name in [WEIGHT*]NAME:options; a * in the options is no weight's."""
+    weight = _WEIGHT.match(text)
+    return split_name(text[weight.end() :] if weight else text)[0]
+
+
 def load_losses(texts: list[str], references: Path | None = None) -> Any:
     """Load and add [WEIGHT*]NAME:key=value,... of each text, at least one.
 
