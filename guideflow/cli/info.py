@@ -63,7 +63,8 @@ def _show(screen: Console, offer: registry.Offer) -> None:
         return
     screen.print("  options:" if options else "  options: none")
     for option in options:
-        value = f"{option['type']} = {'required' if option['default'] is None else option['default']}".lstrip(" =")
+        default = "required" if option["default"] is None else option["default"]
+        value = f"{_alternatives(option['type'])} = {default}".lstrip(" =")
         # What it is stands above what it does: beside each other, neither has room in 80 columns.
         head = Text.assemble((option["name"], "cyan"), "  ", (visible(value), "dim"))
         screen.print(Padding(head, (0, 0, 0, 4)))
@@ -73,11 +74,6 @@ def _show(screen: Console, offer: registry.Offer) -> None:
     typed = f"{offer.name}:{required}" if required else offer.name
     command = "evaluate FOLDER" if offer.kind == "metric" else "run"
     screen.print(f"  use: guideflow {command} --{offer.kind} {typed} ...\n")
-
-
-def _typed(text: str) -> str:
-    """Write options of Python as they are typed."""
-    return re.sub(r"gradient_mode='(\w+)'", r"--gradient-mode \1", text).replace("=False", "=false")
 
 
 def _more(offer: registry.Offer) -> dict[str, Any]:
@@ -102,3 +98,14 @@ def _more(offer: registry.Offer) -> dict[str, Any]:
             for option in options
         ],
     }
+
+
+def _alternatives(type: str) -> str:
+    """Write an annotation without what only Python needs: Union[Literal['a', 'b'], int] as 'a' | 'b' | int."""
+    plain = re.sub(r"Literal\[([^\]]*)\]", lambda found: found[1].replace(", ", " | "), type)
+    return re.sub(r"^Union\[(.*)\]$", lambda found: re.sub(r", (?![^\[]*\])", " | ", found[1]), plain)
+
+
+def _typed(text: str) -> str:
+    """Write options of Python as they are typed."""
+    return re.sub(r"gradient_mode='(\w+)'", r"--gradient-mode \1", text).replace("=False", "=false")

@@ -26,7 +26,8 @@ def show_list(kind: str, as_json: bool = False) -> None:
         print(json.dumps({**found, "broken": broken}, indent=1))
         return
     for plural, offers in wanted.items():
-        screen.print(_table(plural, offers, failed))
+        width = max([len(offer.name) for offer in offers], default=0)
+        screen.print(_table(plural, offers, failed, width))
         screen.print()
     for plugin, why in failed.items():
         line = f"The plugin {plugin.name!r} of {plugin.distribution} could not be loaded: {why}"
@@ -51,12 +52,12 @@ def summary(offer: registry.Offer) -> dict[str, object]:
     }
 
 
-def _table(title: str, offers: tuple[registry.Offer, ...], failed: dict[registry.Plugin, str]) -> Table:
+def _table(title: str, offers: tuple[registry.Offer, ...], failed: dict[registry.Plugin, str], width: int) -> Table:
     """List what is offered; a plugin whose entry cannot be shown is added to those that failed."""
     table = Table(
         box=None, title=title, title_justify="left", title_style="bold", show_header=False, padding=0, pad_edge=False
     )
-    table.add_column(no_wrap=True, style="cyan", min_width=max([len(offer.name) for offer in offers], default=0) + 2)
+    table.add_column(no_wrap=True, style="cyan", min_width=width + 2)
     table.add_column()
     for offer in offers:
         try:
