@@ -62,4 +62,12 @@ def plain(parameter: Any) -> None:
         parameter.help, parameter.show_default = f"{parameter.help} (default: {told})", False
 
 
-app = typer.Typer(name="guideflow", cls=Group, add_completion=False, pretty_exceptions_enable=False)
+class Commands(typer.Typer):
+    """Declares a `Command` where nothing else is asked for."""
+
+    def command(self, name: str | None = None, *, cls: type[TyperCommand] = Command, **options: Any) -> Any:
+        """Return the decorator that declares a command."""
+        return super().command(name, cls=cls, **options)
+
+
+app = Commands(name="guideflow", cls=Group, add_completion=False, pretty_exceptions_enable=False)

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from guideflow.cli import completion, options
-from guideflow.cli.base import Command, app
+from guideflow.cli.base import app
 
 
-@app.command("evaluate", cls=Command)
+@app.command("evaluate")
 def evaluate_command(
     folder: options.FolderArgument,
     metric: options.MetricOption = None,
@@ -30,7 +30,7 @@ def evaluate_command(
     evaluate_folder(folder, metric, protocol, baseline, again, json)
 
 
-@app.command("report", cls=Command)
+@app.command("report")
 def report_command(
     folder: options.FolderArgument,
     baseline: options.BaselineOption = None,
@@ -49,7 +49,7 @@ def report_command(
     report_folder(folder, baseline, cases, out)
 
 
-@app.command("list", cls=Command)
+@app.command("list")
 def list_command(
     kind: Annotated[
         str,
@@ -73,7 +73,7 @@ def list_command(
     show_list(kind, json)
 
 
-@app.command(cls=Command)
+@app.command()
 def info(
     name: Annotated[
         str, typer.Argument(help="As `guideflow list` shows it.", metavar="NAME", autocompletion=completion.names)
@@ -92,7 +92,7 @@ def info(
     show_info(name, json)
 
 
-@app.command(cls=Command)
+@app.command()
 def doctor(json: options.JsonOption = False) -> int:
     """Look at this installation and try it; say what to type.
 
@@ -105,7 +105,7 @@ def doctor(json: options.JsonOption = False) -> int:
     return body(json)
 
 
-@app.command("init-plugin", cls=Command)
+@app.command("init-plugin")
 def init_plugin(
     name: Annotated[str, typer.Argument(help="What users will type, as in sharp-edges.", metavar="NAME")],
     kind: Annotated[
@@ -133,7 +133,7 @@ def init_plugin(
     body(name, kind, out)
 
 
-@app.command("completion", cls=Command)
+@app.command("completion")
 def completion_command(
     shell: Annotated[str, typer.Argument(help="bash, zsh, fish, powershell or pwsh.", metavar="SHELL")],
 ) -> None:
@@ -148,7 +148,7 @@ def completion_command(
     typer.echo(completion.script(shell))
 
 
-@app.command(cls=Command)
+@app.command()
 def inspect(file: Annotated[Path, typer.Argument(help="Picture of any format.", metavar="FILE")]) -> int:
     """Show what a picture tells of its origin.
 

@@ -8,14 +8,13 @@ import typer
 from guideflow._require import one_of
 from guideflow.cli import looking as looking  # declares the commands of its own
 from guideflow.cli import options
-from guideflow.cli.base import Command
 from guideflow.cli.base import app as app
 from guideflow.cli.ends import TRACEBACK
 from guideflow.cli.sweep import SweepCommand
 from guideflow.errors import InvalidArgument
 
 
-@app.command(cls=Command)
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.", metavar="FOLDER", show_default="out")] = Path("out"),
 ) -> None:
@@ -105,9 +104,7 @@ def run_command(
     if force or given or reference_dir:
         names = [*given, *(["force"] if force else []), *(["reference_dir"] if reference_dir else [])]
         typed = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-        raise InvalidArgument(
-            f"--resume takes {typed} from the saved run. Leave {'it' if len(names) == 1 else 'them'} out."
-        )
+        raise InvalidArgument(f"--resume takes {typed} from the saved run. Leave them out.")
     return resume_saved(asked, iterations, sampler, loss or [], solver, trust)
 
 
@@ -142,7 +139,7 @@ def sweep_command(
     return body.plan_only(spec, out) if dry_run else body.run(spec, out, ray, retry_failed)
 
 
-@app.command(cls=Command)
+@app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="Folder of a saved run.", metavar="FOLDER")],
     loss: options.LossOption = None,
@@ -171,7 +168,7 @@ def verify(
     return body(folder, loss or [], trust, tolerance)
 
 
-@app.command("app", cls=Command)
+@app.command("app")
 def app_command(port: options.PortOption = None, open_browser: options.BrowserOption = True) -> None:
     """Pick, drop, draw and run on a page in your browser.
 
