@@ -1,10 +1,12 @@
 """What all commands are declared on, and how their help looks in 80 columns."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+Body = TypeVar("Body", bound=Callable[..., Any])
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "Make pictures": ("demo", "run", "app"),
@@ -65,7 +67,9 @@ def plain(parameter: Any) -> None:
 class Commands(typer.Typer):
     """Declares a `Command` where nothing else is asked for."""
 
-    def command(self, name: str | None = None, *, cls: type[TyperCommand] = Command, **options: Any) -> Any:
+    def command(  # type: ignore[override]
+        self, name: str | None = None, *, cls: type[TyperCommand] = Command, **options: Any
+    ) -> Callable[[Body], Body]:
         """Return the decorator that declares a command."""
         return super().command(name, cls=cls, **options)
 
