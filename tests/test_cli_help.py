@@ -216,3 +216,10 @@ def test_what_is_wrong_is_told_as_it_was_typed(arguments: list[str], says: str, 
     assert main(["run", *(word for pair in given.items() for word in pair)]) == 2
     error = capsys.readouterr().err
     assert says in error and len(error.splitlines()) == 1, error
+
+
+@pytest.mark.parametrize("command", ["list", "run --help"])
+def test_nobody_reads_what_a_command_says(command: str) -> None:
+    words = f"{sys.executable} -m guideflow {command} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("141\n", "")

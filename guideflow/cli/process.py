@@ -37,7 +37,9 @@ def _run(arguments: list[str], shown: bool) -> int:
         return code if isinstance(code, int) else 0
     except Failed as error:
         return complain(error, str(error), error.code, shown)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):  # rich's, of a help
+            raise
         with suppress(OSError):  # whatever is left to print has no reader; and no descriptor, if the stream has none
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
