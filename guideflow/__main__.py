@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # what this terminal cannot show is no reason to fail
                 stream.reconfigure(errors="backslashreplace")
-    from guideflow.cli.main import run
+    from guideflow.cli.process import run
 
     return run(sys.argv[1:] if arguments is None else arguments, ending=arguments is None)
 

@@ -96,7 +96,9 @@ class Started(AffineSampler):
                 "begin at any noise level."
             )
         if paste_back and mask is None:
-            raise InvalidArgument("Got paste_back=True without a mask, outside of which to paste. Give mask=.")
+            raise InvalidArgument(
+                "Got paste_back=True without a mask, outside of which to paste. Give mask=."
+            ).as_typed("Got --paste-back without a mask, outside of which to paste. Give --mask FILE.")
         self.sampler: AffineSampler = sampler.sampler if isinstance(sampler, Started) else sampler
         strength = plain_number(strength)  # type: ignore[assignment]
         self.schedule = beginning_at(self.sampler.schedule, strength)
@@ -186,9 +188,10 @@ def started(sampler: Sampler, start: Any, strength: float | None, mask: Any, pas
         return Started(sampler, start, strength=0.6 if strength is None else strength, mask=mask, paste_back=paste_back)
     given = {"strength": strength is not None, "mask": mask is not None, "paste_back": bool(paste_back)}
     if names := [name for name, there in given.items() if there]:
+        told, typed = ", ".join(names), ", ".join(f"--{name.replace('_', '-')}" for name in names)
         raise InvalidArgument(
-            f"Got {', '.join(names)} without a picture to begin at. Give start='photo.png', or leave it out."
-        )
+            f"Got {told} without a picture to begin at. Give start='photo.png', or leave it out."
+        ).as_typed(f"Got {typed} without a picture to begin at. Give --start photo.png, or leave it out.")
     return sampler
 
 

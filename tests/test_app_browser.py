@@ -124,6 +124,25 @@ def drop(page: Any, loss: str, *paths: Path, option: str = "reference") -> None:
     page.wait_for_selector(f"{place} img")
 
 
+def paint(page: Any, place: Any, colour: str | None = None, width: int = 60) -> None:
+    """Draw strokes with the mouse across the middle of an editor, in a colour of its palette."""
+    canvas = place.locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    place.get_by_role("button", name="Brush", exact=True).click()
+    if colour:
+        place.get_by_role("button", name="Color", exact=True).click()
+        place.locator(f'button.color[style*="{colour}"]').click()
+        place.get_by_role("button", name="Brush", exact=True).click()
+    box = canvas.bounding_box()
+    left, middle = box["x"] + box["width"] / 2 - width, box["y"] + box["height"] / 2
+    for down in (-20, 0, 20):
+        page.mouse.move(left, middle + down)
+        page.mouse.down()
+        page.mouse.move(left + 2 * width, middle + down, steps=6)
+        page.mouse.up()
+    page.wait_for_timeout(500)  # the page sends a drawing when the hand has rested
+
+
 def result(page: Any, mood: str = "good") -> str:
     return str(page.locator(f"#gf-status .gf-{mood}").text_content())
 
@@ -178,22 +197,14 @@ def test_one_click_in_the_gallery_and_the_texts_make_the_same(visit: Any, tmp_pa
     assert "seed" in "".join(images.read_metadata(found["guided-00.png"]))
 
 
-def test_from_the_upload_to_the_result_with_a_drawn_layout(visit: Any) -> None:
+def test_from_the_upload_to_the_result_with_a_drawn_layout(visit: Any, tmp_path: Path) -> None:
     page = visit()
     drop(page, "avatars-identity", portrait("gus"), portrait("hana"))
     page.locator("#gf-losses input").fill("segmentation")
     page.get_by_role("option", name="avatars-segmentation").click()
     page.keyboard.press("Escape")
     panel = page.locator("#gf-loss-avatars-segmentation")
-    canvas = panel.locator("canvas").first
-    canvas.scroll_into_view_if_needed()
-    panel.get_by_role("button", name="Brush", exact=True).click()
-    box = canvas.bounding_box()
-    middle = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + box["width"] * 0.4, middle)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=5)
-    page.mouse.up()
+    paint(page, panel, "rgb(93, 46, 12)")  # of hair
     shoot(page, "desktop-layout")
     number(page, "Iterations", 1)
     page.click("#gf-run")
@@ -202,6 +213,47 @@ def test_from_the_upload_to_the_result_with_a_drawn_layout(visit: Any) -> None:
     python = page.locator("#gf-python .cm-content").inner_text()
     assert '"avatars-identity-reference-1.png", "avatars-identity-reference-2.png"' in python
     assert 'layout="avatars-segmentation-layout.png"' in python
+    zipfile.ZipFile(downloads(page, tmp_path)["everything.zip"]).extractall(tmp_path)
+    with Image.open(tmp_path / "avatars-segmentation-layout.png") as layout:
+        assert layout.getpixel((layout.width // 2, layout.height // 2)) == (93, 46, 12, 255)
+        assert layout.getpixel((3, 3))[3] == 0  # where nothing was drawn, all is free
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_only_what_is_painted_on_a_photograph_changes(size: Any, visit: Any, tmp_path: Path) -> None:
+    page = visit(size)
+    photograph = tmp_path / "photograph.png"
+    with Image.open(portrait("ada")) as picture:
+        picture.convert("RGB").resize((512, 512)).crop((0, 0, 512, 420)).save(photograph)
+    drop(page, "avatars-identity", portrait("ben"))
+    page.get_by_text("Start from a photograph").click()
+    start = page.locator("#gf-start")
+    start.locator("canvas").first.wait_for()
+    start.locator("input[type=file]").set_input_files(photograph)
+    start.get_by_role("button", name="Brush Size").wait_for()  # the brush is taken up when the photograph is there
+    paint(page, start)
+    shoot(page, f"{'phone' if size == PHONE else 'desktop'}-mask")
+    page.get_by_text("Sampler and solver").click()
+    number(page, "Candidates", 1)
+    number(page, "Iterations", 2)
+    page.click("#gf-run")
+    result(page)
+    shoot(page, f"{'phone' if size == PHONE else 'desktop'}-masked")
+    found = downloads(page, tmp_path)
+    zipfile.ZipFile(found["everything.zip"]).extractall(tmp_path)
+    begun, mask = (images.read_image(tmp_path / f"{name}.png") for name in ("start", "mask"))
+    assert begun.shape == mask.shape == (1, 3, 128, 128) and set(mask.unique().tolist()) == {0.0, 1.0}
+    assert mask[0, 0, 64, 64] == 1 and mask[0, 0, 5, 5] == 0 and 0.05 < mask.mean() < 0.5
+    painted = mask.bool()
+    for name in ("guided-00.png", "guided-01.png"):
+        guided = images.read_image(found[name])
+        assert torch.equal(guided[~painted], begun[~painted])
+        assert (guided - begun)[painted].abs().mean() > 0.02
+    if size == DESKTOP:
+        words = shlex.split((tmp_path / "make.sh").read_text().replace("\\\n", " "))
+        subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, check=True, capture_output=True)
+        again = images.read_image(tmp_path / "guided" / "guided-00.png")
+        assert torch.equal(again, images.read_image(found["guided-00.png"]))
 
 
 def test_stop_keeps_the_best_so_far(visit: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 import guideflow as gf
 from guideflow import images, registry
 from guideflow.__main__ import main
-from guideflow.cli import options
+from guideflow.cli import reading
 from guideflow.errors import InvalidArgument
 from guideflow.testing import fake_distribution
 
@@ -142,7 +142,7 @@ def test_every_option_of_run_reaches_the_solve(home):
 )
 def test_a_solver_inside_a_solver_is_named(typed, expected):
     expected = expected or gf.Polyak(gf.Momentum(gf.FlowGrad(scale=2, decay=0.1), beta=0.8), cap=3)
-    assert options.load("solver", typed) == expected
+    assert reading.load("solver", typed) == expected
 
 
 def test_a_mistake_inside_a_solver_inside_a_solver_is_told(home, capsys):
@@ -373,12 +373,12 @@ def factory(path: str, *, count: int = 1, either: str | int = 0, anything=None):
     ],
 )
 def test_options_are_read_as_typed(text, expected):
-    assert options.parse_options(text, factory) == expected
+    assert reading.parse_options(text, factory) == expected
 
 
 def test_options_must_begin_with_a_key():
     with pytest.raises(InvalidArgument, match="Expected key=value"):
-        options.parse_options("3", factory)
+        reading.parse_options("3", factory)
 
 
 def test_the_manifest_is_plain_json(home):

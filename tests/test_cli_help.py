@@ -12,7 +12,9 @@ import pytest
 
 from guideflow.__main__ import main
 from guideflow.cli import completion
+from guideflow.cli.base import PANELS
 from guideflow.cli.main import app
+from guideflow.cli.options import RunCommand
 
 COMMANDS = [str(command.name or command.callback.__name__) for command in app.registered_commands if command.callback]
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\x80-\x9f]")
@@ -156,3 +158,68 @@ def test_missing_weights_are_told_in_lines_that_can_be_read(monkeypatch: Any, ca
     command = " ".join(line.rstrip("\\").strip() for line in lines if line.startswith("  "))
     assert command.startswith("hf download hansyan/perflow-sd15-dreamshaper --include '*.json'")
     assert command.endswith("--local-dir perflow-sd15-dreamshaper")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_help_is_plain_to_read(command: str, capsys: Any) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "<bool>" not in said and "list[" not in said and "…" not in said and "[default: (" not in said
+    assert not re.search(r"\[x[<>]|default: *│", said), said  # no ranges as code, no default by itself on its line
+
+
+def test_commands_and_options_stand_under_headings(capsys: Any) -> None:
+    listed = [name for names in PANELS.values() for name in names]
+    assert set(COMMANDS) <= set(listed)
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"─ {heading} ─" in said for heading in PANELS)
+    assert all(re.search(rf"^│ {name} +\w.*\w\. +│$", said, re.MULTILINE) for name in COMMANDS), "a line for each"
+    assert main(["run", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"─ {heading} ─" in said for heading in RunCommand.panels)
+    assert re.findall(r"│ (--[\w-]+)", said.partition("─ And more ─")[2]) == ["--resume", "--trust", "--help"]
+
+
+def test_the_doctor_looks_at_every_extra_and_shows_where_its_test_failed(monkeypatch: Any, capsys: Any) -> None:
+    from importlib.metadata import metadata
+
+    from guideflow.cli import doctor
+
+    assert set(doctor._MODULES) == set(metadata("guideflow").get_all("Provides-Extra") or ()) - {"all", "docs", "test"}
+
+    def fails() -> str:
+        raise RuntimeError("it does not")
+
+    monkeypatch.setattr(doctor, "_try_core", fails)
+    monkeypatch.setattr(doctor, "_try_avatars", lambda: "well")
+    assert main(["doctor", "--traceback"]) == 1
+    error = capsys.readouterr().err
+    assert "in fails" in error and error.endswith("The self-test of core failed: RuntimeError: it does not\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--iterations", "many"], "'--iterations': 'many' is no whole number from 0 on."),
+        (["--candidates", "0"], "'--candidates': '0' is no whole number from 1 on."),
+        (["--target-loss", "nan"], "'--target-loss': 'nan' is no number."),
+        (["--loss", "avatars-identity:reference=ada,reference=ben"], "Got reference twice in"),
+        (["--solver", "momentum:solver=(anchored:scale=2"], "Expected brackets on both sides"),
+        (["--strength", "0.5"], "Got --strength without a picture to begin at. Give --start photo.png"),
+        (["--sampler", "toy-mixtur"], "'toy-linear'? `guideflow list samplers` shows all"),
+    ],
+)
+def test_what_is_wrong_is_told_as_it_was_typed(arguments: list[str], says: str, capsys: Any) -> None:
+    given = {"--sampler": "toy-mixture:size=8", "--loss": "avatars-identity:reference=ada"}
+    given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert main(["run", *(word for pair in given.items() for word in pair)]) == 2
+    error = capsys.readouterr().err
+    assert says in error and len(error.splitlines()) == 1, error
+
+
+@pytest.mark.parametrize("command", ["list", "run --help"])
+def test_nobody_reads_what_a_command_says(command: str) -> None:
+    words = f"{sys.executable} -m guideflow {command} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("141\n", "")

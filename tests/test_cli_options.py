@@ -14,6 +14,7 @@ import guideflow as gf
 import guideflow_avatars
 from guideflow import images
 from guideflow.__main__ import main
+from guideflow.cli import reading
 from guideflow.errors import CannotResume, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections
@@ -156,6 +157,8 @@ def test_references_may_be_folders_patterns_names_and_of_home(home: Path) -> Non
     for typed in ("cleo", str(portrait("cleo"))):
         (one,) = gf.load_loss("avatars-identity", reference=typed).references()
         assert torch.equal(one, images.read_image(portrait("cleo"))[0])
+    # The * of a pattern is no weight's.
+    assert [reading.name_of_loss(one) for one in ("a:reference=ada/*.png", "0.5*b:reference=*", "c")] == ["a", "b", "c"]
     # A folder is of one person, where a list is of several.
     assert gf.registry.config(gf.load_loss("avatars-identity", reference=["cleo", "ada"]))["options"] == {
         "reference": [str(portrait("cleo")), "ada/ada.png", "ada/ben.png"]
@@ -227,7 +230,9 @@ def test_a_tiny_loss_is_shown(capsys: Any) -> None:
 
 def test_an_error_in_the_users_own_loss_names_the_users_own_line(capsys: Any) -> None:
     assert main([*RUN, "--loss", "my.py:fails"]) == 1
-    assert told(capsys).endswith("KeyError: 'no such key' (my.py, line 15)")
+    assert told(capsys).endswith(
+        "KeyError: 'no such key' (my.py, line 15: return image.flatten(1).mean(1) / raise_[\"no such key\"])"
+    )
     assert main(["--traceback", *RUN, "--loss", "my.py:fails"]) == 1
     assert "Traceback (most recent call last)" in capsys.readouterr().err
     assert main([*RUN, "--loss", "my.py:grey:gain=x", "--traceback"]) in (1, 2)

@@ -421,6 +421,12 @@ def test_the_command_line_measures_reports_and_refuses(drawn, capsys, monkeypatc
         assert cell["mean"]["mean"] == pytest.approx(sum(greens) / 4) and cell["rate"] is None
         assert main(["report", str(folder), "--cases", "2", "--out", str(folder / "r.html")]) == 0
         assert capsys.readouterr().out.splitlines() == [str(folder / "r.html"), str(folder / "r.md")]
+        monkeypatch.setenv("COLUMNS", "40")  # as many tables as it takes; no word is cut
+        assert main([*command, "--metric", "guidance-loss", "--metric", "network-evaluations"]) == 0
+        out = capsys.readouterr().out.partition("Means")[0]
+        assert max(map(len, out.splitlines())) <= 40 and out.count("configuration  ") >= 2
+        assert {"guidance-", "loss", "network-", "evaluations"} <= {*out.split()}
+        monkeypatch.setenv("COLUMNS", "120")
         for bad, says in {
             ("--metric", "greem"): "Did you mean 'green'?",
             ("--metric", "fake"): "is made as a dict",

@@ -11,7 +11,7 @@ import torch
 
 import guideflow as gf
 from guideflow.__main__ import main
-from guideflow.cli.options import split_name
+from guideflow.cli.reading import split_name
 from guideflow.errors import BrokenPlugin, CannotResume, InvalidArgument, UnknownPlugin
 
 pytestmark = pytest.mark.usefixtures("without_plots")

@@ -171,8 +171,10 @@ class Form:
         if not starting():
             return
         with gr.Accordion("Start from a photograph", open=False):
+            gr.Markdown("Drop one. To change a part of it only, paint over that part.", padding=False)
             editor = gr.ImageEditor(
-                label="Photograph; paint where it may change",
+                label="Photograph",
+                show_label=False,  # on a phone the tools would lie over it
                 elem_id="gf-start",
                 type="pil",
                 image_mode="RGBA",
@@ -180,13 +182,13 @@ class Form:
                 transforms=(),
                 layers=False,
                 buttons=[],
-                brush=gr.Brush(colors=["#2f6db5"], color_mode="fixed", default_size=30),
+                brush=gr.Brush(colors=[("#2f6db5", 0.6)], color_mode="fixed", default_size=30),
             )
             self._add(("start",), editor)
             if "strength" in starting():
                 self._add(("strength",), gr.Slider(0.05, 1, 0.6, step=0.05, label="Strength: how much may change"))
             if "paste_back" in starting():
-                self._add(("paste_back",), gr.Checkbox(False, label="Leave what is not painted exactly as it is"))
+                self._add(("paste_back",), gr.Checkbox(True, label="Leave what is not painted exactly as it is"))
 
     def _pooled(self, kind: str, label: str, first: str) -> None:
         """One component for each option of a name and kind, shown where what is picked has it."""

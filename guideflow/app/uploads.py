@@ -87,8 +87,11 @@ def keep_start(photograph: PILImage.Image, painted: PILImage.Image | None, folde
     kept.save(folder / "start.png", format="PNG")
     if painted is None or is_blank(painted):
         return ["start"]
-    mask = painted.convert("RGBA").getchannel("A").resize(kept.size, _resampling().BILINEAR)
-    mask.point([0] * 128 + [255] * 128).save(folder / "mask.png", format="PNG")
+    mask = painted.convert("RGBA").getchannel("A")
+    # The brush lets the photograph shine through: half of how dense its strokes are is the edge of one.
+    half = max(alpha for alpha, count in enumerate(mask.histogram()) if count) / 2
+    mask = mask.resize(kept.size, _resampling().BILINEAR)
+    mask.point([255 * (alpha > half) for alpha in range(256)]).save(folder / "mask.png", format="PNG")
     return ["start", "mask"]
 
 

@@ -40,6 +40,12 @@ def solvers(incomplete: str) -> list[str]:
 
 
 @_quiet
+def metrics(incomplete: str) -> list[str]:
+    """Complete the value of --metric."""
+    return _typed("metric", incomplete)
+
+
+@_quiet
 def names(incomplete: str) -> list[str]:
     """Complete a name of any kind."""
     found = {offer.name for kind in registry.HOOKS for offer in registry.offers(kind)}
@@ -49,8 +55,7 @@ def names(incomplete: str) -> list[str]:
 @_quiet
 def kinds(incomplete: str) -> list[str]:
     """Complete what `guideflow list` lists."""
-    plurals = [f"{kind}es" if kind.endswith("s") else f"{kind}s" for kind in registry.HOOKS]
-    return [one for one in plurals if one.startswith(incomplete)]
+    return [one for one in map(registry.plural, registry.HOOKS) if one.startswith(incomplete)]
 
 
 @_quiet

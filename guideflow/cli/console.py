@@ -6,9 +6,17 @@ from unicodedata import category
 from rich.console import Console
 
 
+class Screen(Console):
+    """A console that leaves it to the command how it ends when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again, where rich would exit with 1."""
+        raise BrokenPipeError
+
+
 def console(**options: Any) -> Console:
     """Make a console that knows no markup and no emoji codes in what it prints; styles are given beside the text."""
-    return Console(markup=False, emoji=False, highlight=False, **options)
+    return Screen(markup=False, emoji=False, highlight=False, **options)
 
 
 def visible(text: object) -> str:

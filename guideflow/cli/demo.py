@@ -12,6 +12,7 @@ from torch import Tensor
 import guideflow as gf
 from guideflow._require import require
 from guideflow.cli.console import console, visible
+from guideflow.storage.folder import check_folder
 
 PROMPT = "a smiling person with a yellow t-shirt, purple background"
 SEEDS = (0, 1, 2, 3)
@@ -25,6 +26,7 @@ def demo(out: Path) -> None:
     avatars = require("guideflow_avatars", extra="diffusers")
     judges = require("guideflow_avatars.judges", extra="diffusers")
     require("matplotlib", extra="plot")  # asked for before the work, not after it
+    check_folder(out, overwrite=True)
     out.mkdir(parents=True, exist_ok=True)
     screen = console()
     seeds = ", ".join(map(str, SEEDS))

@@ -9,14 +9,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from guideflow import registry
-from guideflow.cli.codes import FAILED
+from guideflow.cli.codes import FAILED, Failed
 from guideflow.cli.console import console, visible
 from guideflow.registry.weights import hub_cache
 
@@ -33,6 +33,10 @@ _MODULES: Final = {  # of each extra, by the name that is imported
     "clip": ("open_clip",),
     "plot": ("matplotlib",),
     "video": ("imageio", "imageio_ffmpeg"),
+    "evaluate": ("jinja2", "matplotlib", "pyarrow", "yaml", "scipy"),
+    "sweep": ("pyarrow", "pydantic", "yaml", "ray"),
+    "provenance": ("blind_watermark", "c2pa"),
+    "app": ("gradio",),
 }
 
 
@@ -40,13 +44,14 @@ _MODULES: Final = {  # of each extra, by the name that is imported
 class Finding:
     """One line of the report: what was looked at, what was found, whether that is well, and what to type if not.
 
-    `ok` is None for what is missing and not needed for what works without.
+    `ok` is None for what is missing and not needed for what works without; `error` is what was raised, if anything.
     """
 
     what: str
     found: str
     ok: bool | None = True
     cure: str = ""
+    error: Exception | None = None
 
 
 def doctor(as_json: bool = False) -> int:
@@ -73,10 +78,14 @@ def doctor(as_json: bool = False) -> int:
                     screen.print(visible(f"{'':<20}type: {one.cure}"), soft_wrap=True)
     wrong = [one for several in report.values() for one in several if one.ok is False]
     if as_json:
-        found = {group: [asdict(one) for one in several] for group, several in report.items()}
+        names = ("what", "found", "ok", "cure")
+        found = {group: [{name: getattr(one, name) for name in names} for one in report[group]] for group in report}
         print(json.dumps({**found, "well": not wrong}, indent=1))
     else:
         screen.print(f"\n{len(wrong)} to mend." if wrong else "\nAll is well.", style="bold")
+    for one in wrong:
+        if one.error is not None:
+            raise Failed(f"The self-test of {one.what} failed: {one.found}") from one.error
     return FAILED if wrong else 0
 
 
@@ -159,7 +168,7 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
     except ImportError as error:
         return Finding(what, f"not tried: {error}", None)
     except Exception as error:
-        return Finding(what, f"{type(error).__name__}: {error}", False, "guideflow doctor --traceback")
+        return Finding(what, f"{type(error).__name__}: {error}", False, "guideflow doctor --traceback", error)
     return Finding(what, f"{told}, in {time.perf_counter() - began:.1f} s")
 
 

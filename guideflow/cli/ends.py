@@ -39,7 +39,10 @@ def told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     # What is not a library's is the user's own file; the last frame, where there is none.
     own = [frame for frame in frames if not _is_library(frame.filename)] or list(frames)
-    place = f" ({_short(own[-1].filename)}, line {own[-1].lineno})" if own else ""
+    if not own:
+        return f"{type(error).__name__}: {error}"
+    line = f": {own[-1].line[:100]}" if own[-1].line and not _is_library(own[-1].filename) else ""
+    place = f" ({_short(own[-1].filename)}, line {own[-1].lineno}{line})"
     return f"{type(error).__name__}: {error}{place}"
 
 

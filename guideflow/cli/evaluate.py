@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from guideflow.cli import options
+from guideflow.cli import reading
 from guideflow.cli.console import console, visible
 from guideflow.errors import InvalidArgument
 from guideflow.evaluation import Summary, evaluate, read_evaluation, report, summarise
@@ -28,7 +28,7 @@ def evaluate_folder(
         raise InvalidArgument("Got --metric and --protocol. Expected one of them: a protocol names its metrics.")
     with warnings.catch_warnings(record=True) as told, _progress() as progress:
         warnings.simplefilter("always")
-        chosen = [options.load("metric", text) for text in metrics] if metrics else None
+        chosen = [reading.load("metric", text) for text in metrics] if metrics else None
         found = evaluate(folder, chosen, protocol=protocol, again=again, progress=progress)
     for line in dict.fromkeys(str(one.message) for one in told if one.category.__module__.startswith("guideflow")):
         print(f"guideflow: {visible(' '.join(line.split()))}", file=sys.stderr)
@@ -56,31 +56,51 @@ def show(summary: Summary) -> None:
         screen.print(f"{summary.coverage[0]} of the {summary.coverage[1]} pictures of the protocol", soft_wrap=True)
     labels = [*summary.metrics]
     for some in ([label for label in labels if label not in FREE], [label for label in labels if label in FREE]):
-        if some:
+        for part in _split(summary, some, screen.width) if some else ():
             screen.print()
-            screen.print(_table(summary, some))
+            screen.print(_table(summary, part))
+    screen.print()
     screen.print("Means with 95 % bootstrap intervals. What looks for something counts what is not found as 0.")
+
+
+def _split(summary: Summary, labels: list[str], width: int) -> list[list[str]]:
+    """Share the metrics out over tables that are no wider than the screen, so that no word is cut."""
+    titles = max((len(one.title) for one in summary.configurations), default=0)
+    room = width - 2 - max(len("configuration"), min(titles, width // 2))
+    parts, used = list[list[str]]([[]]), 0
+    for label in labels:
+        texts = [_head(summary, label), *(_cell(summary, one.key, label).plain for one in summary.configurations)]
+        needed = 2 + max(len(line) for text in texts for line in text.split("\n"))
+        if parts[-1] and used + needed > room:
+            parts, used = [*parts, []], 0
+        parts[-1].append(label)
+        used += needed
+    return parts
+
+
+def _head(summary: Summary, label: str) -> str:
+    about = summary.metrics[label]
+    arrow, unit = {"higher": " ↑", "lower": " ↓"}.get(about.better, ""), f" ({about.unit})" if about.unit else ""
+    return visible(f"{name(label, [*summary.metrics])}{arrow}{unit}").replace("-", "-\n")
+
+
+def _cell(summary: Summary, key: Any, label: str) -> Text:
+    cell, about = summary.cells[key, label], summary.metrics[label]
+    parts: list[Any] = [(number(cell.headline.mean, about), "bold green" if summary.best(label) == key else "")]
+    if known := interval(cell.headline, about):
+        parts.append((f"\n{known}", "dim"))
+    if cell.rate is not None:
+        parts.append((f"\nfound {cell.rate.mean:.0%}", "dim"))
+    return Text.assemble(*parts)
 
 
 def _table(summary: Summary, labels: list[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("configuration", overflow="fold")
     for label in labels:
-        arrow = {"higher": " ↑", "lower": " ↓"}.get(summary.metrics[label].better, "")
-        unit = f" ({summary.metrics[label].unit})" if summary.metrics[label].unit else ""
-        table.add_column(visible(f"{name(label, labels)}{arrow}{unit}"), justify="right", overflow="fold")
-    best = {label: summary.best(label) for label in labels}
+        table.add_column(_head(summary, label), justify="right", overflow="fold")
     for one in summary.configurations:
-        cells = []
-        for label in labels:
-            cell, about = summary.cells[one.key, label], summary.metrics[label]
-            style = "bold green" if best[label] == one.key else ""
-            parts: list[Any] = [(number(cell.headline.mean, about), style)]
-            parts.append((f"\n{interval(cell.headline, about)}", "dim"))
-            if cell.rate is not None:
-                parts.append((f"\nfound {cell.rate.mean:.0%}", "dim"))
-            cells.append(Text.assemble(*parts))
-        table.add_row(visible(one.title), *cells)
+        table.add_row(visible(one.title), *(_cell(summary, one.key, label) for label in labels))
     return table
 
 

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -43,7 +44,8 @@ def _show(screen: Console, offer: registry.Offer) -> None:
         "weights": "included" if entry.downloads == () else "\n".join(more["downloads"]),
         "parameters": entry.footprint and entry.footprint.parameters(),
         "memory": "\n".join(more["memory"]),
-        "cards": entry.footprint and f"{entry.footprint.cards()}\n(derived from the memory in bfloat16, not measured)",
+        "cards": entry.footprint
+        and f"{_typed(entry.footprint.cards())}\n(derived from the memory in bfloat16, not measured)",
         "default for": " and ".join(f"{size} GB cards" for size in entry.default_for),
         "bundled": ", ".join(more["bundled"]),
         "presets": "\n".join(map(_line, more["presets"])),
@@ -60,13 +62,14 @@ def _show(screen: Console, offer: registry.Offer) -> None:
         screen.print("  options: not told by its signature\n")
         return
     screen.print("  options:" if options else "  options: none")
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 4))
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column(overflow="fold", max_width=30)
     for option in options:
-        value = f"{option['type']} = {'required' if option['default'] is None else option['default']}".lstrip(" =")
-        table.add_row(option["name"], visible(value), visible(option["about"]))
-    screen.print(table)
+        default = "required" if option["default"] is None else option["default"]
+        value = f"{_alternatives(option['type'])} = {default}".lstrip(" =")
+        # What it is stands above what it does: beside each other, neither has room in 80 columns.
+        head = Text.assemble((option["name"], "cyan"), "  ", (visible(value), "dim"))
+        screen.print(Padding(head, (0, 0, 0, 4)))
+        if option["about"]:
+            screen.print(Padding(visible(option["about"]), (0, 0, 0, 8)))
     required = ",".join(f"{option['name']}=..." for option in options if option["default"] is None)
     typed = f"{offer.name}:{required}" if required else offer.name
     command = "evaluate FOLDER" if offer.kind == "metric" else "run"
@@ -101,3 +104,14 @@ def _more(offer: registry.Offer) -> dict[str, Any]:
             for option in options
         ],
     }
+
+
+def _alternatives(type: str) -> str:
+    """Write an annotation without what only Python needs: Union[Literal['a', 'b'], int] as 'a' | 'b' | int."""
+    plain = re.sub(r"Literal\[([^\]]*)\]", lambda found: found[1].replace(", ", " | "), type)
+    return re.sub(r"^Union\[(.*)\]$", lambda found: re.sub(r", (?![^\[]*\])", " | ", found[1]), plain)
+
+
+def _typed(text: str) -> str:
+    """Write options of Python as they are typed."""
+    return re.sub(r"gradient_mode='(\w+)'", r"--gradient-mode \1", text).replace("=False", "=false")

@@ -27,9 +27,8 @@ def show_list(kind: str, as_json: bool = False) -> None:
         found = {plural: [summary(offer) for offer in offers] for plural, offers in wanted.items()}
         print(json.dumps({**found, "broken": broken}, indent=1))
         return
-    # One width for all names, so that the tables stand under each other.
-    width = max([len(offer.name) for offers in wanted.values() for offer in offers], default=0)
     for plural, offers in wanted.items():
+        width = max([len(offer.name) for offer in offers], default=0)
         screen.print(_table(plural, offers, failed, width))
         screen.print()
     for plugin, why in failed.items():
@@ -88,6 +87,8 @@ def _table(title: str, offers: tuple[registry.Offer, ...], failed: dict[registry
 
 
 def _facts(entry: registry.Entry) -> str:
-    steps = "" if not entry.steps else f"{entry.steps} step" + ("" if entry.steps == "1" else "s")
-    licence = re.split(r"[;(]", entry.licence or "")[0].strip()  # `info` tells the rest
+    word = "step" if entry.steps == "1" else "steps"
+    ends = re.search(r"(\d|more)$", entry.steps or "")  # else there are words behind the first number
+    steps = f"{entry.steps} {word}" if ends else re.sub(r"\d+", rf"\g<0> {word}", entry.steps or "", count=1)
+    licence = re.sub("^not stated", "licence not stated", re.split(r"[;(]", entry.licence or "")[0].strip())
     return "; ".join(filter(None, (entry.base, steps, entry.weights.removeprefix("weights "), licence)))

@@ -1,69 +1,24 @@
-"""The commands and what every one of them does about errors."""
+"""The commands that make pictures, and what all commands have in common."""
 
-import os
-import signal
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from guideflow._require import one_of
-from guideflow.cli import completion, options
-from guideflow.cli.codes import BROKEN_PIPE, FAILED, INTERRUPTED, MISTAKEN, Failed
-from guideflow.cli.ends import TRACEBACK, complain, plain_warnings, told, wants_traceback
+from guideflow.cli import looking as looking  # declares the commands of its own
+from guideflow.cli import options
+from guideflow.cli.base import app as app
+from guideflow.cli.ends import TRACEBACK
 from guideflow.cli.sweep import SweepCommand
-from guideflow.errors import GuideflowError, InvalidArgument
-from guideflow.stopping import stoppable
-
-app = typer.Typer(name="guideflow", add_completion=False, pretty_exceptions_enable=False)
-
-
-def run(arguments: Sequence[str], ending: bool = False) -> int:
-    """Run a command; return its exit code.
-
-    0; 130 after Ctrl-C, and so for other signals that stop it; 2 for what the user can mend and 1 for a solve that
-    failed, told in a line on standard error. The process is `ending` if it ends with the command.
-    """
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    with stoppable(*signals, ending=ending) as stop, plain_warnings():
-        code = _run(*wants_traceback(arguments))
-        return stop.code if code == INTERRUPTED else code
-
-
-def _run(arguments: list[str], shown: bool) -> int:
-    if "_GUIDEFLOW_COMPLETE" in os.environ:
-        completion.listen()
-    try:
-        code = app(args=arguments or ["--help"], prog_name="guideflow", standalone_mode=False)
-        sys.stdout.flush()  # here, where a reader that has gone can be told from an error
-        return code if isinstance(code, int) else 0
-    except Failed as error:
-        return complain(error, str(error), error.code, shown)
-    except BrokenPipeError:
-        with suppress(OSError):  # whatever is left to print has no reader; and no descriptor, if the stream has none
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except (GuideflowError, OSError) as error:
-        return complain(error, told(error), MISTAKEN, shown)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        return complain(error, "Interrupted.", INTERRUPTED, False)
-    except Exception as error:
-        # Usage errors come from typer's own copy of click or from the installed one: known by what they can do.
-        message = getattr(error, "format_message", None)
-        if message is not None:
-            return complain(error, message(), MISTAKEN, shown)
-        why = f"This should not happen: {told(error)}."
-        return complain(error, f"{why} Type the command again with {TRACEBACK} for a report.", FAILED, shown)
+from guideflow.errors import InvalidArgument
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder to write to.", metavar="FOLDER")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder to write to.", metavar="FOLDER", show_default="out")] = Path("out"),
 ) -> None:
-    """Guide four seeds to three bundled portraits and draw the result.
+    """Guide four seeds to three bundled portraits; draw the result.
 
     \b
     Example:
@@ -74,7 +29,7 @@ def demo(
     body(out)
 
 
-@app.command("run")
+@app.command("run", cls=options.RunCommand)
 def run_command(
     sampler: options.SamplerOption = None,
     loss: options.LossOption = None,
@@ -108,7 +63,7 @@ def run_command(
     resume: options.ResumeOption = False,
     trust: options.TrustOption = False,
 ) -> int:
-    """Guide a sampler with losses; save pictures, curves and everything needed to go on.
+    """Guide a sampler with losses, and save all that came of it.
 
     \b
     Examples:
@@ -155,143 +110,14 @@ def run_command(
     return resume_saved(asked, iterations, sampler, loss or [], solver, trust)
 
 
-@app.command("evaluate")
-def evaluate_command(
-    folder: options.FolderArgument,
-    metric: options.MetricOption = None,
-    protocol: options.ProtocolOption = None,
-    baseline: options.BaselineOption = None,
-    again: options.AgainOption = False,
-    json: options.JsonOption = False,
-) -> None:
-    """Measure the pictures of a folder by judges that did not guide them.
-
-    \b
-    Examples:
-      guideflow evaluate out --metric denoise-error
-      guideflow evaluate people --protocol avatars --json
-    """
-    from guideflow.cli.evaluate import evaluate_folder
-
-    evaluate_folder(folder, metric, protocol, baseline, again, json)
-
-
-@app.command("report")
-def report_command(
-    folder: options.FolderArgument,
-    baseline: options.BaselineOption = None,
-    cases: options.CasesOption = 24,
-    out: options.ReportOption = None,
-) -> None:
-    """Write what was measured as a page of its own, report.html, and as report.md.
-
-    \b
-    Examples:
-      guideflow report out
-      guideflow report out --baseline "anchored, scale=1"
-    """
-    from guideflow.cli.evaluate import report_folder
-
-    report_folder(folder, baseline, cases, out)
-
-
-@app.command("list")
-def list_command(
-    kind: Annotated[
-        str,
-        typer.Argument(
-            help="samplers, losses, solvers or metrics; all by default.",
-            metavar="KIND",
-            autocompletion=completion.kinds,
-        ),
-    ] = "",
-    json: options.JsonOption = False,
-) -> None:
-    """Show what can be loaded by name.
-
-    \b
-    Examples:
-      guideflow list
-      guideflow list losses --json
-    """
-    from guideflow.cli.listing import show_list
-
-    show_list(kind, json)
-
-
-@app.command()
-def info(
-    name: Annotated[
-        str, typer.Argument(help="As `guideflow list` shows it.", metavar="NAME", autocompletion=completion.names)
-    ],
-    json: options.JsonOption = False,
-) -> None:
-    """Show what a name stands for, what it needs and its options.
-
-    \b
-    Examples:
-      guideflow info avatars-perflow
-      guideflow info identity --json
-    """
-    from guideflow.cli.info import show_info
-
-    show_info(name, json)
-
-
-@app.command()
-def doctor(json: options.JsonOption = False) -> int:
-    """Look at this installation, and try it: what is missing, and what to type about it.
-
-    \b
-    Example:
-      guideflow doctor
-    """
-    from guideflow.cli.doctor import doctor as body
-
-    return body(json)
-
-
-@app.command("init-plugin")
-def init_plugin(
-    name: Annotated[str, typer.Argument(help="What users will type, as in sharp-edges.", metavar="NAME")],
-    kind: Annotated[
-        str, typer.Option(help="loss, sampler, solver or metric.", metavar="KIND", autocompletion=completion.written)
-    ] = "loss",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to make; guideflow-NAME by default.", metavar="FOLDER")
-    ] = None,
-) -> None:
-    """Write a package with a plugin of your own: it works, is tested, and pip installs it.
-
-    \b
-    Examples:
-      guideflow init-plugin sharp-edges
-      guideflow init-plugin my-rule --kind solver
-    """
-    from guideflow.cli.init_plugin import init_plugin as body
-
-    body(name, kind, out)
-
-
-@app.command("completion")
-def completion_command(
-    shell: Annotated[str, typer.Argument(help="bash, zsh, fish, powershell or pwsh.", metavar="SHELL")],
-) -> None:
-    """Print the script that lets a shell complete commands, options and names.
-
-    \b
-    Examples:
-      eval "$(guideflow completion bash)"    # in ~/.bashrc
-      eval "$(guideflow completion zsh)"     # in ~/.zshrc
-      guideflow completion fish > ~/.config/fish/completions/guideflow.fish
-    """
-    typer.echo(completion.script(shell))
-
-
 @app.command("sweep", cls=SweepCommand)
 def sweep_command(
-    spec: Annotated[Path | None, typer.Argument(help="YAML or JSON, see --example.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the sweep.", show_default="the spec's name")] = None,
+    spec: Annotated[
+        Path | None, typer.Argument(help="YAML or JSON, see --example.", metavar="SPEC", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the sweep.", metavar="FOLDER", show_default="the spec's name")
+    ] = None,
     ray: Annotated[
         str | None, typer.Option("--ray", help="Run on Ray: on this machine, or at an address.", metavar="[ADDRESS]")
     ] = None,
@@ -299,7 +125,7 @@ def sweep_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count jobs, and estimate time and memory.")] = False,
     example: Annotated[bool, typer.Option("--example", help="Print a spec to begin with.")] = False,
 ) -> int:
-    """Run every combination of samplers, losses, solvers, references, prompts and seeds; resumable.
+    """Run every combination of what a spec names; resumable.
 
     \b
     Examples:
@@ -343,12 +169,22 @@ def tune_command(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Folder of a saved run.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved run.", metavar="FOLDER")],
     loss: options.LossOption = None,
     trust: Annotated[bool, typer.Option("--trust", help="Read files outside the folder that the run names.")] = False,
-    tolerance: Annotated[float, typer.Option(help="Grey levels, of 255, by which images may differ.", min=0)] = 0.0,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            help="Grey levels, of 255, by which images may differ.",
+            metavar="LEVELS",
+            show_default="0",
+            parser=options.real,
+        ),
+    ] = 0.0,
 ) -> int:
-    """Make a saved run again from its manifest, and compare the pictures; 1 is the exit code where they differ.
+    """Make a saved run again, and compare the pictures.
+
+    The exit code is 1 where they differ.
 
     \b
     Examples:
@@ -360,22 +196,9 @@ def verify(
     return body(folder, loss or [], trust, tolerance)
 
 
-@app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="Picture of any format.")]) -> int:
-    """Show what a picture tells of its origin: metadata, watermark and content credentials.
-
-    \b
-    Example:
-      guideflow inspect out/guided-00.png
-    """
-    from guideflow.cli.trust import inspect as body
-
-    return body(file)
-
-
 @app.command("app")
 def app_command(port: options.PortOption = None, open_browser: options.BrowserOption = True) -> None:
-    """Pick, drop, draw and run on a page in the browser of this machine.
+    """Pick, drop, draw and run on a page in your browser.
 
     \b
     Examples:

@@ -12,9 +12,10 @@ import typer
 
 from guideflow._require import one_of
 from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
+from guideflow.cli.console import console
 from guideflow.cli.ends import told
 from guideflow.cli.lost import lost
-from guideflow.cli.options import load, load_losses, split_name
+from guideflow.cli.reading import load, load_losses, name_of_loss, split_name
 from guideflow.cli.show import MORE, draw, show, show_json
 from guideflow.errors import CannotResume, FolderInUse, GuideflowError, InvalidArgument, InvalidImage
 from guideflow.registry.loading import check_domains
@@ -53,7 +54,8 @@ class Asked:
         """Return the callbacks, and the list of the frames that one of them fills for films."""
         import guideflow as gf
 
-        callbacks: list[Any] = [gf.callbacks.ProgressBar()]
+        # In a file or a pipe a bar moves nowhere, and would be all that stands before an error.
+        callbacks: list[Any] = [gf.callbacks.ProgressBar()] if console(stderr=True).is_terminal else []
         if self.save_every:
             callbacks.append(gf.callbacks.ImageSnapshots(self.out / "iterations", every=self.save_every))
         recorder = gf.callbacks.Recorder(lambda progress: progress.state.rollout.images.cpu().clone())
@@ -92,7 +94,7 @@ def solve_new(
     loss = load_losses(losses, references)
     options = {name: value for name, value in options.items() if value is not None}
     made = load("sampler", sampler)
-    check_domains(split_name(sampler)[0], [split_name(one.partition("*")[2] or one)[0] for one in losses])
+    check_domains(split_name(sampler)[0], [name_of_loss(one) for one in losses])
     options = _fitted(made, **options)
     if force:
         forget(asked.out)

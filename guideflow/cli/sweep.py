@@ -7,9 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from typer.core import TyperCommand
-
 from guideflow._require import require
+from guideflow.cli.base import Command
 from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
 from guideflow.cli.console import console, visible
 from guideflow.errors import InvalidArgument
@@ -17,7 +16,7 @@ from guideflow.errors import InvalidArgument
 _SPECS = (".yaml", ".yml", ".json")
 
 
-class SweepCommand(TyperCommand):
+class SweepCommand(Command):
     """Lets `--ray` stand by itself, for this machine, or before an address."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from guideflow.cli.codes import FAILED
 from guideflow.cli.console import console, visible
-from guideflow.cli.options import load_losses
+from guideflow.cli.reading import load_losses
 
 
 def verify(folder: Path, losses: list[str], trust: bool, tolerance: float) -> int:

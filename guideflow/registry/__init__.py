@@ -7,6 +7,7 @@ from guideflow.registry.discovery import find as find
 from guideflow.registry.discovery import not_found as not_found
 from guideflow.registry.discovery import offers as offers
 from guideflow.registry.discovery import plugins as plugins
+from guideflow.registry.discovery import plural as plural
 from guideflow.registry.discovery import refresh as refresh
 from guideflow.registry.entries import Entry as Entry
 from guideflow.registry.entries import Offer as Offer

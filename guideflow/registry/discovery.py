@@ -171,9 +171,14 @@ def broken() -> Mapping[Plugin, str]:
     return {plugin: reason(error) for plugin, error in _found()[1].items()}
 
 
+def plural(kind: str) -> str:
+    """Return the word for several of a kind."""
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
+
+
 def not_found(name: str, *kinds: str) -> UnknownPlugin | BrokenPlugin:
     """Make the error that says that nothing provides a name: with near matches, and the plugins that failed."""
-    what = " or ".join(kinds)
+    what = " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
     everything, failed = _found()
     failures = {
         plugin: f"The plugin {plugin.name!r} of {plugin.distribution} ({plugin.module}) failed with {why}."
@@ -186,6 +191,8 @@ def not_found(name: str, *kinds: str) -> UnknownPlugin | BrokenPlugin:
             return found
     known = sorted({offer.name for offer in everything if offer.kind in kinds})
     others = [f"There is a {o.kind} of that name: use load_{o.kind}." for o in everything if o.name == name]
-    lines = [f"There is no {what} named {name!r}.{did_you_mean(name, known)}"]
-    lines += [f"Known names: {', '.join(known) or 'none'}.", *others, *failures.values()]
+    near, listed = did_you_mean(name, known), f"Known names: {', '.join(known) or 'none'}."
+    if near or len(listed) > 300:  # more than anybody reads
+        listed = f"`guideflow list{f' {plural(kinds[0])}' if len(kinds) == 1 else ''}` shows all {len(known)} names."
+    lines = [f"There is no {what} named {name!r}.{near}", listed, *others, *failures.values()]
     return UnknownPlugin(" ".join(lines))

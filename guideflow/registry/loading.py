@@ -215,6 +215,8 @@ def _check(kind: str, name: str, make: Callable[..., Any], given: dict[str, Any]
         return
     names = [option.name for option in known]
     listing = f"Options of {name!r}: {', '.join(map(str, known)) or 'none'}."
+    if len(listing) > 300:  # more than anybody reads
+        listing = f"`guideflow info {name}` shows its {len(known)} options."
     for key in sorted(given.keys() - set(names)):
         raise InvalidArgument(f"The {kind} {name!r} has no option {key!r}.{did_you_mean(key, names)} {listing}")
     if missing := [option.name for option in known if option.default is None and option.name not in given]:

@@ -112,7 +112,10 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[Tensor] 
     from safetensors.torch import load_file
 
     if not (folder / MANIFEST).is_file():
-        raise CannotResume(f"No solution is saved in {folder}: no {MANIFEST}. Give the folder of `Solution.save`.")
+        why = f"No solution is saved in {folder}: no {MANIFEST}."
+        raise CannotResume(f"{why} Give the folder of `Solution.save`.").as_typed(
+            f"{why} Give the folder that `guideflow run --out` wrote."
+        )
     manifest = read_manifest(folder / MANIFEST)
     if manifest["format"] not in (2, FORMAT):
         raise CannotResume(

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import guideflow as gf
-from guideflow.cli.options import load_losses
+from guideflow.cli.reading import load_losses
 from guideflow.errors import CannotResume, InvalidArgument, InvalidImage
 from guideflow.testing import parametrize_loss
 from guideflow_measurement import Blur, Downscale, Greyscale, Mask
