@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -9,14 +10,15 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from guideflow import registry
-from guideflow._require import did_you_mean
+from guideflow._require import did_you_mean, read_small
 from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.settings import Settings
 from guideflow.sweep.parts import combinations, load_solver, needs_reference, takes_reference
 from guideflow.sweep.spec import Part, Solve, Spec, Term, Workers, fields
 from guideflow.sweep.text import Text, Where
 
-_LARGEST: Final = 64 * 2**20
+_MOST: Final = 100_000
+"""Configurations, each of which is held; prompts, references and seeds are not."""
 _SETTINGS: Final[dict[str, Any]] = {
     "prompts": ("",), "negative_prompts": None, "seeds": (0,), "max_iterations": 1, "horizon": 1
 }  # fmt: skip
@@ -30,13 +32,11 @@ def read_spec(path: str | PathLike[str]) -> Spec:
         InvalidArgument: if it cannot be read or asks for what there is not, naming the line and the field.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise InvalidArgument(f"{path} is too large for a spec. Expected YAML or JSON.")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
+    if not path.exists():
         cure = "`guideflow sweep --example > sweep.yaml` writes one to begin with."
-        raise InvalidArgument(f"There is no spec {path}. {cure}") from error
+        raise InvalidArgument(f"There is no spec {path}. {cure}")
+    try:
+        text = read_small(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"The spec {path} cannot be read: {error}.") from error
     return parse_spec(text, str(path))
@@ -77,6 +77,9 @@ def _first(error: ValidationError, text: Text) -> InvalidArgument:
 
 def _unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
     """Find names and options that nothing installed has, and values that JSON cannot hold."""
+    if (configs := _configs(spec)) > _MOST:
+        yield (), f"its lists make {configs} configurations; at most {_MOST} are swept. Give shorter lists."
+        return
     for kind in ("sampler", "solver"):
         for i, part in enumerate(getattr(spec, kind)):
             yield from _part(kind, part, (kind, i))
@@ -99,6 +102,16 @@ def _unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
                 Settings(**_SETTINGS | ({key: value} if value is not None and key != "negative_prompt" else {}))
             except GuideflowError as error:
                 yield ("solve", key), str(error)
+
+
+def _configs(spec: Spec) -> int:
+    """Count the combinations of sampler, loss, solver and arguments of `solve`, without making them."""
+
+    def size(part: Part) -> int:
+        return prod(map(len, part.grid.values())) * (len(part.weight) if isinstance(part, Term) else 1)
+
+    losses = sum(prod(map(size, loss.terms)) for loss in spec.loss)
+    return sum(map(size, spec.sampler)) * losses * sum(map(size, spec.solver)) * prod(len(one) for _, one in spec.solve)
 
 
 def _part(kind: str, part: Part, where: Where) -> Iterator[tuple[Where, str]]:

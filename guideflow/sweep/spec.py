@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
+from guideflow._require import read_small
+
 _BYTES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _SEED = range(-(2**63), 2**63)
 
@@ -53,8 +55,8 @@ def _prompts(value: Any) -> list[Any]:
     """Read one prompt, a list of them, or the lines of a text file that is named instead."""
     if isinstance(value, str) and value.endswith(".txt"):
         try:
-            value = [line.strip() for line in Path(value).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
+            value = [line.strip() for line in read_small(Path(value)).splitlines() if line.strip()]
+        except (OSError, ValueError) as error:  # the latter of what is no text, or a name with a zero byte
             raise ValueError(f"the prompts in {value} cannot be read ({error})") from error
     return _unlike(_several(value))
 

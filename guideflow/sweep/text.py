@@ -1,13 +1,15 @@
 """YAML and JSON as people mean them, and the line that each field stands in."""
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from guideflow.errors import InvalidArgument
 
 Where = tuple[str | int, ...]
+_MOST: Final = 1_000_000
+"""Values in a spec, each alias counted as what it names."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -36,9 +38,11 @@ class Text:
     """
 
     def __init__(self, text: str, name: str) -> None:
-        self.name = name
-        loader = _Loader(text.replace("\t", " ") if name.endswith(".json") else text)  # which YAML does not take there
+        self.name, self._seen = name, 0
         try:
+            loader = _Loader(
+                text.replace("\t", " ") if name.endswith(".json") else text
+            )  # YAML does not take them there
             self._root = loader.get_single_node()
             self._refuse_twice(self._root)
             self.value = None if self._root is None else loader.construct_document(self._root)
@@ -49,8 +53,6 @@ class Text:
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise InvalidArgument(f"{name} is neither YAML nor JSON: {why}.") from error
-        finally:
-            loader.dispose()
 
     def error(self, where: Where, message: str) -> InvalidArgument:
         """Make the error that says what is wrong with a field, and in which line.
@@ -73,6 +75,9 @@ class Text:
         return InvalidArgument(f"{self.name}, line {line}, {'.'.join(steps) or 'the whole'}: {message}")
 
     def _refuse_twice(self, node: Any, above: tuple[int, ...] = ()) -> None:
+        self._seen += 1
+        if self._seen > _MOST:  # a few aliases of aliases of aliases stand for more than there is memory for
+            raise ValueError(f"it stands for more than {_MOST} values")
         if not isinstance(node, yaml.CollectionNode):
             return
         if id(node) in above:
