@@ -72,7 +72,7 @@ def main() -> int:
                     )
                 except Exception:
                     failed += 1
-                    print(f"{kind}:\n{traceback.format_exc()[-3000:]}", flush=True)
+                    print(f"{kind}:\n{traceback.format_exc()[-9000:]}", flush=True)
                 tried[kind] += watch.tried
                 longest[kind] = max(longest[kind], watch.longest)
                 grown[kind] = max(grown[kind], watch.grown)

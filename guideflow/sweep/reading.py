@@ -36,7 +36,7 @@ def read_spec(path: str | PathLike[str]) -> Spec:
         cure = "`guideflow sweep --example > sweep.yaml` writes one to begin with."
         raise InvalidArgument(f"There is no spec {path}. {cure}")
     try:
-        text = read_small(path)
+        text = read_small(path, 8 * 2**20)  # long lists of prompts have a file of their own
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"The spec {path} cannot be read: {error}.") from error
     return parse_spec(text, str(path))

@@ -10,12 +10,20 @@ from guideflow.errors import InvalidArgument
 Where = tuple[str | int, ...]
 _MOST: Final = 1_000_000
 """Values in a spec, each alias counted as what it names."""
+_DEEPEST: Final = 100
+"""Brackets in brackets."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML 1.2 for plain values: `1e-3` is a number, `no` and `12:30` and dates are text; a key stands once."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (as PyYAML has it)
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        """Read a bracket; each of them takes a time that grows with how many are open."""
+        if self.flow_level >= _DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"more than {_DEEPEST} brackets are open", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
 
 _PLAIN = {
