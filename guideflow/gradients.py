@@ -1,5 +1,6 @@
 """Ways of taking the gradients of a rollout: the same numbers, for different amounts of memory and time."""
 
+import gc
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -139,15 +140,28 @@ _METHODS: Final = {"full": full, "windowed": windowed, "checkpointed": checkpoin
 
 def differentiate(maps: Maps, z0: Tensor, control: Control, mode: str) -> Trajectory:
     """Take the gradients in one of `MODES`, or raise `OutOfMemory`."""
+    older = _older_graph()
     try:
         return _METHODS[mode](maps, z0, control)
     except Exception as error:
         if not ran_out(error):
             raise
+        torch.autograd.grad(*older)
         why = f"There is not enough memory for {mode!r} gradients ({(str(error) or repr(error)).splitlines()[0]}). Give"
         cure = "for less memory and more time, fewer images at a time, or a smaller image size."
-        told = OutOfMemory(f"{why} gradient_mode='auto' {cure}")
-        raise told.as_typed(f"{why} --gradient-mode auto {cure}") from error
+        typed = f"{why} --gradient-mode auto {cure}"
+        raise OutOfMemory(f"{why} gradient_mode='auto' {cure}").as_typed(typed) from error
+
+
+def _older_graph() -> tuple[Tensor, Tensor]:
+    """Return a graph whose backward pass lets go of one that is made later, and runs out of memory on its way back.
+
+    What a backward pass had still to do waits in a queue of the thread, with the graph, until another one takes it from
+    there; and what was made later comes first.
+    """
+    with torch.enable_grad():
+        start = torch.ones((), requires_grad=True)
+        return start * 1, start
 
 
 def choose(maps: Maps, z0: Tensor, control: Control, limit: float | None) -> str:
@@ -217,6 +231,7 @@ class _Needs:
 
 def go_on_with_less(mode: str, following: str) -> None:
     """Say that memory has run out in a mode, and give back what can be."""
+    gc.collect()  # the attempt's graph hangs on the error's traceback, which refers to itself
     torch.cuda.empty_cache()
     warnings.warn(
         f"There is not enough memory for {mode!r} gradients. The solve goes on with {following!r} ones: the same "

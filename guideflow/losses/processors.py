@@ -122,8 +122,8 @@ def _sizes(processor: Mapping[str, Any]) -> dict[str, Any]:
 def _size(given_: Any, name: str) -> tuple[int, int] | int:
     """Return (height, width), or the shorter side."""
     found = _size_of(given_)
-    sides = (found,) if isinstance(found, int) else found
-    if sides is not None and all(0 < side < 10_000 for side in sides):
+    sides = (found,) if isinstance(found, int) else found or (0,)
+    if found is not None and all(0 < side < 10_000 for side in sides):
         return found
     raise InvalidArgument(
         f"The network's {FILE} has {name}={given_!r}, which is not done here. Type size=, the side or (height, width) "

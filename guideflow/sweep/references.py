@@ -69,8 +69,8 @@ def _expand(text: str) -> Iterator[Reference]:
     path = locate(text)
     try:
         folder = path.is_dir()
-    except (OSError, ValueError) as error:  # of what no file can be called
-        raise InvalidArgument(f"The reference {shorten(repr(text), 80)} cannot be looked up: {error}.") from error
+    except OSError as error:  # of names that are too long for the system
+        raise InvalidArgument(f"The reference {shorten(text, 80)!r} cannot be looked up: {error.strerror}.") from error
     if folder:
         names = sorted(inner.name for inner in path.iterdir() if inner.suffix.lower() in SUFFIXES)
         if not names:

@@ -121,7 +121,7 @@ def test_shards_are_those_of_the_folder(checkpoint, case):
     if case.startswith(".."):
         places |= dict.fromkeys(names[::2], case)
         (folder / f"{FILES['vae']}-00001-of-00002.safetensors").rename(checkpoint / "b.safetensors")
-    places = {"no map": 3, "no names": dict.fromkeys(names, [1])}.get(case, places)
+    places = {"no map": 3, "no names": {name: [1] for name in names}}.get(case, places)
     index = {"metadata": {"total_size": 1}, "weight_map": places}
     (folder / f"{FILES['vae']}.safetensors.index.json").write_text(json.dumps(index))
     if case == "whole":
