@@ -125,12 +125,14 @@ def test_whatever_else_the_process_is_set_to_changes_nothing(state):
     on()
     try:
         with around.get(state, nullcontext()):
-            found = [solve(*used), solve(*made())]
+            found = [solve(*used)]
+            untouched = torch.equal(torch.get_rng_state(), generator)  # the caller's own numbers
+            found.append(solve(*made()))
     finally:
         off()
         torch.autograd.set_detect_anomaly(False)
     assert all(torch.equal(one, wanted) for one in found)
-    assert torch.equal(torch.get_rng_state(), generator), "numbers of the caller's own"
+    assert untouched
 
 
 def test_threads_share_a_sampler(tmp_path):
