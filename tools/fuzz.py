@@ -81,18 +81,17 @@ def main() -> int:
     minutes, busy = (time.monotonic() - began) / 60, (time.process_time() - spent) / 60
     print(f"{sum(tried.values())} files tried in {minutes:.1f} minutes ({busy:.1f} of a core), {failed} failures")
     if given.to:
-        add(given.to, {"minutes": minutes, "minutes of a core": busy}, tried, longest, failed)
+        add(given.to, {"minutes": minutes, "minutes of a core": busy}, tried, failed)
     return int(failed > 0)
 
 
-def add(path: Path, took: dict[str, float], tried: Counter[str], longest: Counter[str], failed: int) -> None:
+def add(path: Path, took: dict[str, float], tried: Counter[str], failed: int) -> None:
     """Add a run to the totals in a file."""
-    found = json.loads(path.read_text()) if path.exists() else {"failures": 0, "tried": {}, "longest": {}}
+    found = json.loads(path.read_text()) if path.exists() else {"failures": 0, "tried": {}}
     found |= {name: round(found.get(name, 0.0) + minutes, 1) for name, minutes in took.items()}
     found["failures"] += failed
     for kind, count in tried.items():
         found["tried"][kind] = found["tried"].get(kind, 0) + count
-        found["longest"][kind] = round(max(found["longest"].get(kind, 0.0), longest[kind]), 2)
     path.write_text(json.dumps(found, indent=1) + "\n")
 
 
