@@ -1,4 +1,4 @@
-"""What a process may be set to by others, and results must not depend on: inference mode and autocast."""
+"""What a process may be set to by others, and results must not depend on: inference mode, autocast, another device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def own_state() -> Iterator[None]:
     """Compute with gradients that can be taken, in the dtypes that were asked for, whatever the caller's thread does.
 
     Node editors and web handlers run everything under `torch.inference_mode`; an `autocast` around a solve would take
-    the autoencoder to half precision, in which it overflows. Both belong to the thread, and are back afterwards.
+    the autoencoder to half precision, in which it overflows; a default device takes new tensors where the others are
+    not. All of them belong to the thread, and are back afterwards.
     """
     import torch  # only here: plugins offer samplers without importing it
 
@@ -26,6 +27,8 @@ def own_state() -> Iterator[None]:
         for device in _AUTOCAST:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield
 
 

@@ -139,6 +139,22 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def read_small(path: Path, most: int = 64 * 2**20) -> str:
+    """Read a text in UTF-8 that somebody has written by hand, and nothing that has no end.
+
+    Raises:
+        OSError: If it is no file, as a pipe or a device is none, has more than so many bytes or cannot be opened.
+        UnicodeDecodeError: If it is no text.
+    """
+    if not path.is_file():
+        raise OSError(
+            "it is a folder" if path.is_dir() else "it is no file" if path.exists() else "there is no such file"
+        )
+    if path.stat().st_size > most:
+        raise OSError(f"it has more than {most >> 20} MB")
+    return path.read_text(encoding="utf-8-sig")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all; a link in its place, or in the way, is not followed."""
     partial = path.with_name(f".{path.name}-{uuid4().hex}.part")

@@ -1,7 +1,10 @@
 """Ways of taking the gradients of a rollout: the same numbers, for different amounts of memory and time."""
 
+import gc
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Final, NamedTuple, TypeAlias
 
 import torch
@@ -137,15 +140,28 @@ _METHODS: Final = {"full": full, "windowed": windowed, "checkpointed": checkpoin
 
 def differentiate(maps: Maps, z0: Tensor, control: Control, mode: str) -> Trajectory:
     """Take the gradients in one of `MODES`, or raise `OutOfMemory`."""
+    older = _older_graph()
     try:
         return _METHODS[mode](maps, z0, control)
     except Exception as error:
         if not ran_out(error):
             raise
+        torch.autograd.grad(*older)
         why = f"There is not enough memory for {mode!r} gradients ({(str(error) or repr(error)).splitlines()[0]}). Give"
         cure = "for less memory and more time, fewer images at a time, or a smaller image size."
-        told = OutOfMemory(f"{why} gradient_mode='auto' {cure}")
-        raise told.as_typed(f"{why} --gradient-mode auto {cure}") from error
+        typed = f"{why} --gradient-mode auto {cure}"
+        raise OutOfMemory(f"{why} gradient_mode='auto' {cure}").as_typed(typed) from error
+
+
+def _older_graph() -> tuple[Tensor, Tensor]:
+    """Return a graph whose backward pass lets go of one that is made later, and runs out of memory on its way back.
+
+    What a backward pass had still to do waits in a queue of the thread, with the graph, until another one takes it from
+    there; and what was made later comes first.
+    """
+    with torch.enable_grad():
+        start = torch.ones((), requires_grad=True)
+        return start * 1, start
 
 
 def choose(maps: Maps, z0: Tensor, control: Control, limit: float | None) -> str:
@@ -155,30 +171,75 @@ def choose(maps: Maps, z0: Tensor, control: Control, limit: float | None) -> str
         windowed    step + checkpointed decoder + loss
         otherwise checkpointed
 
-    Fits, that is into so many bytes, or for None into 80% of what the device has left. Costs one evaluation of all
-    steps, and up to two of decoder and loss.
+    Fits, that is into so many bytes, or for None into 80% of what the device has left; a mode for which memory runs out
+    while this is measured does not. Costs one evaluation of all steps, and up to two of decoder and loss.
     """
     budget = _SHARE * available_bytes(z0.device) if limit is None else limit
-    try:
-        path, first = Path(maps, z0, control), _leaf(z0)
-        end_point, step = kept_bytes(lambda: path.end_point(0, first))
-        path.states, path.end_points = [z0, end_point + control(0, end_point)], [end_point]
+    needs = _Needs(maps, z0, control)
+    for mode, following, bytes_of in zip(MODES, MODES[1:], (needs.full, needs.windowed), strict=False):
+        try:
+            if bytes_of() <= budget:
+                return mode
+            continue
+        except Exception as error:
+            if not ran_out(error):
+                raise
+        go_on_with_less(mode, following)  # outside the handler, which holds on to the failed attempt
+    return MODES[-1]
+
+
+class _Needs:
+    """Bytes that the modes keep; what two of them need is measured once."""
+
+    def __init__(self, maps: Maps, z0: Tensor, control: Control) -> None:
+        self.maps, self.path = maps, Path(maps, z0, control)
+
+    def full(self) -> float:
+        steps = self.maps.sampler.num_steps * self.step
+        self.images, decoder = kept_bytes(lambda: self.maps.decode(self.last))
+        return steps + decoder + self.loss
+
+    def windowed(self) -> float:
+        step = self.step
+        with self.maps.sampler.checkpointing(False):
+            decoder = alive_bytes(lambda: self.maps.decode(self.last))
+        return step + decoder + self.loss
+
+    @cached_property
+    def step(self) -> float:
+        path, first = self.path, _leaf(self.path.states[0])
+        end_point, kept = kept_bytes(lambda: path.end_point(0, first))
+        path.states.append(end_point + path.control(0, end_point))
+        path.end_points.append(end_point)
+        return kept
+
+    @cached_property
+    def last(self) -> Tensor:
         with torch.no_grad():
-            path.run(maps.sampler.num_steps)
-        last = _leaf(path.states[-1])
-        images, decoder = kept_bytes(lambda: maps.decode(last))
-        image = _leaf(images)
+            self.path.run(self.maps.sampler.num_steps)
+        return _leaf(self.path.states[-1])
+
+    @cached_property
+    def images(self) -> Tensor:
+        with torch.no_grad():
+            return self.maps.decode(self.last)
+
+    @cached_property
+    def loss(self) -> float:
+        image = _leaf(self.images)
         # Alive, not kept: a loss may take gradients of its own, which needs its graph.
-        loss = alive_bytes(lambda: maps.evaluate(image).objective)
-        if maps.sampler.num_steps * step + decoder + loss <= budget:
-            return "full"
-        with maps.sampler.checkpointing(False):
-            decoder = alive_bytes(lambda: maps.decode(last))
-        return "windowed" if step + decoder + loss <= budget else "checkpointed"
-    except Exception as error:
-        if not ran_out(error):
-            raise
-        return "checkpointed"
+        return alive_bytes(lambda: self.maps.evaluate(image).objective)
+
+
+def go_on_with_less(mode: str, following: str) -> None:
+    """Say that memory has run out in a mode, and give back what can be."""
+    gc.collect()  # the attempt's graph hangs on the error's traceback, which refers to itself
+    torch.cuda.empty_cache()
+    warnings.warn(
+        f"There is not enough memory for {mode!r} gradients. The solve goes on with {following!r} ones: the same "
+        "images, in more time.",
+        stacklevel=3,
+    )
 
 
 def _backwards(path: Path, gradients: list[Tensor]) -> list[Tensor]:

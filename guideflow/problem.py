@@ -15,7 +15,7 @@ from guideflow.gradients import MODES, Maps, choose, differentiate, forward
 from guideflow.losses.base import as_sum, evaluate
 from guideflow.losses.evaluation import Evaluation, no_gradient
 from guideflow.sampler import Sampler
-from guideflow.types import BY_STEP, Latent, Latents, LossLike, PerImage, States, shown
+from guideflow.types import BY_STEP, Latent, Latents, LossLike, PerImage, States, intact, shown
 
 
 @dataclass(frozen=True)
@@ -195,11 +195,13 @@ class Problem(Maps):
 
     def step(self, k: int, z: Latent) -> Tensor:
         """Apply step k, from 0, with its frozen noise."""
-        return self.sampler.step(k, z, self.condition, self.noise.steps[k])
+        with intact(z, f"The sampler {type(self.sampler).__name__}", InvalidArgument):
+            return self.sampler.step(k, z, self.condition, self.noise.steps[k])
 
     def decode(self, z: Latent) -> Tensor:
         """Turn final states into images of at least single precision."""
-        images = self.sampler.decode(z)
+        with intact(z, f"The sampler {type(self.sampler).__name__}", InvalidArgument):
+            images = self.sampler.decode(z)
         return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
 
     def evaluate(self, images: Tensor) -> Evaluation:

@@ -1,6 +1,7 @@
 """Names for the tensors that travel between samplers, losses and solvers, and where their images lie."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar
@@ -8,6 +9,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from guideflow.errors import GuideflowError
 
 T = TypeVar("T")
 
@@ -83,3 +86,27 @@ def where(mask: Mask, new: T, old: T) -> T:
         return torch.where(mask.view(*[1] * axis, -1, *[1] * (new.dim() - axis - 1)), new, old)
 
     return map_tensors(rows, new, old)
+
+
+@contextmanager
+def intact(records: object, who: str, kind: type[GuideflowError]) -> Iterator[None]:
+    """Refuse a call that changes the tensors of some records in place, naming who does."""
+    before = _versions(records)
+    yield
+    if _versions(records) != before:
+        raise kind(
+            f"{who} changes what it is given, in place, and others go by the same numbers. Expected a new tensor: "
+            "`x = x.clamp(0, 1)` in the place of `x.clamp_(0, 1)`, or `x = x.clone()` first."
+        )
+
+
+def _versions(records: object) -> list[int]:
+    found = list[int]()
+
+    def note(tensor: Tensor, axis: int) -> Tensor:
+        if not tensor.is_inference():  # those are not counted
+            found.append(tensor._version)
+        return tensor
+
+    map_tensors(note, records)
+    return found

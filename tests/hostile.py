@@ -253,3 +253,46 @@ def read_onnx(content: bytes, folder: Path) -> None:
             OnnxNetwork(read_onnx(path))(torch.zeros(1, 3, 112, 112))
 
     _refusable(run, path)
+
+
+def read_spec(content: bytes, folder: Path, name: str = "sweep.yaml") -> None:
+    """Read a spec of a sweep and count its jobs, for which names, options and references are looked up."""
+    from guideflow.sweep import read_spec
+    from guideflow.sweep.jobs import Plan
+
+    path = folder / name
+    path.write_bytes(content)
+    _refusable(lambda path: len(Plan(read_spec(path))), path)
+    path.unlink()
+
+
+def read_table(content: bytes, folder: Path) -> None:
+    """Read a table of references."""
+    from guideflow.sweep.references import references
+
+    path = folder / "table.csv"
+    path.write_bytes(content)
+    _refusable(lambda path: references([str(path)]), path)
+
+
+def adapter() -> tuple[bytes, dict[str, Any]]:
+    """Return the tensors and the configuration of a LoRA as peft writes them."""
+    from safetensors.torch import save
+
+    name = "base_model.model.blocks.0.to_q"
+    tensors = {f"{name}.lora_A.weight": torch.ones(2, 6), f"{name}.lora_B.weight": torch.ones(4, 2)}
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": True, "alpha_pattern": {"to_q": 8}}
+    return save(tensors, {"format": "pt"}), config | {"rank_pattern": {"to_q": 2}, "target_modules": ["to_q"]}
+
+
+def read_adapter(content: bytes, config: Any, folder: Path) -> None:
+    """Merge a LoRA of peft into a network with one layer."""
+    from guideflow_diffusers.lora import merge_lora
+    from guideflow_diffusers.weights import Weights
+
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(content)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    block = torch.nn.ModuleDict({"to_q": torch.nn.Linear(6, 4)})
+    network = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([block])})
+    _refusable(lambda path: merge_lora({"transformer": network}, Weights([path])), path)

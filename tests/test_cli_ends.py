@@ -1,6 +1,7 @@
 """How `guideflow run` ends when it does not end well, and what it prints of what others wrote."""
 
 import errno
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -159,6 +160,9 @@ def test_one_bad_plugin_harms_no_listing_and_is_named(plugins: Any, monkeypatch:
         "summary": ("return {'summary': gf.Entry(dict, 3)}", ""),
         "nothing": ("return None or 3", ""),
         "download": ("return {'download': gf.Entry(dict, 'x', downloads=(gf.registry.Download(3, 4, 'x'),))}", ""),
+        "listed": ("return {'listed': gf.Entry(dict, 'x', downloads=[])}", ""),
+        "needs": ("return {'needs': gf.Entry(dict, 'x', needs=(object(),))}", ""),
+        "facts": ("return {'facts': gf.Entry(dict, 'x', facts={'a': object()})}", ""),
         "hangs": ("return {}", "import time\nwhile True: time.sleep(0.1)"),
     }
     for name, (body, head) in bad.items():
@@ -170,6 +174,7 @@ def test_one_bad_plugin_harms_no_listing_and_is_named(plugins: Any, monkeypatch:
     told = [line for line in captured.err.splitlines() if "could not be loaded" in line]
     assert sorted(line.split("'")[1] for line in told) == sorted(bad)
     assert "no answer within 1 seconds" in captured.err
+    assert main(["list", "--json"]) == 0 and len(json.loads(capsys.readouterr().out)["broken"]) == len(bad)
     assert main(["info", "good"]) == 0 and "fine [/] :smiley:" in capsys.readouterr().out
     with pytest.raises(gf.errors.UnknownPlugin, match="'hangs' of plugin_hangs"):
         gf.load_loss("gone")

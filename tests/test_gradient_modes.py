@@ -1,6 +1,9 @@
 """Gradient modes: the same numbers in each, `auto` and what it goes by, and what is kept on disk."""
 
 import math
+import os
+import re
+import resource
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,10 +148,77 @@ def test_auto_goes_on_with_less_when_memory_runs_out(hunger: int, mode: str) -> 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         solution = gf.solve(sampler, loss, max_iterations=2, gradient_mode="auto", memory_limit=1e12)
-    assert ["'windowed' ones" in str(one.message) for one in told] == [True] * (hunger == 1)  # 2 is seen beforehand
+    # One mode at a time, and so told; 1 runs out in the solve, 2 while it is measured.
+    assert [re.findall(r"with '(\w+)' ones", str(one.message)) for one in told] == [
+        [mode] for mode in MODES[1 : hunger + 1]
+    ]
     wanted = gf.solve(stochastic(), loss, max_iterations=2)
     assert solution.stats["gradient_mode"] == mode
     torch.testing.assert_close(solution.controls, wanted.controls, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("what", "mode"), [("decode", "windowed"), ("evaluate", "checkpointed"), ("predict", "checkpointed")]
+)
+def test_auto_tries_the_next_mode_where_memory_runs_out_while_it_measures(what: str, mode: str) -> None:
+    class Tight(Checkpointed):
+        def predict(self, z: Tensor, row: Row, condition: Any) -> Tensor:
+            return super().predict(self.need("predict", z), row, condition)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return super().decode(self.need("decode", z))
+
+        def need(self, name: str, z: Tensor) -> Tensor:
+            """Run out once for each mode in which this is not checkpointed."""
+            if name == what and z.requires_grad and torch.is_grad_enabled() and not self.depth:
+                torch.empty(2**60, dtype=torch.uint8)
+            return z
+
+    sampler = Tight(num_steps=3, size=6, family="ancestral", dtype="float64")
+    plain, calls = Distance(target(sampler)), []
+
+    def loss(image: Tensor) -> Tensor:
+        if what == "evaluate" and len(calls) < 2:  # the two times that it is measured
+            calls.append(1)
+            torch.empty(2**60, dtype=torch.uint8)
+        return plain(image)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = gf.solve(sampler, loss, max_iterations=2, candidates=1, gradient_mode="auto", memory_limit=1e12)
+    assert found.stats["gradient_mode"] == mode
+    named = [re.findall(r"'(\w+)' gradients.*'(\w+)' ones", str(one.message)) for one in told]
+    assert named == [[("full", "windowed")], [("windowed", "checkpointed")]][: MODES.index(mode)]
+    wanted = gf.solve(stochastic(), plain, max_iterations=2, candidates=1)
+    torch.testing.assert_close(found.controls, wanted.controls, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs a process that has less memory than the test")
+def test_a_process_that_has_no_more_memory_goes_on_with_less() -> None:
+    class Wide(Checkpointed):
+        """Keeps 64 MB in every step for the backward pass."""
+
+        def predict(self, z: Tensor, row: Row, condition: Any) -> Tensor:
+            wide = z.flatten(1).mean(1, keepdim=True).expand(-1, 8_000_000).exp().mean()
+            return super().predict(z, row, condition) + 0 * wide
+
+    sampler = Wide(num_steps=8, size=6, family="ancestral", dtype="float64")
+    options: dict[str, Any] = {"candidates": 1, "gradient_mode": "auto", "memory_limit": 1e12}
+    loss = Distance(target(sampler))
+    gf.solve(sampler, loss, max_iterations=0, **options)  # all is imported
+    child = os.fork()
+    if child == 0:
+        try:
+            now = re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+            # Room for a step with what it needs meanwhile, and not for eight; for these only if none of it is kept.
+            resource.setrlimit(resource.RLIMIT_DATA, (int(now[0]) * 1024 + 400_000_000, -1))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = gf.solve(sampler, loss, max_iterations=1, **options)
+            os._exit(MODES.index(found.stats["gradient_mode"]))
+        finally:
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == MODES.index("windowed")
 
 
 def test_running_out_of_memory_says_what_to_type() -> None:
@@ -156,7 +226,10 @@ def test_running_out_of_memory_says_what_to_type() -> None:
     with pytest.raises(OutOfMemory, match="gradient_mode='auto'"):
         task.rollout(task.z0, torch.zeros(3, *task.z0.shape, dtype=torch.float64))
     sampler = Hungry(3)
-    with pytest.raises(OutOfMemory, match=r"'checkpointed' gradients.*fewer images"):
+    with (
+        pytest.raises(OutOfMemory, match=r"'checkpointed' gradients.*fewer images"),
+        pytest.warns(UserWarning, match="The solve goes on"),
+    ):
         gf.solve(sampler, Distance(target(sampler)), gradient_mode="auto", memory_limit=1e12)
     # Other errors pass as they are.
     task = problem(linear(), lambda x: x @ torch.ones(5, dtype=torch.float64), gradient_mode="auto")

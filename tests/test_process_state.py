@@ -1,6 +1,7 @@
 """What the caller's process or thread is set to changes no number: modes, default dtype, and threads that share."""
 
 import threading
+from contextlib import nullcontext
 from itertools import cycle
 
 import pytest
@@ -92,6 +93,48 @@ def test_another_default_dtype_changes_nothing(sampler, plain):
         assert torch.equal(solve(gf.load_sampler("avatars-perflow"), identity()), plain)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("state", ["default dtype", "default device", "device", "no_grad", "deterministic", "anomaly"])
+def test_whatever_else_the_process_is_set_to_changes_nothing(state):
+    """Loaded and used: `avatars-style` is made by hand, from a file of weights."""
+
+    def made():
+        return gf.load_sampler("avatars-instaflow"), gf.load_loss("avatars-style", reference=avatars.portrait("ada"))
+
+    used = made()
+    wanted = solve(*used)
+    settings = {
+        "default dtype": (
+            lambda: torch.set_default_dtype(torch.float64),
+            lambda: torch.set_default_dtype(torch.float32),
+        ),
+        "default device": (lambda: torch.set_default_device("meta"), lambda: torch.set_default_device(None)),
+        "deterministic": (
+            lambda: torch.use_deterministic_algorithms(True),
+            lambda: torch.use_deterministic_algorithms(False),
+        ),
+    }
+    on, off = settings.get(state, (lambda: None, lambda: None))
+    around = {
+        "device": torch.device("meta"),
+        "no_grad": torch.no_grad(),
+        "anomaly": torch.autograd.set_detect_anomaly(True),
+    }
+    generator = torch.get_rng_state()
+    on()
+    try:
+        with around.get(state, nullcontext()):
+            found = solve(*used)
+        off()
+        assert torch.equal(torch.get_rng_state(), generator), "the caller's own numbers"
+        on()
+        with around.get(state, nullcontext()):
+            again = solve(*made())
+    finally:
+        off()
+        torch.autograd.set_detect_anomaly(False)
+    assert torch.equal(found, wanted) and torch.equal(again, wanted)
 
 
 def test_threads_share_a_sampler(tmp_path):

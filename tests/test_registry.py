@@ -148,6 +148,20 @@ def test_what_a_module_does_at_import_is_guarded_but_for_control_c(install):
         gf.load_loss("dark")
 
 
+@pytest.mark.parametrize("damage", ["no metadata", "entry points"])
+def test_a_distribution_that_is_damaged_harms_no_other(install, tmp_path, damage):
+    install("dark = plugin_whole", losses("dark"))
+    install("half = plugin_half", losses("half"))
+    folder = tmp_path / "plugin_half-0.1.dist-info"
+    if damage == "no metadata":  # as an interrupted `pip uninstall` leaves it
+        (folder / "METADATA").unlink()
+    else:
+        (folder / "entry_points.txt").write_text("[guideflow\nhalf\n= = [\x00\n[guideflow]\nno equals sign\n")
+    registry.refresh()
+    assert gf.load_loss("dark") and registry.offers("solver")
+    assert main(["list"]) == 0
+
+
 def test_a_hook_with_the_wrong_arguments_is_reported(install):
     install("dark = plugin_dark", "import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses(extra):\n    return {}\n")
     with pytest.raises(BrokenPlugin, match="PluginValidationError"):

@@ -1,6 +1,7 @@
 """Specs of sweeps: what they may say, how they are refused, and that their jobs are enumerated and never held."""
 
 import json
+import os
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -109,6 +110,9 @@ def test_json_is_read_as_yaml_is_and_yaml_as_people_mean_it(home: Path) -> None:
     assert read_spec("spec.yaml").solver[0].options == {"scale": 0.1} and read_spec("spec.yaml").memory == 4e9
 
 
+LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
+)
 REFUSED = {
     "": "spec.yaml holds no fields",
     "sampler: [": "line 1: expected the node content",
@@ -139,6 +143,19 @@ REFUSED = {
     "sampler: toy-mixture\nloss: avatars-identity": "line 2, loss: 'avatars-identity' needs a reference",
     "sampler: toy-mixture\nloss: gone.py:bright": "line 2, loss: There is no file gone.py",
     "sampler: 3\nloss: losses.py:bright": "line 1, sampler: got 3; expected a name, or a mapping",
+    # What is meant to harm
+    HEAD + "prompts: a\x00b": "neither YAML nor JSON: unacceptable character",
+    "a: " + "[" * 9000: "line 1: more than 100 brackets are open",
+    "- " * 9000: "neither YAML nor JSON: maximum recursion depth",
+    "a: " + "9" * 9000: "neither YAML nor JSON: Exceeds the limit",
+    LAUGHS: "neither YAML nor JSON: it stands for more than 1000000 values",
+    HEAD + f"solver: {{name: anchored, grid: {{scale: {[*range(999)]}, decay: {[*range(999)]}}}}}": "998001 configurat",
+    HEAD + "seeds: {count: 9223372036854775807}": "line 3, seeds: got",
+    HEAD + "prompts: /dev/zero.txt": "line 3, prompts: the prompts in /dev/zero.txt cannot be read",
+    HEAD
+    + "solver: {name: momentum, options: {solver: {nam: anchored}}}": "line 3, solver: got .*expected a solver's name",
+    HEAD
+    + "solver: {name: momentum, options: {solver: {name: anchored, options: x}}}": "line 3, solver: got .*expected",
 }
 
 
@@ -154,6 +171,19 @@ def test_a_file_that_is_none_is_refused(home: Path) -> None:
     for name, told in {"gone.yaml": "--example", "bytes.yaml": "cannot be read", ".": "cannot be read"}.items():
         with pytest.raises(InvalidArgument, match=told):
             read_spec(name)
+
+
+def test_what_has_no_end_is_not_read(home: Path) -> None:
+    os.mkfifo(home / "pipe.yaml")
+    os.mkfifo(home / "pipe.csv")
+    os.mkfifo(home / "pipe.png")
+    (home / "zero.yaml").symlink_to("/dev/zero")
+    for name in ("pipe.yaml", "zero.yaml"):
+        with pytest.raises(InvalidArgument, match="it is no file"):
+            read_spec(name)
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        references(["pipe.csv"])
+    assert [one.digest for one in references(["pipe.png", "/dev/zero"])] == ["", ""]
 
 
 def pictures(*names: str) -> None:

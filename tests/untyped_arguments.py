@@ -119,6 +119,12 @@ def test_what_is_read_is_a_copy() -> None:
         (PIXELS.astype(np.float32), r"range \[0, 2\d\d\]"),
         (np.zeros(4, np.uint8), "shape"),
         (np.array(["a.png"]), "array of <U5"),
+        (torch.zeros(1, 3, 0, 4), "no pixels"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (torch.full((3, 4, 4), torch.nan), "nan or inf"),
+        (np.full((4, 4, 3), np.inf), "range|nan or inf"),
+        (torch.zeros(3, 4, 4, device="meta"), "without pixels"),
+        (torch.zeros(3, 4, 4).to_sparse(), "sparse"),
     ],
     ids=str,
 )

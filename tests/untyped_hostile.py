@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -82,23 +83,11 @@ def pictures(watch: Watch, limits: settings) -> None:
 
 def manifests(watch: Watch, limits: settings, runs: hostile.Runs) -> None:
     manifest = runs.manifest()
-    value = st.one_of(
-        st.sampled_from(JUNK), st.recursive(st.none() | st.text(max_size=9) | st.integers(), st.lists, max_leaves=4)
-    )
 
     @limits
-    @given(st.lists(st.tuples(st.sampled_from(sorted(places(manifest), key=str)), value), min_size=1, max_size=3))
-    def attempt(edits: list[tuple[tuple[Any, ...], Any]]) -> None:
-        now = json.loads(json.dumps(manifest))
-        for path, put in edits:
-            inner = now
-            try:
-                for key in path[:-1]:
-                    inner = inner[key]
-                inner[path[-1]] = put
-            except (LookupError, TypeError):  # an edit before has taken the place away
-                continue
-        watch(runs.read, "manifest.json", json.dumps(now).encode(), False)
+    @given(edits_of(manifest))
+    def attempt(edits: Any) -> None:
+        watch(runs.read, "manifest.json", json.dumps(edited(manifest, edits)).encode(), False)
 
     attempt()
 
@@ -125,6 +114,105 @@ def graphs(watch: Watch, limits: settings) -> None:
         for at, value in ends:  # the weights lie in the middle: nodes before them, shapes behind
             content[at if at < 1500 else at - 3000] = value
         watch(hostile.read_onnx, bytes(content) if ends else changed(bytes(content), changes), watch.inside)
+
+    attempt()
+
+
+VALUE = st.one_of(
+    st.sampled_from(JUNK), st.recursive(st.none() | st.text(max_size=9) | st.integers(), st.lists, max_leaves=4)
+)
+SPEC = {
+    "sampler": ["avatars-perflow", {"name": "toy-mixture", "options": {"size": 8}, "grid": {"num_steps": [2, 3]}}],
+    "loss": [{"terms": [{"name": "avatars-identity", "weight": [0.5, 1]}, {"name": "avatars-style", "grid": {}}]}],
+    "solver": ["auto", {"name": "momentum", "options": {"solver": {"name": "anchored", "options": {"scale": 2.0}}}}],
+    "solve": {"max_iterations": [1, 2], "keep": "best", "target_loss": None, "loss_scale": 100.0},
+    "references": ["package:guideflow_avatars/portraits/ada.png"],
+    "prompts": ["a person", "{column}"],
+    "seeds": {"start": 0, "count": 9},
+    "memory": "8 GB",
+    "workers": {"count": 2, "cpus": 1.0},
+}
+WORDS = [
+    b"&a ",
+    b"*a",
+    b"<<: ",
+    b"!!python/name:os.system ",
+    b"!!binary ",
+    b"- ",
+    b"? ",
+    b": ",
+    b"{",
+    b"[",
+    b"|\n",
+    b"\0",
+]
+WORDS += [
+    b"%YAML 9\n",
+    b"---\n",
+    b"\t",
+    b"\xff\xfe",
+    b"9" * 5000,
+    b"[" * 5000,
+    b"1e999",
+    b"\x1b[2J",
+    b"package:",
+    b".py:x",
+]
+
+
+def edited(value: Any, edits: list[tuple[tuple[Any, ...], Any]]) -> Any:
+    """Put other values at places of a JSON value."""
+    now = json.loads(json.dumps(value))
+    for path, put in edits:
+        inner = now
+        try:
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = put
+        except (LookupError, TypeError):  # an edit before has taken the place away
+            continue
+    return now
+
+
+def edits_of(value: Any, least: int = 1) -> Any:
+    return st.lists(st.tuples(st.sampled_from(sorted(places(value), key=str)), VALUE), min_size=least, max_size=3)
+
+
+def specs(watch: Watch, limits: settings) -> None:
+    hostile.read_spec(yaml.safe_dump(SPEC).encode(), watch.inside)  # loads what the names stand for
+    words = st.lists(st.tuples(st.integers(0, 2**32), st.sampled_from(WORDS)), max_size=2)
+
+    @limits
+    @given(edits_of(SPEC, 0), words, st.lists(CHANGE, max_size=1), st.booleans())
+    def attempt(edits: Any, words: list[tuple[int, bytes]], changes: list[tuple[int, int]], as_json: bool) -> None:
+        now = edited(SPEC, edits)
+        content = (json.dumps(now) if as_json else yaml.safe_dump(now)).encode()
+        for at, word in words:
+            at %= len(content)
+            content = content[:at] + word + content[at:]
+        watch(hostile.read_spec, changed(content, changes), watch.inside, "a.json" if as_json else "a.yaml")
+
+    attempt()
+
+
+def tables(watch: Watch, limits: settings) -> None:
+    whole = b'reference,who\na.png,"ada, she"\nb.png,ben\n'
+
+    @limits
+    @given(st.lists(CHANGE, max_size=3), st.binary(max_size=20))
+    def attempt(changes: list[tuple[int, int]], more: bytes) -> None:
+        watch(hostile.read_table, changed(whole, changes) + more, watch.inside)
+
+    attempt()
+
+
+def adapters(watch: Watch, limits: settings) -> None:
+    content, config = hostile.adapter()
+
+    @limits
+    @given(st.lists(CHANGE, max_size=2), edits_of(config, 0))
+    def attempt(changes: list[tuple[int, int]], edits: Any) -> None:
+        watch(hostile.read_adapter, changed(content, changes), edited(config, edits), watch.inside)
 
     attempt()
 
@@ -163,3 +251,9 @@ def test_saved_runs(watch: Watch, saved: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_graphs(watch: Watch) -> None:
     graphs(watch, FEW)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("attempt", [specs, tables, adapters])
+def test_specs_tables_and_adapters(watch: Watch, attempt: Any) -> None:
+    attempt(watch, FEW)

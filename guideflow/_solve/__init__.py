@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from guideflow import provenance
+from guideflow._process import own_state
 from guideflow._require import count
 from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
@@ -44,6 +45,7 @@ def iterate(problem: Problem, solver: Solver, state: State | None = None) -> Ite
         state = advance(state)
 
 
+@own_state()
 def solve(
     sampler: Sampler,
     loss: LossLike,
@@ -157,6 +159,7 @@ def solve(
     return kept(first, problem, max_iterations, callbacks, keeping, deadline, throw)
 
 
+@own_state()
 def resume(
     solution: Solution | str | PathLike[str],
     *,

@@ -1,6 +1,5 @@
 """One step of a solve: the solver at work, within the memory there is."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -8,11 +7,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from guideflow._process import own_state
 from guideflow.errors import InvalidArgument, OutOfMemory
-from guideflow.gradients import MODES, choose
+from guideflow.gradients import MODES, choose, go_on_with_less
 from guideflow.problem import Problem, Rollout
 from guideflow.solvers import Solver, State
-from guideflow.types import Latent, Latents
+from guideflow.types import Latent, Latents, intact, map_tensors
 
 T = TypeVar("T")
 
@@ -27,6 +27,7 @@ class Advance:
         self.problem, self.solver, self.rebuilt = problem, solver, 0
         self.adapts = problem.gradient_mode == "auto"
 
+    @own_state()
     def __call__(self, state: State | None) -> State:
         """Return the next state, or the unguided one after None."""
         iteration = 0 if state is None else state.iteration + 1
@@ -36,7 +37,9 @@ class Advance:
             self.rebuilt += now.num_steps
 
         def step(now: Problem) -> State:
-            found = self.solver.init(now) if state is None else self.solver.step(now, state)
+            given = None if state is None else map_tensors(lambda tensor, axis: tensor.clone(), state)
+            with intact(given, f"The solver {type(self.solver).__name__}", InvalidArgument):
+                found = self.solver.init(now) if given is None else self.solver.step(now, given)
             _check_memory(found.memory, len(found.z0))
             return found
 
@@ -55,13 +58,7 @@ class Advance:
                 following = MODES[MODES.index(now.gradient_mode) + 1 :]
                 if not self.adapts or not following:
                     raise
-            # Only here, outside the handler, the failed attempt's graph is gone.
-            torch.cuda.empty_cache()
-            warnings.warn(
-                f"There is not enough memory for {now.gradient_mode!r} gradients. The solve goes on with "
-                f"{following[0]!r} ones: the same images, in more time.",
-                stacklevel=2,
-            )
+            go_on_with_less(now.gradient_mode, following[0])  # outside the handler, where the attempt's graph is gone
             self._take(following[0])
 
     def _take(self, mode: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from guideflow import images, provenance
+from guideflow._process import own_state
 from guideflow._require import in_range
 from guideflow._solve.parts import complete, describe, pose
 from guideflow._solve.run import begin
@@ -63,6 +64,7 @@ class Verification:
         return all(image.difference <= self.tolerance for image in self.images)
 
 
+@own_state()
 def verify(
     directory: str | PathLike[str],
     *,

@@ -117,6 +117,6 @@ def write_metrics(found: Evaluation) -> None:
     write_table(found.folder.path / METRICS, rows, _SCHEMA, text)
 
 
-def why(error: Exception) -> str:
+def why(error: BaseException) -> str:
     """Write an error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -17,7 +17,7 @@ from guideflow.errors import InvalidLoss
 from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, plain, unique
 from guideflow.losses.schedules import Ramp
 from guideflow.pickling import state_of
-from guideflow.types import LossLike
+from guideflow.types import LossLike, intact
 
 
 class Loss(InOwnState, ABC):
@@ -155,7 +155,10 @@ class Term:
 
     def evaluate(self, images: Tensor, iteration: int | None) -> Evaluation:
         """Evaluate the loss and check what it returns; of weight 0, without gradient."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.weight_at(iteration) != 0):
+        with (
+            torch.set_grad_enabled(torch.is_grad_enabled() and self.weight_at(iteration) != 0),
+            intact(images, f"Loss '{self.name}'", InvalidLoss),
+        ):
             found = self.loss.evaluate(images, iteration) if isinstance(self.loss, Loss) else plain(self.loss(images))
             return checked(found, self.name, images)
 

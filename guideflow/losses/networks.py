@@ -161,6 +161,7 @@ def load_exactly(make: Callable[..., Any], source: str | Path, **options: Any) -
     Raises:
         ValueError: If weights are missing, which would be random instead, or left over, or of other shapes.
     """
+    _check_shards(Path(source))
     for file in Path(source).glob("*.safetensors"):
         require_whole(file)
     network, report = make(source, output_loading_info=True, **options)
@@ -169,11 +170,40 @@ def load_exactly(make: Callable[..., Any], source: str | Path, **options: Any) -
     if other := sorted(report["mismatched_keys"]):
         name, given, wanted = other[0]
         raise ValueError(f"its {name} has shape {tuple(given)} where its configuration asks for {tuple(wanted)}")
+    if odd := _whole_numbers(Path(source), network):
+        raise ValueError(f"{listed(odd)} in its files are whole numbers, and the network's are not")
     saved_as = getattr(network.config, "architectures", None) or [type(network).__name__]
     if type(network).__name__ in saved_as:  # else the rest is the head of what it was saved as
         if rest := sorted(name for name in report["unexpected_keys"] if not _MADE.search(name)):
             raise ValueError(f"{listed(rest)} in it are no weights of a {type(network).__name__}")
     return network
+
+
+def _check_shards(folder: Path) -> None:
+    """Refuse an index of shards that names what is no file of the folder."""
+    for index in folder.glob("*.safetensors.index.json"):
+        shards = (read_config(str(folder), index.name) or {}).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise ValueError(f"its {index.name} does not tell which file each tensor is in")
+        if odd := sorted(
+            name for name in set(shards.values()) if Path(name).name != name or not (folder / name).is_file()
+        ):
+            raise ValueError(f"its {index.name} names {listed(odd)}, which it has no such file for")
+
+
+def _whole_numbers(folder: Path, network: Any) -> list[str]:
+    """Name the weights that are stored as whole numbers, which become others without a word as they are loaded."""
+    from safetensors import safe_open
+
+    if getattr(network.config, "quantization_config", None):
+        return []
+    own, found = {name for name, _ in network.named_parameters()}, []
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            kinds = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}
+        odd = (name for name, kind in kinds.items() if kind[0] in "IUB" and kind != "BF16")
+        found += [name for name in odd if {name.split(".", i)[-1] for i in range(3)} & own]
+    return sorted(found)
 
 
 def several(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import read_config
+from guideflow.losses.networks import one_line, read_config
 from guideflow.losses.vision import Preparation, given
 
 FILE: Final = "preprocessor_config.json"
@@ -66,6 +66,16 @@ def preparation_from(processor: Mapping[str, Any], *, sized: bool = False, norma
     Raises:
         InvalidArgument: If it does something that is not done here, which is named.
     """
+    try:
+        return _preparation(processor, sized, normalised)
+    except InvalidArgument:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:  # of values of other kinds
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise InvalidArgument(f"The network's {FILE} cannot be read ({why}). Save or download it again.") from error
+
+
+def _preparation(processor: Mapping[str, Any], sized: bool, normalised: bool) -> Preparation:
     known = _SIZES | _VALUES | _HARMLESS
     other = {key: value for key, value in processor.items() if key not in known and not key.startswith("_")}
     unread = {key: value for key, value in other.items() if value and (value is True or value != 1)}  # multiples of 1
@@ -82,10 +92,15 @@ def preparation_from(processor: Mapping[str, Any], *, sized: bool = False, norma
     if processor.get("do_normalize", normalises) and not normalised:
         if not {"image_mean", "image_std"} <= processor.keys():
             raise InvalidArgument("The network's images are normalised, but not how: type mean=[...], std=[...].")
-        values = {name: [value / scale for value in processor[f"image_{name}"]] for name in ("mean", "std")}
+        values = {name: [value / scale for value in _triple(processor[f"image_{name}"])] for name in ("mean", "std")}
     elif scale != 1:
         values = {"std": [1 / scale] * 3}
     return Preparation(**options | given(**values), bgr=bool(processor.get("do_flip_channel_order", False)))
+
+
+def _triple(given_: Any) -> Any:
+    """Return a value for each channel of one, or of one for all."""
+    return [given_] * 3 if isinstance(given_, int | float) else list(given_) * (3 if len(given_) == 1 else 1)
 
 
 def _sizes(processor: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,6 +121,17 @@ def _sizes(processor: Mapping[str, Any]) -> dict[str, Any]:
 
 def _size(given_: Any, name: str) -> tuple[int, int] | int:
     """Return (height, width), or the shorter side."""
+    found = _size_of(given_)
+    sides = (found,) if isinstance(found, int) else found or (0,)
+    if found is not None and all(0 < side < 10_000 for side in sides):
+        return found
+    raise InvalidArgument(
+        f"The network's {FILE} has {name}={given_!r}, which is not done here. Type size=, the side or (height, width) "
+        "to stretch images to."
+    )
+
+
+def _size_of(given_: Any) -> tuple[int, int] | int | None:
     if isinstance(given_, int):
         return given_, given_
     if isinstance(given_, list | tuple) and len(given_) == 2:
@@ -115,7 +141,4 @@ def _size(given_: Any, name: str) -> tuple[int, int] | int:
         return int(sides["height"]), int(sides["width"])
     if sides.keys() == {"shortest_edge"}:
         return int(sides["shortest_edge"])
-    raise InvalidArgument(
-        f"The network's {FILE} has {name}={given_!r}, which is not done here. Type size=, the side or (height, width) "
-        "to stretch images to."
-    )
+    return None

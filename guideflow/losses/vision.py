@@ -60,8 +60,13 @@ def read_images(given: Any, *, what: str = "reference") -> tuple[Tensor, ...]:
             raise _no_image(one, what)
         batch = one if isinstance(one, Tensor) else from_array(one, what)
         batch = batch[None] if batch.dim() == 3 else batch
+        if batch.is_meta or batch.layout != torch.strided:
+            raise InvalidImage(f"Got {what}, a tensor without pixels, or a sparse one. Expected a dense one.")
         check_image(batch, what=what)
         batch = batch.detach()
+        if not batch.numel() or not batch.isfinite().all():
+            why = "nan or inf in it" if batch.numel() else f"no pixels, shape {tuple(batch.shape)}"
+            raise InvalidImage(f"Got {what} with {why}. Expected RGB in [0, 1].")
         images += (batch if batch.dtype == torch.float64 else batch.float()).unbind()
     if not images:
         raise InvalidImage(f"Got no image as {what}. Expected at least one: type {what}='image.png'.")

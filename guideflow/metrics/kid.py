@@ -112,7 +112,7 @@ def inception() -> nn.Module:
     """Load torchvision's Inception v3 up to its 2048 pooled features; it normalises images in [0, 1] by itself."""
     models = require("torchvision.models", extra="subject")
     network: Any = models.inception_v3(weights=None, init_weights=False, transform_input=False)
-    network.load_state_dict(published_weights(URL, 109))
+    network.float().load_state_dict(published_weights(URL, 109))
     network.fc = nn.Identity()
     return Normalised(network)
 

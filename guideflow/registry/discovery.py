@@ -16,9 +16,10 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from math import nan
 from types import SimpleNamespace
 from typing import Final
@@ -52,8 +53,20 @@ def refresh() -> None:
 @cache
 def plugins() -> tuple[Plugin, ...]:
     """List the installed plugins that are not disabled, by name, from their metadata: none is imported."""
-    found = set(filter(_let_in, map(_described, entry_points(group="guideflow"))))
+    found = set(filter(_let_in, map(_described, _points())))
     return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution)))
+
+
+def _points() -> list[EntryPoint]:
+    """List the entry points of all distributions but those whose own list is damaged."""
+    try:
+        return [*entry_points(group="guideflow")]
+    except Exception:  # of one damaged file, which is asked for with the others
+        found: list[EntryPoint] = []
+        for distribution in distributions():
+            with suppress(Exception):
+                found += distribution.entry_points.select(group="guideflow")
+        return found
 
 
 def _described(point: EntryPoint) -> Plugin:
@@ -62,8 +75,11 @@ def _described(point: EntryPoint) -> Plugin:
         module = point.module
     except AttributeError:  # the value is of no form known
         module = point.value
-    dist = point.dist
-    return Plugin(point.name, module, str(dist and dist.name), str(dist and dist.version))
+    try:
+        name, version = point.dist.name, point.dist.version  # type: ignore[union-attr]
+    except Exception:  # of a distribution without metadata, as an interrupted `pip uninstall` leaves
+        name, version = getattr(point.dist, "_normalized_name", None), None
+    return Plugin(point.name, module, str(name), str(version))
 
 
 def _let_in(plugin: Plugin) -> bool:

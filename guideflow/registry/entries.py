@@ -77,12 +77,12 @@ class Entry:
         good = {
             "factory": callable(self.factory) or isinstance(self.factory, str),
             "summary": isinstance(self.summary, str),
-            "needs": isinstance(self.needs, tuple),
-            "downloads": all(isinstance(download, Download) for download in self.downloads or ()),
-            "default_for": isinstance(self.default_for, tuple),
+            "needs": _all(self.needs, str),
+            "downloads": self.downloads is None or (_all(self.downloads, Download) and all(map(_told, self.downloads))),
+            "default_for": _all(self.default_for, int),
             "footprint": isinstance(self.footprint, Footprint | None),
             "pictures": isinstance(self.pictures, Path | None),
-            "facts": isinstance(self.facts, Mapping),
+            "facts": isinstance(self.facts, Mapping) and _all((*self.facts, *self.facts.values()), str),
         }
         words = ("extra", "licence", "base", "steps", "commercial", "notice", "domain")
         good |= {name: isinstance(getattr(self, name), str | None) for name in words}
@@ -121,6 +121,14 @@ class Offer:
     name: str
     entry: Entry
     plugin: Plugin
+
+
+def _all(given: object, kind: type) -> bool:
+    return isinstance(given, tuple) and all(isinstance(one, kind) for one in given)
+
+
+def _told(download: Download) -> bool:
+    return isinstance(download.repository, str) and _all(download.files, str) and isinstance(download.size, int | float)
 
 
 def is_file(name: str) -> bool:

@@ -10,12 +10,12 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from guideflow.errors import BrokenPlugin
 from guideflow.registry.entries import reason
@@ -35,9 +35,7 @@ def _state(path: Path) -> str:
 
 
 class _Finder(MetaPathFinder):
-    def find_spec(
-        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if (found := _NAME.fullmatch(fullname)) is None:
             return None
         file = Path(os.fsdecode(bytes.fromhex(found[1])))

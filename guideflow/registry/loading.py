@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from guideflow._process import own_state
 from guideflow._require import as_device, did_you_mean, shorten
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.configs import note
@@ -84,7 +85,8 @@ def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     offer = None if is_file(name) else find(kind, name)
     origin = "" if offer is None else offer.plugin.distribution
     try:
-        made = make(**given)
+        with own_state():
+            made = make(**given)
     except GuideflowError:
         raise
     except (Exception, SystemExit) as error:  # what others' plugins may raise is not ours to know

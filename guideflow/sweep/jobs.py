@@ -1,5 +1,6 @@
 """The jobs of a spec, one after the other: only counted, or made when their turn comes."""
 
+import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
@@ -74,7 +75,7 @@ class Plan:
 
     def __len__(self) -> int:
         """Count the jobs."""
-        return self.configs * self._pictures
+        return min(self.configs * self._pictures, sys.maxsize)
 
     @property
     def configs(self) -> int:

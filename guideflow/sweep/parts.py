@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any, Final
 
 from guideflow import registry
+from guideflow.errors import InvalidArgument
 from guideflow.storage.recipes import digest, texts
 from guideflow.sweep.spec import Part, Solve, Sum
 from guideflow.types import LossLike
@@ -99,14 +100,17 @@ def needs_reference(term: Part) -> bool:
 
 def load_solver(config: Mapping[str, Any]) -> Any:
     """Make a solver; an option that is a solver itself is a name, or a mapping with a name and options."""
-    options = dict(config.get("options", {}))
+    name, options = config.get("name"), config.get("options", {})
+    if not isinstance(name, str) or not isinstance(options, dict) or config.keys() - {"name", "options"}:
+        raise InvalidArgument(f"got {config!r}; expected a solver's name, or {{name: NAME, options: {{key: value}}}}.")
+    options = {str(key): value for key, value in options.items()}
     if any(isinstance(value, str | dict) for value in options.values()):
-        known: Any = registry.options(registry.factory("solver", config["name"])) or ()
+        known: Any = registry.options(registry.factory("solver", name)) or ()
         inner = {option.name for option in known if re.search(r"Solver\b", option.type)} & options.keys()
-        for name in inner:
-            value = options[name]
-            options[name] = load_solver({"name": value} if isinstance(value, str) else value)
-    return registry.load_solver(config["name"], **options)
+        for key in inner:
+            value = options[key]
+            options[key] = load_solver({"name": value} if isinstance(value, str) else value)
+    return registry.load_solver(name, **options)
 
 
 def load_sampler(config: Mapping[str, Any], device: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from guideflow import registry
-from guideflow._require import did_you_mean
+from guideflow._require import did_you_mean, read_small
 from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.settings import Settings
 from guideflow.sweep.parts import combinations, load_solver, needs_reference, takes_reference
@@ -17,7 +18,8 @@ from guideflow.sweep.spec import Part, Solve, Spec, Term, Workers, fields
 from guideflow.sweep.text import Text, Where
 
 S = TypeVar("S", bound=Spec)
-_LARGEST: Final = 64 * 2**20
+_MOST: Final = 100_000
+"""Configurations, each of which is held; prompts, references and seeds are not."""
 _SETTINGS: Final[dict[str, Any]] = {
     "prompts": ("",), "negative_prompts": None, "seeds": (0,), "max_iterations": 1, "horizon": 1
 }  # fmt: skip
@@ -37,13 +39,11 @@ def read_spec(path: str | PathLike[str]) -> Spec:
 def read_text(path: str | PathLike[str], command: str) -> str:
     """Read the text of the spec of a command."""
     path = Path(path)
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise InvalidArgument(f"{path} is too large for a spec. Expected YAML or JSON.")
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
+    if not path.exists():
         cure = f"`guideflow {command} --example > {command}.yaml` writes one to begin with."
-        raise InvalidArgument(f"There is no spec {path}. {cure}") from error
+        raise InvalidArgument(f"There is no spec {path}. {cure}")
+    try:
+        return read_small(path, 8 * 2**20)  # long lists of prompts have a file of their own
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"The spec {path} cannot be read: {error}.") from error
 
@@ -104,6 +104,9 @@ def _first(
 
 def unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
     """Find names and options that nothing installed has, and values that JSON cannot hold."""
+    if (configs := _configs(spec)) > _MOST:
+        yield (), f"its lists make {configs} configurations; at most {_MOST} are swept. Give shorter lists."
+        return
     for kind in ("sampler", "solver"):
         for i, part in enumerate(getattr(spec, kind)):
             yield from unknown_options(kind, part, (kind, i))
@@ -128,6 +131,16 @@ def unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
                 yield ("solve", key), str(error)
     if spec.looks and spec.looks[-1] > (last := max(spec.solve.max_iterations)):
         yield ("looks",), f"{spec.looks[-1]} is after the end: `max_iterations` is {last} at most."
+
+
+def _configs(spec: Spec) -> int:
+    """Count the combinations of sampler, loss, solver and arguments of `solve`, without making them."""
+
+    def size(part: Part) -> int:
+        return prod(map(len, part.grid.values())) * (len(part.weight) if isinstance(part, Term) else 1)
+
+    losses = sum(prod(map(size, loss.terms)) for loss in spec.loss)
+    return sum(map(size, spec.sampler)) * losses * sum(map(size, spec.solver)) * prod(len(one) for _, one in spec.solve)
 
 
 def unknown_options(kind: str, part: Part, where: Where) -> Iterator[tuple[Where, str]]:

@@ -3,6 +3,7 @@
 import csv
 import glob
 import hashlib
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from guideflow._require import did_you_mean
+from guideflow._require import did_you_mean, read_small, shorten
 from guideflow.errors import InvalidArgument
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm"})
@@ -72,7 +73,11 @@ def references(given: Sequence[str] | None) -> list[Reference]:
 
 def _expand(text: str) -> Iterator[Reference]:
     path = locate(text)
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # of names that are too long for the system
+        raise InvalidArgument(f"The reference {shorten(text, 80)!r} cannot be looked up: {error.strerror}.") from error
+    if folder:
         names = sorted(inner.name for inner in path.iterdir() if inner.suffix.lower() in SUFFIXES)
         if not names:
             raise InvalidArgument(f"The folder {text} holds no picture. Expected files such as .png or .jpg.")
@@ -104,16 +109,18 @@ def locate(text: str) -> Path:
 
 def _reference(name: str, path: Path, columns: Mapping[str, str] | None = None) -> Reference:
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        digest = (
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        )  # a pipe or a device has no end
+    except (OSError, ValueError):  # the latter of a name with a zero byte
         digest = ""
     return Reference(name, str(path), digest, columns or {})
 
 
 def _table(text: str, path: Path) -> Iterator[Reference]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if any(row.values())]
+        table = io.StringIO(read_small(path), newline="")
+        rows = [row for row in csv.DictReader(table) if any(row.values())]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidArgument(f"The table {text} cannot be read: {error}.") from error
     if not rows:

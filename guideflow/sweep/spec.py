@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
+from guideflow._require import read_small
 from guideflow.errors import GuideflowError
 from guideflow.evaluation.protocols import load_protocol
 
 _BYTES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _SEED = range(-(2**63), 2**63)
+_MOST_SEEDS = 10**9
 
 
 def _several(value: Any) -> Any:
@@ -61,8 +63,8 @@ def _prompts(value: Any) -> list[Any]:
             raise ValueError(str(error).rstrip(".")) from error
     if isinstance(value, str) and value.endswith(".txt"):
         try:
-            value = [line.strip() for line in Path(value).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
+            value = [line.strip() for line in read_small(Path(value)).splitlines() if line.strip()]
+        except (OSError, ValueError) as error:  # the latter of what is no text, or a name with a zero byte
             raise ValueError(f"the prompts in {value} cannot be read ({error})") from error
     return _unlike(_several(value))
 
@@ -70,7 +72,13 @@ def _prompts(value: Any) -> list[Any]:
 def _seeds(value: Any) -> tuple[int, ...] | range:
     if isinstance(value, dict) and value.keys() <= {"start", "count"} and "count" in value:
         first, number = value.get("start", 0), value["count"]
-        if type(first) is int and type(number) is int and number > 0 and first in _SEED and first + number - 1 in _SEED:
+        if (
+            type(first) is int
+            and type(number) is int
+            and 0 < number <= _MOST_SEEDS
+            and first in _SEED
+            and first + number - 1 in _SEED
+        ):
             return range(first, first + number)
     found = list(value) if isinstance(value, range | list | tuple) else [value]
     if isinstance(value, dict) or not found or not all(type(seed) is int and seed in _SEED for seed in found):

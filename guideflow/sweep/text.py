@@ -1,19 +1,29 @@
 """YAML and JSON as people mean them, and the line that each field stands in."""
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from guideflow.errors import InvalidArgument
 
 Where = tuple[str | int, ...]
+_MOST: Final = 1_000_000
+"""Values in a spec, each alias counted as what it names."""
+_DEEPEST: Final = 100
+"""Brackets in brackets."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML 1.2 for plain values: `1e-3` is a number, `no` and `12:30` and dates are text; a key stands once."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (as PyYAML has it)
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        """Read a bracket; each of them takes a time that grows with how many are open."""
+        if self.flow_level >= _DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"more than {_DEEPEST} brackets are open", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
 
 _PLAIN = {
@@ -36,9 +46,11 @@ class Text:
     """
 
     def __init__(self, text: str, name: str) -> None:
-        self.name = name
-        loader = _Loader(text.replace("\t", " ") if name.endswith(".json") else text)  # which YAML does not take there
+        self.name, self._seen = name, 0
         try:
+            loader = _Loader(
+                text.replace("\t", " ") if name.endswith(".json") else text
+            )  # YAML does not take them there
             self._root = loader.get_single_node()
             self._refuse_twice(self._root)
             self.value = None if self._root is None else loader.construct_document(self._root)
@@ -49,8 +61,6 @@ class Text:
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise InvalidArgument(f"{name} is neither YAML nor JSON: {why}.") from error
-        finally:
-            loader.dispose()
 
     def error(self, where: Where, message: str) -> InvalidArgument:
         """Make the error that says what is wrong with a field, and in which line.
@@ -73,6 +83,9 @@ class Text:
         return InvalidArgument(f"{self.name}, line {line}, {'.'.join(steps) or 'the whole'}: {message}")
 
     def _refuse_twice(self, node: Any, above: tuple[int, ...] = ()) -> None:
+        self._seen += 1
+        if self._seen > _MOST:  # a few aliases of aliases of aliases stand for more than there is memory for
+            raise ValueError(f"it stands for more than {_MOST} values")
         if not isinstance(node, yaml.CollectionNode):
             return
         if id(node) in above:

@@ -204,7 +204,7 @@ def _source(
 def _create(open_clip: Any, name: str, pretrained: str | None, where: str, **options: Any) -> nn.Module:
     with _loading(name, where):
         model: nn.Module = open_clip.create_model(name, pretrained=pretrained, **options)
-    return model
+    return model.float()  # whatever torch's default dtype is
 
 
 @contextmanager

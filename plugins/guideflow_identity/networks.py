@@ -42,7 +42,7 @@ def load(network: Network, name: str) -> Network:
         if (extent := stored.get(f"{key}.range")) is not None:
             values = values.double() * extent[0] + extent[1]
         weights[key] = values.float()
-    network.load_state_dict(weights)
+    network.float().load_state_dict(weights)  # whatever torch's default dtype is
     return network.eval().requires_grad_(False)
 
 

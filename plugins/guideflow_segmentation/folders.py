@@ -42,13 +42,13 @@ def from_folder_or_hub(given: str | Path, sized: bool, normalised: bool) -> Segm
             "trained with; with ImageNet's that is mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]."
         )
     labels = config.get("id2label") or read_config(source, "id2label.json") or {}
-    names = tuple(str(labels[key]) for key in sorted(labels, key=int)) or None
     try:
+        names = tuple(str(labels[key]) for key in sorted(labels, key=int)) or None
         if "_model_class" in config:
             network, multiple = _smp(source)
         else:
             network, multiple = from_transformers("AutoModelForSemanticSegmentation", source, extra=EXTRA), 1
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         why = one_line(error)
         if folder.is_dir():
             raise InvalidArgument(f"{source} cannot be loaded as a segmentation network: {why}") from error
@@ -64,4 +64,4 @@ def _smp(source: str) -> tuple[nn.Module, int]:
     with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub tells where weights are, each time anew
         network = smp.from_pretrained(source, encoder_weights=None)  # else it downloads weights, to replace them
     divisible = getattr(network, "requires_divisible_input_shape", True)
-    return network, int(getattr(network.encoder, "output_stride", 1)) if divisible else 1
+    return network.float(), int(getattr(network.encoder, "output_stride", 1)) if divisible else 1

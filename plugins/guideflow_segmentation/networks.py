@@ -83,7 +83,9 @@ def _from_torchvision(name: str, checkpoint: str | Path | None, names: Sequence[
     classes = len(names) if names is not None and checkpoint is not None else len(categories)
     network = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
     try:
-        network.load_state_dict({key: value for key, value in state.items() if not key.startswith("aux_classifier")})
+        network.float().load_state_dict(
+            {key: value for key, value in state.items() if not key.startswith("aux_classifier")}
+        )
     except RuntimeError as error:
         why = f"{checkpoint} does not fit {name} with {classes} classes (names=): {one_line(error)}"
         raise InvalidArgument(why) from error

@@ -81,7 +81,7 @@ class VggFeatures(nn.Module):
         wanted = self.state_dict()
         if lacking := [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]:
             raise InvalidArgument(f"{checkpoint} is not {VGG_URL}: {lacking[0]} is missing or of another shape.")
-        self.load_state_dict({key: state[key] for key in wanted})
+        self.float().load_state_dict({key: state[key] for key in wanted})
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return (B, C, h, w) for each layer, from low to high."""

@@ -57,7 +57,7 @@ def load_style_features(folder: Path, layers: Sequence[int] = (0, 1, 2)) -> Styl
     from safetensors.torch import load_file
 
     network = StyleFeatures(json.loads((folder / "config.json").read_text())["widths"], layers)
-    network.load_state_dict({name: value.float() for name, value in load_file(folder / "model.safetensors").items()})
+    network.float().load_state_dict(load_file(folder / "model.safetensors"))
     return network
 
 

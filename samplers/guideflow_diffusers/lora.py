@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guideflow._require import in_range
 from guideflow.errors import InvalidArgument
 from guideflow.losses.networks import several
 from guideflow_diffusers.peft import PREFIX, read_strength
@@ -54,6 +55,7 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 4.1.
     """
+    in_range("the scale of a LoRA", scale)
     where = weights.where
     strength, layers = read_strength(weights), _layers(networks)
     found: dict[str, dict[str, str]] = defaultdict(dict)
@@ -70,6 +72,11 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
             f"{several(unmatched)} of the LoRA {where} fit no layer of {', '.join(networks)}. Expected pairs such as "
             "lora_unet_<layer>.lora_down.weight and .lora_up.weight. Give a LoRA that was made for this base."
         )
+    for key in weights:
+        whole = not weights[key].is_floating_point() and not key.endswith(".alpha")
+        if whole or not weights[key].isfinite().all():
+            why = f"of type {weights[key].dtype}" if whole else "nan or inf"
+            raise InvalidArgument(f"{key} of the LoRA {where} is {why}. Expected finite numbers. Download it again.")
     changes: list[tuple[Tensor, float, list[str]]] = []
     for name, keys in found.items():
         for side, kind in (("diff", "weight"), ("diff_b", "bias")):
@@ -84,17 +91,19 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
         if not {"down", "up"} <= keys.keys():
             raise InvalidArgument(f"The LoRA {where} has only {sorted(keys)} of {name}. Expected both down and up.")
         layer, down, up = layers[name].weight, weights[keys["down"]], weights[keys["up"]]
-        rows, columns = len(layer), layer[0].numel()
-        if (len(up), down[0].numel(), up[0].numel()) != (rows, columns, len(down)):
+        rows, columns, rank = len(layer), layer[0].numel(), len(down) if down.dim() else 0
+        if not rank or not up.dim() or (len(up), down.numel(), up.numel()) != (rows, columns * rank, rows * rank):
             sizes = f"{tuple(up.shape)} x {tuple(down.shape)} for {name}"
             raise InvalidArgument(f"The LoRA {where} has {sizes}, whose weight is {tuple(layer.shape)}.")
-        alpha = float(weights[keys["alpha"]]) if "alpha" in keys else None
+        if "alpha" in keys and weights[keys["alpha"]].numel() != 1:
+            raise InvalidArgument(f"{keys['alpha']} of the LoRA {where} is no number. Download it again.")
+        alpha = weights[keys["alpha"]].item() if "alpha" in keys else None
         named = _MATRIX.fullmatch(keys["down"])
-        factor = strength.factor(named["name"] if named else name, len(down), alpha)
+        factor = strength.factor(named["name"] if named else name, rank, alpha)
         changes.append((layer, scale * factor, [keys["up"], keys["down"]]))
     for layer, factor, names in changes:
         one, *other = (weights[name].to(layer.device, sum_dtype(layer)) for name in names)
-        change = one.flatten(1) @ other[0].flatten(1) if other else one
+        change = one.reshape(len(one), -1) @ other[0].reshape(len(other[0]), -1) if other else one
         add(layer, factor * change.reshape(layer.shape))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from guideflow._require import shorten
 from guideflow.errors import InvalidArgument
 from guideflow.losses.networks import read_config
 from guideflow_diffusers.weights import Weights
@@ -75,6 +76,26 @@ def read_strength(weights: Weights) -> Strength:
             found.append(f"init_lora_weights={one['init_lora_weights']}")
         if found:
             raise InvalidArgument(f"{where} has {', '.join(found)}, which is not merged here. Give a plain LoRA.")
+        if (odd := _unreadable(one)) is not None:
+            raise InvalidArgument(f"The configuration of {where} has {odd}. Download it again, or give another LoRA.")
     if dora := [name for name in weights if "lora_magnitude_vector" in name or name.endswith("dora_scale")]:
         raise InvalidArgument(f"{where} is a DoRA ({dora[0]}), which is not merged here. Give a plain LoRA.")
     return Strength(options)
+
+
+def _unreadable(options: Mapping[str, Any]) -> str | None:
+    """Name what tells no strength: what is no number, or a pattern that is none or could take for ever."""
+    patterns = options.get("alpha_pattern") or {}
+    if not isinstance(patterns, Mapping):
+        return f"alpha_pattern={shorten(repr(patterns), 60)}, which is no mapping"
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return f"the pattern {shorten(repr(pattern), 60)} in alpha_pattern, which is none: {error}"
+        if len(re.findall(r"[*+{]", pattern)) > 3 or re.search(r"\)[*+{]", pattern):
+            return f"the pattern {shorten(repr(pattern), 60)} in alpha_pattern, with too many repeats to be tried"
+    for name, value in {"lora_alpha": options.get("lora_alpha", 1), **patterns}.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not -1e6 < value < 1e6:
+            return f"{shorten(repr(value), 60)} for {shorten(name, 60)}, which is no number to scale by"
+    return None

@@ -67,6 +67,8 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: s
     if complete and (lacking := [name for name in own if name not in weights]):
         raise InvalidArgument(f"{where} lacks {several(lacking)}. Expected the weights of a whole network.")
     for name in weights:
+        if own[name].is_floating_point() and not weights[name].is_floating_point():
+            raise InvalidArgument(f"{name} in {where} is of {weights[name].dtype}. Expected floating-point numbers.")
         given, wanted = tuple(weights[name].shape), tuple(own[name].shape)
         if given != wanted:
             raise InvalidArgument(f"{name} in {where} has shape {given}; the network's has {wanted}.")

@@ -22,6 +22,7 @@ from guideflow_segmentation import Segmentation
         ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, Preparation(None, (0.5,) * 3, (0.5,) * 3)),
         ({"image_mean": [51] * 3, "image_std": [255] * 3, "do_rescale": False}, Preparation(None, (0.2,) * 3)),
         ({"do_normalize": False, "rescale_factor": 1 / 127.5}, Preparation(None, std=(0.5,) * 3)),
+        ({"image_mean": 0.5, "image_std": [0.5]}, Preparation(None, (0.5,) * 3, (0.5,) * 3)),
     ],
 )
 def test_image_processors_speak_of_pictures_up_to_255(processor, expected):
@@ -108,6 +109,15 @@ def test_a_layout_is_cut_as_the_images_are():
             "keep_aspect_ratio=True, ensure_multiple_of=32",
         ),
         ({"size": 8, "crop_pct": 0.9}, r"crop_pct=0\.9"),
+        ({"size": 8, "image_mean": None, "image_std": [1] * 3}, "cannot be read"),
+        ({"size": 8, "image_mean": ["x"] * 3, "image_std": [1] * 3}, "cannot be read"),
+        ({"size": 8, "image_mean": [0] * 4, "image_std": [1] * 4}, "Expected three"),
+        ({"size": 8, "image_mean": [0] * 3, "image_std": [0] * 3}, "Expected three"),
+        ({"size": 8, "do_normalize": False, "rescale_factor": 0}, "cannot be read"),
+        ({"size": {"height": "x", "width": 3}}, "cannot be read"),
+        ({"size": -5}, "size=-5"),
+        ({"size": 10**9}, "size=1000000000"),
+        ({"size": 8, "resample": [2]}, "cannot be read"),
     ],
 )
 def test_what_a_processor_does_and_is_not_known_here_is_refused_by_name(processor, message):

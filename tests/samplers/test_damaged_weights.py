@@ -95,6 +95,43 @@ def test_a_buffer_of_older_checkpoints_is_no_weight(checkpoint):
 
 
 @PARTS
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool], ids=str)
+def test_weights_of_whole_numbers_are_not_taken_for_others(checkpoint, part, kind):
+    def edit(weights):
+        weights[name] = weights[name].to(kind)
+
+    file = checkpoint / part / f"{FILES[part]}.safetensors"
+    name = sorted(load_file(file))[5]
+    change(file, edit)
+    with pytest.raises(InvalidArgument, match="whole numbers"):
+        load_parts(checkpoint)
+
+
+@pytest.mark.parametrize("case", ["whole", "missing", "../b.safetensors", "no map", "no names"])
+def test_shards_are_those_of_the_folder(checkpoint, case):
+    folder = checkpoint / "vae"
+    weights = load_file(folder / f"{FILES['vae']}.safetensors")
+    (folder / f"{FILES['vae']}.safetensors").unlink()
+    names = sorted(weights)
+    places = {name: f"{FILES['vae']}-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
+    for place in set(places.values()):
+        save_file({name: weights[name] for name in names if places[name] == place}, folder / place, {"format": "pt"})
+    if case == "missing":
+        (folder / places[names[0]]).unlink()
+    if case.startswith(".."):
+        places |= dict.fromkeys(names[::2], case)
+        (folder / f"{FILES['vae']}-00001-of-00002.safetensors").rename(checkpoint / "b.safetensors")
+    places = {"no map": 3, "no names": {name: [1] for name in names}}.get(case, places)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / f"{FILES['vae']}.safetensors.index.json").write_text(json.dumps(index))
+    if case == "whole":
+        assert torch.equal(load_parts(checkpoint).vae.state_dict()[names[0]], weights[names[0]])
+        return
+    with pytest.raises(InvalidArgument, match=r"index.json (names .* no such file|does not tell which file)"):
+        load_parts(checkpoint)
+
+
+@PARTS
 def test_only_a_variant_is_there(checkpoint, part):
     file = checkpoint / part / f"{FILES[part]}.safetensors"
     file.rename(file.with_name(f"{FILES[part]}.fp16.safetensors"))

@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import tiny
 from guideflow.errors import InvalidArgument
-from guideflow_diffusers.lora import stability_name
+from guideflow_diffusers.lora import merge_lora, stability_name
 from guideflow_diffusers.parts import load_parts
+from guideflow_diffusers.weights import Weights
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +238,46 @@ def test_wrong_shapes_and_missing_halves_are_refused(checkpoint, tmp_path):
     path.write_bytes(b"no safetensors at all")
     with pytest.raises(InvalidArgument, match="cannot be read"):
         load_parts(checkpoint, lora=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lora_alpha": "x"}, "'x' for lora_alpha"),
+        ({"lora_alpha": None}, "None for lora_alpha"),
+        ({"alpha_pattern": {"to_q": ""}}, "'' for to_q"),
+        ({"alpha_pattern": [1]}, "no mapping"),
+        ({"alpha_pattern": {"(": 1}}, "which is none"),
+        ({"alpha_pattern": {"(a+)+b": 1}}, "too many repeats"),
+        ({"alpha_pattern": {".*" * 9: 1}}, "too many repeats"),
+        ("vector", "is no number"),
+        ("whole", "torch.int32"),
+        ("nan", "nan or inf"),
+        ("rank", "whose weight is"),
+        ("point", "whose weight is"),
+    ],
+    ids=str,
+)
+def test_damaged_loras_are_refused_in_words(tmp_path, change, says):
+    tensors = {"lora_A.weight": torch.ones(2, 6), "lora_B.weight": torch.ones(4, 2)}
+    if change in ("whole", "nan"):
+        tensors["lora_A.weight"] = (
+            tensors["lora_A.weight"].to(torch.int32) if change == "whole" else tensors["lora_A.weight"] * torch.nan
+        )
+    if change == "rank":
+        tensors = {"lora_A.weight": torch.ones(0, 6), "lora_B.weight": torch.ones(4, 0)}
+    if change == "point":
+        tensors["lora_A.weight"] = torch.tensor(1.0)
+    if change == "vector":
+        tensors["alpha"] = torch.ones(3)
+    save_file({f"base_model.model.to_q.{name}": one for name, one in tensors.items()}, tmp_path / "a.safetensors")
+    config = {"peft_type": "LORA", "lora_alpha": 4} | (change if isinstance(change, dict) else {})
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    network = nn.ModuleDict({"to_q": nn.Linear(6, 4)})
+    before = network["to_q"].weight.clone()
+    with pytest.raises(InvalidArgument, match=says):
+        merge_lora({"transformer": network}, Weights([tmp_path / "a.safetensors"]))
+    assert torch.equal(network["to_q"].weight, before)
 
 
 def test_merging_in_half_precision_sums_in_float32(checkpoint, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import did_you_mean, require
+from guideflow._require import did_you_mean, read_small, require
 from guideflow.errors import InvalidArgument
 
 _FOLDER = Path(__file__).parent
@@ -88,8 +88,8 @@ def load_protocol(name: str | Path) -> Protocol:
         raise InvalidArgument(f"There is no file {path}. Give the path of a protocol in YAML.")
     yaml = require("yaml", extra="evaluate")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found = yaml.safe_load(read_small(path))
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"{path} is no YAML: {' '.join(str(error).split())[:160]}.") from error
     return protocol_of(found, path)
 
