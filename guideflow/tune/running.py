@@ -20,7 +20,8 @@ from guideflow.sweep.folder import read_sweep
 from guideflow.sweep.lock import Lock
 from guideflow.sweep.parts import key, load_solver
 from guideflow.sweep.references import references
-from guideflow.sweep.worker import Finished, Room, Worker, options
+from guideflow.sweep.rows import options
+from guideflow.sweep.worker import Finished, Room, Worker
 from guideflow.tune import folder as about
 from guideflow.tune.preset import write_preset
 from guideflow.tune.results import Judge, Outcome, Point, Points, draw, write_table
@@ -129,8 +130,7 @@ class _Search:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of judges, told once; of versions, told in the preset
             sweep(spec.sweep([*there, solver]), folder, ray=self.ray, engine=None if self.ray else self._engine)
-            plan = Plan(spec.sweep([solver]))
-            config = next(iter(plan.groups()))[0].key
+            config = next(Plan(spec.sweep([solver])).configurations()).key
             whole = evaluate(folder, self.metrics) if _any_done(folder) else None
         if whole is None:
             return None, "every job failed"
@@ -181,9 +181,9 @@ def ready(spec: Tune) -> list[Metric]:
             f"The second objective, {label_of(metrics[1])!r}, is better when higher. Expected what must not grow, such "
             "as 'denoise-error'."
         )
-    config, reference = next(iter(Plan(spec.sweep([spec.configured({})]), found).groups()))
+    config = next(Plan(spec.sweep([spec.configured({})]), found).configurations())
     row = {"job": "", "status": "planned", "loss": config.loss_name, "options": options(config), "weights": None}
-    guided = guidance(Folder(Path(), ({**row, "reference": reference.path or None},)))
+    guided = guidance(Folder(Path(), ({**row, "reference": found[0].path or None},)))
     for metric in metrics:
         require_held_out(metric, label_of(metric), guided)
     return metrics
