@@ -46,7 +46,7 @@ def configurations(rows: Sequence[Mapping[str, Any]]) -> tuple[Configuration, ..
         values = {
             new: mine.get(name, _NOT) if _part(name, mine) in differing[name] else _NOT for name, new in short.items()
         }
-        title = _title(values) or str(group[0]["solver"])
+        title = title_of(values) or str(group[0]["solver"])
         title = title if title not in taken else f"{title} [{key[:6]}]"
         taken.add(title)
         found.append(Configuration(key, title, values, tuple(group)))
@@ -95,7 +95,8 @@ def _short(names: Sequence[str]) -> dict[str, str]:
     return {name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)}
 
 
-def _title(values: Mapping[str, Any]) -> str:
+def title_of(values: Mapping[str, Any]) -> str:
+    """Write options as a title, without those that a configuration does not have."""
     plain = {"sampler", "loss", "solver"}
     words = [
         shown(value) if name in plain else f"{name}={shown(value)}" for name, value in values.items() if value != _NOT
