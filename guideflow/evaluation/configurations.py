@@ -38,25 +38,33 @@ def configurations(rows: Sequence[Mapping[str, Any]]) -> tuple[Configuration, ..
     looked = any(row["key"] != row["job"] for row in rows)
     options = {key: _options(group[0], looked) for key, group in groups.items()}
     names = list(dict.fromkeys(name for found in options.values() for name in found))
-    short = _short([name for name in names if _differs(name, list(options.values()))])
+    differing = {name: parts for name in names if (parts := _differing(name, list(options.values())))}
+    short = _short([*differing])
     found, taken = [], set[str]()
     for key, group in groups.items():
-        values = {new: options[key].get(name, _NOT) for name, new in short.items()}
-        title = _title(values) or str(group[0]["solver"])
+        mine = options[key]
+        values = {
+            new: mine.get(name, _NOT) if _part(name, mine) in differing[name] else _NOT for name, new in short.items()
+        }
+        title = title_of(values) or str(group[0]["solver"])
         title = title if title not in taken else f"{title} [{key[:6]}]"
         taken.add(title)
         found.append(Configuration(key, title, values, tuple(group)))
     return tuple(found)
 
 
-def _differs(name: str, options: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether an option says more than the name of the part that it is of."""
+def _part(name: str, options: Mapping[str, Any]) -> Any:
+    """Return the name of the part that an option is of; None for other options."""
     kind = name.partition(".")[0]
-    part = kind if kind != name and kind in ("sampler", "loss", "solver") else None
+    return options[kind] if kind != name and kind in ("sampler", "loss", "solver") else None
+
+
+def _differing(name: str, options: Sequence[Mapping[str, Any]]) -> set[Any]:
+    """Return the parts in whose configurations an option differs, so that it says more than the part's name."""
     found: dict[Any, set[str]] = {}
     for one in options:
-        found.setdefault(part and one[part], set()).add(shown(one.get(name, _NOT)))
-    return any(len(values) > 1 for values in found.values())
+        found.setdefault(_part(name, one), set()).add(shown(one.get(name, _NOT)))
+    return {part for part, values in found.items() if len(values) > 1}
 
 
 def _options(row: Mapping[str, Any], looked: bool) -> dict[str, Any]:
@@ -87,7 +95,8 @@ def _short(names: Sequence[str]) -> dict[str, str]:
     return {name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)}
 
 
-def _title(values: Mapping[str, Any]) -> str:
+def title_of(values: Mapping[str, Any]) -> str:
+    """Write options as a title, without those that a configuration does not have."""
     plain = {"sampler", "loss", "solver"}
     words = [
         shown(value) if name in plain else f"{name}={shown(value)}" for name, value in values.items() if value != _NOT

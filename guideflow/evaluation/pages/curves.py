@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Any, Final
 
 from guideflow._require import require
-from guideflow.evaluation.configurations import Configuration, shown
+from guideflow.evaluation.configurations import Configuration, title_of
 from guideflow.evaluation.folder import EXTRA
 from guideflow.evaluation.run import FREE
 from guideflow.evaluation.statistics import Estimate
@@ -98,11 +98,7 @@ def _over(summary: Summary, axis: str, label: str) -> Panel:
     for one in summary.configurations:
         value, rest = one.options[axis], {key: other for key, other in one.options.items() if key != axis}
         if _is_number(value):
-            line = ", ".join(
-                shown(other) if key in ("sampler", "loss", "solver") else f"{key}={shown(other)}"
-                for key, other in rest.items()
-            )
-            groups.setdefault(line, []).append((float(value), summary.cells[one.key, label].headline))
+            groups.setdefault(title_of(rest), []).append((float(value), summary.cells[one.key, label].headline))
     with _Drawing(summary, label) as drawing:
         for shade, points in zip(PALETTE * (1 + len(groups) // len(PALETTE)), groups.values(), strict=False):
             known = sorted((x, found) for x, found in points if isfinite(found.mean))
