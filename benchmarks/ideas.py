@@ -29,7 +29,8 @@ from torch.nn import functional as F
 
 import guideflow as gf
 from guideflow._solve.candidates import candidate_seed
-from guideflow.solvers import Move, State, Wrapper, draw, step_size
+from guideflow.sampler import Row
+from guideflow.solvers import LookaheadSolver, Move, Outlook, State, Wrapper, draw, look, step_size, unit_clip
 from guideflow.types import where
 from guideflow_avatars import judges
 
@@ -76,6 +77,43 @@ class ByLoss(Wrapper):
         return Move(factor.view(1, -1, 1, 1, 1) * d)
 
 
+@dataclass(frozen=True)
+class Ahead(LookaheadSolver):
+    """FlowChef that leaves the finished latent alone, in steps that grow short, and forgets as `auto` does.
+
+    u_k <- (1 - decay f_i) u_k - f_i s N(a_k A_k dL/dx_k),    k = 1..K-1,    u_K = 0
+    """
+
+    name: ClassVar[str] = "ahead"
+
+    start: float = 4.0
+    end: float = 0.5
+    decay: float = 0.02
+
+    def guide(
+        self, problem: gf.Problem, outlook: Outlook, row: Row, z: Tensor, u: Tensor, key: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Move the end of every window but the last."""
+        if row.index == problem.num_steps - 1:
+            with torch.no_grad():
+                return problem.sampler.predict(z, row, problem.condition), torch.zeros_like(u)
+        sight = look(problem, outlook, row, z, u)
+        f = self.start + (self.end - self.start) * key[0] / max((problem.horizon or 6) - 1, 1)
+        g = unit_clip(row.state * outlook.state[row.index] * sight.by_clean[None])[0]
+        return sight.output, -f * (step_size(1.0, z) * g + self.decay * u)
+
+
+@dataclass(frozen=True)
+class Straight(Wrapper):
+    """Gradients of the states that take every network output as a constant: that of the finished latent, scaled."""
+
+    name: ClassVar[str] = "straight"
+
+    def change(self, problem: gf.Problem, state: State, d: Tensor) -> Move:
+        """The move is made for the last control, and all make it; and forget."""
+        return Move(torch.cat([torch.zeros_like(d[:1]), d[-1:] - 0.02 * state.controls]))
+
+
 class Augmented(gf.Loss):
     """The mean of a loss over the picture, its mirror image, and both moved, scaled and under noise."""
 
@@ -117,6 +155,11 @@ def noisy(num_steps: int, noise: float, **others: float) -> gf.Solver:
     return gf.Annealed(gf.Windows(gf.FlowGrad(decay=0.02, noise=noise, clip=0.03)), start=auto.start, end=auto.end)
 
 
+def straight(num_steps: int) -> gf.Solver:
+    """`auto` by the gradient of decoder and loss alone."""
+    return gf.Annealed(gf.Windows(Straight(gf.FlowGrad(clip=0.03))), start=5.0, end=0.25)
+
+
 def polyak(num_steps: int) -> gf.Solver:
     """Polyak's steps, without the last control, that forget and grow short."""
     return gf.Annealed(gf.Windows(gf.Polyak(gf.FlowGrad(decay=0.02, clip=0.03), cap=5.0)), start=1.0, end=0.25)
@@ -129,6 +172,9 @@ def by_loss(num_steps: int, longest: float = 2.0) -> gf.Solver:
 
 IDEAS = {
     "auto": Idea(),
+    "ahead": Idea(lambda k: Ahead(), 6),
+    "ahead, even steps": Idea(lambda k: Ahead(start=2.0, end=2.0), 6),
+    "all controls by the last one's gradient": Idea(straight, 15),
     "the noise moves too": Idea(functools.partial(noisy, noise=1.0)),
     "the noise moves too, 3 times as far": Idea(functools.partial(noisy, noise=3.0)),
     "4 more views": Idea(views=4),
@@ -272,7 +318,7 @@ def run(families: list[str], ideas: list[str], pairs: int) -> None:
             row["less auto"] = interval(found["judge"] - auto["judge"])
             print(json.dumps(row), flush=True)
             print(
-                " ".join(f"{a:.2f}/{l:.2f}" for a, l in zip(found["judge"].tolist(), found["loss"].tolist())),
+                " ".join(f"{a:.2f}/{b:.2f}" for a, b in zip(found["judge"].tolist(), found["loss"].tolist(), strict=True)),
                 flush=True,
             )
             report["rows"] = [one for one in report["rows"] if (one["family"], one["idea"]) != (family, name)] + [row]

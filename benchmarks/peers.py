@@ -73,14 +73,14 @@ def scales(*values: float, **others: Any) -> list[dict[str, Any]]:
 METHODS = {
     "best-of": Method(gf.solvers.BestOf, [{}], (1, 2, 5, 10, 20)),
     "auto": Method(gf.Auto, [{}], (3, 6, 12), 16),
-    "anchored": Method(gf.Anchored, scales(1.0, 2.0, 4.0), (5, 10, 20)),
+    "anchored": Method(gf.Anchored, scales(2.0, 4.0), (5, 10, 20)),
     "rectifid": Method(Official, [{"lr": lr} for lr in (1.0, 2.0)], (5, 10, 20)),
     "flowgrad": Method(gf.FlowGrad, scales(1.0, 2.0), (5, 10, 20)),
     "noise-descent": Method(
         gf.NoiseDescent, [{"lr": 0.4}, {"unit_gradient": True, "scale": 4.0, "l2": 0.1}], (5, 10, 20)
     ),
     "reno": Method(gf.solvers.ReNO, [{"lr": lr} for lr in (5.0, 15.0)], (5, 10, 20)),
-    "dno": Method(gf.solvers.DNO, [{"lr": lr} for lr in (0.01, 0.03)], (5, 10, 20)),
+    "dno": Method(gf.solvers.DNO, [{"lr": lr} for lr in (0.03, 0.1)], (5, 10, 20)),
     "sweep": Method(gf.solvers.Sweep, [{}, {"above": 0.3}], (4, 8, 12), 16),
     "flowchef": Method(gf.solvers.FlowChef, scales(2.0, 8.0), (1, 3, 6)),
     "mpgd": Method(gf.solvers.MPGD, scales(2.0, 8.0), (1, 3, 6)),
@@ -347,36 +347,49 @@ def table(results: Path, pages: bool = True) -> None:
         write_between(README, "peers", f"{caption(report)}\n\n{short(SEARCHED, report)}\n")
 
 
+LOOKS = {  # colour and marker: what moves controls blue, what moves the noise orange, what looks ahead green
+    "best-of": ("black", "o"),
+    "auto": ("tab:red", "o"),
+    "sweep": ("tab:purple", "s"),
+    "anchored": ("#08519c", "o"),
+    "rectifid": ("#3182bd", "s"),
+    "flowgrad": ("#6baed6", "^"),
+    "noise-descent": ("#a63603", "o"),
+    "reno": ("#e6550d", "s"),
+    "dno": ("#fd8d3c", "^"),
+    "flowchef": ("#00441b", "o"),
+    "mpgd": ("#238b45", "s"),
+    "universal": ("#41ab5d", "^"),
+    "tfg": ("#a1d99b", "D"),
+}
+
+
 def draw(report: dict[str, Any], path: Path) -> None:
-    """For each family likeness against time, and against the denoising error; best-of-N in black."""
+    """For each family likeness against time, and against the denoising error; best-of-N in black, `auto` in red."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     families = list(report["families"])
-    figure, axes = plt.subplots(
-        2, len(families), figsize=(3.6 * len(families) + 1.6, 6.4), layout="constrained", squeeze=False
-    )
-    colours = plt.get_cmap("tab20").colors
-    for column, family in zip(axes.T, families, strict=True):
+    size = (8.4, 3.6 * len(families))
+    figure, axes = plt.subplots(len(families), 2, figsize=size, layout="constrained", squeeze=False, sharey=True)
+    for row, family in zip(axes, families, strict=True):
         rows, clock = report["families"][family], report["seconds"][family]
         unit, plain = clock["best-of"]["0"], rows["best-of"]["0"]["denoise"]
-        for i, name in enumerate(METHODS):
-            looks = rows.get(name, {})
-            style: dict[str, Any] = {"color": colours[i % 20], "lw": 1.2, "marker": "o", "ms": 3, "label": name}
-            style |= {"best-of": {"color": "black", "lw": 2.4}, "auto": {"lw": 2.4}}.get(name, {})
-            judge = [row["judge"] for row in looks.values()]
-            column[0].plot([clock[name][at] / unit for at in looks], judge, **style)
-            column[1].plot([row["denoise"] / plain for row in looks.values()], judge, **style)
-        column[0].set(title=f"avatars-{family}", xscale="log", xlabel="time, in unguided pictures")
-        column[1].set(xlabel="denoise error, in that of unguided pictures")
-        for axis in column:
+        for name in sorted(rows, key=lambda name: -max(look["judge"] for look in rows[name].values())):
+            looks, (colour, marker) = rows[name], LOOKS[name]
+            style: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4, "label": name}
+            style |= {"lw": 2.4, "zorder": 3} if name in ("best-of", "auto") else {"lw": 1.2}
+            judge = [look["judge"] for look in looks.values()]
+            row[0].plot([clock[name][at] / unit for at in looks], judge, **style)
+            row[1].plot([look["denoise"] / plain for look in looks.values()], judge, **style)
+        row[0].set(title=f"avatars-{family}", xscale="log", ylabel="likeness, held-out judge")
+        row[0].set_xlabel("processor time, in unguided pictures")
+        row[1].set_xlabel("denoise error, in that of unguided pictures")
+        row[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=8)
+        for axis in row:
             axis.spines[["top", "right"]].set_visible(False)
-    for row in axes:
-        row[0].set_ylabel("likeness, held-out judge")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right", frameon=False, fontsize=8)
     figure.savefig(path, dpi=100)
 
 
