@@ -51,7 +51,7 @@ SEARCHED = "perflow"
 PEOPLE |= {"peers-search": 4, "peers-run": 32}
 FIRST |= {"peers-search": 32, "peers-run": 240}  # nobody is searched on and judged on
 PROMPTS |= {"peers-search": 2, "peers-run": 2}
-BATCH, TIMED, PASSES = 8, 8, 3  # iterations that are timed; each costs what the others do, but for `sweep`
+BATCH, TIMED, PASSES = 4, 8, 3  # iterations that are timed; each costs what the others do, but for `sweep`
 PAGE, IMAGES = HERE.parent / "docs" / "design" / "fewer-iterations.md", HERE.parent / "docs" / "images"
 MEASURES = ("judge", "denoise", "prompt", "loss")
 
@@ -71,7 +71,7 @@ def scales(*values: float, **others: Any) -> list[dict[str, Any]]:
 
 
 METHODS = {
-    "best-of": Method(gf.solvers.BestOf, [{}], (1, 2, 5, 10, 20)),
+    "best-of": Method(gf.solvers.BestOf, [{}], (1, 2, 5, 10, 15)),
     "auto": Method(gf.Auto, [{}], (3, 6, 12), 16),
     "anchored": Method(gf.Anchored, scales(2.0, 4.0), (5, 10, 20)),
     "rectifid": Method(Official, [{"lr": lr} for lr in (1.0, 2.0)], (5, 10, 20)),
