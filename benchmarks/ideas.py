@@ -200,7 +200,9 @@ IDEAS = {
     "shaken controls": Idea(lambda k: gf.Windows(Jitter(clean(k), size=8.0))),
     "steps by the loss": Idea(by_loss),
     "Polyak": Idea(polyak),
-    "a pass of universal before 6 iterations": Idea(iterations=6, before=gf.solvers.Universal(scale=8.0, repeats=2)),
+    "a walk, and a pass of universal before 7 iterations": Idea(
+        iterations=7, near=0.5, walk=True, before=gf.solvers.Universal(scale=8.0, repeats=2)
+    ),
 }
 
 

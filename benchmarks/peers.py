@@ -73,15 +73,15 @@ def scales(*values: float, **others: Any) -> list[dict[str, Any]]:
 METHODS = {
     "best-of": Method(gf.solvers.BestOf, [{}], (1, 2, 5, 10, 15)),
     "auto": Method(gf.Auto, [{}], (3, 6, 12), 16),
-    "anchored": Method(gf.Anchored, scales(2.0, 4.0), (5, 10, 20)),
-    "rectifid": Method(Official, [{"lr": lr} for lr in (1.0, 2.0)], (5, 10, 20)),
-    "flowgrad": Method(gf.FlowGrad, scales(1.0, 2.0), (5, 10, 20)),
+    "anchored": Method(gf.Anchored, scales(4.0), (5, 10, 20)),  # of 1 and 4 by the search of acceleration.py
+    "rectifid": Method(Official, [{"lr": 1.0}], (5, 10, 20)),  # the script's own
+    "flowgrad": Method(gf.FlowGrad, scales(1.0), (5, 10, 20)),  # of 1 and 4 by the same search
     "noise-descent": Method(
-        gf.NoiseDescent, [{"lr": 0.4}, {"unit_gradient": True, "scale": 4.0, "l2": 0.1}], (5, 10, 20)
-    ),
+        gf.NoiseDescent, [{"unit_gradient": True, "scale": 4.0, "l2": 0.1}], (5, 10, 20)
+    ),  # as there
     "reno": Method(gf.solvers.ReNO, [{"lr": lr} for lr in (5.0, 15.0)], (5, 10, 20)),
     "dno": Method(gf.solvers.DNO, [{"lr": lr} for lr in (0.03, 0.1)], (5, 10, 20)),
-    "sweep": Method(gf.solvers.Sweep, [{}, {"above": 0.3}], (4, 8, 12), 16),
+    "sweep": Method(gf.solvers.Sweep, [{}], (4, 8, 12), 16),
     "flowchef": Method(gf.solvers.FlowChef, scales(2.0, 8.0), (1, 3, 6)),
     "mpgd": Method(gf.solvers.MPGD, scales(2.0, 8.0), (1, 3, 6)),
     "universal": Method(gf.solvers.Universal, [*scales(2.0, 8.0), *scales(8.0, repeats=2)], (1, 2, 3)),
