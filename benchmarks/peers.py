@@ -218,6 +218,7 @@ def run(families: list[str], solvers: list[str], results: Path, pairs: int) -> N
                 at: means(values) | {"less auto": interval(values["judge"] - auto["judge"])}
                 for at, values in found.items()
             }
+            report["families"][family] = {one: rows[one] for one in METHODS if one in rows}
             report |= {"date": str(datetime.date.today()), "machine": machine()}
             path.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -230,11 +231,12 @@ def interval(differences: Tensor) -> list[float]:
     return differences[draws].mean(1).double().quantile(bounds).tolist()
 
 
-def time(families: list[str], solvers: list[str], results: Path) -> None:
+def time(families: list[str], solvers: list[str], results: Path, pairs: int) -> None:
     """Processor and wall-clock seconds a picture from the start to each look, candidates included."""
-    best, path = settings(results), results / "peers.json"
-    references, prompts, seeds = (one[:TIMED] for one in pairs_of("peers-search"))
-    loss, report = PairedIdentity(references), json.loads(path.read_text())
+    best, path = settings(results), results / "peers-time.json"
+    references, prompts, seeds = (one[:pairs] for one in pairs_of("peers-search"))
+    loss = PairedIdentity(references)
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for family in families:
         options = {"prompt": prompts, "seed": seeds, "candidates": 1}
         gf.solve(sampler(family), loss, solver="anchored", max_iterations=1, **options)  # warms up
@@ -255,7 +257,7 @@ def time(families: list[str], solvers: list[str], results: Path) -> None:
                 found = {str(look): at[0] + look * each if all_alike else at[look] for look in (0, *method.at)}
                 report.setdefault(column, {}).setdefault(family, {})[name] = found
             print(family, name, json.dumps(report["seconds"][family][name]), flush=True)
-            report["timed on"] = f"{torch.get_num_threads()} threads of {machine()}"
+            report["timed on"] = f"{torch.get_num_threads()} threads of {machine()}, {len(prompts)} pictures at a time"
             path.write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -312,15 +314,28 @@ def caption(report: dict[str, Any]) -> str:
     pairs = " and ".join(f"{count} pairs on `avatars-{family}`" for family, count in report["pairs"].items())
     return (
         f"{pairs} of a held-out person and prompt, none of them seen in the search; `auto` and `sweep` start from the "
-        "best of 16 noises. Time is processor time, in that of an unguided picture, candidates included; differences in "
-        f"likeness have 95 % intervals of a paired bootstrap. Measured on {report['timed on']}, "
-        f"{report['date']}, by `python benchmarks/peers.py search`, `run`, `time` and `table`."
+        "best of 16 noises. Time is processor time, in that of an unguided picture, candidates included; differences "
+        f"in likeness have 95 % intervals of a paired bootstrap. Timed on {report['timed on']}; {report['date']}, by "
+        "`python benchmarks/peers.py search`, `run`, `time` and `table`."
     )
 
 
 def table(results: Path, pages: bool = True) -> None:
     """Write the table, a line for each look at each solver, and draw likeness and naturalness against time."""
-    report, best = json.loads((results / "peers.json").read_text()), settings(results)
+    report, best, clocks = (
+        json.loads((results / "peers.json").read_text()),
+        settings(results),
+        results / "peers-time.json",
+    )
+    if not clocks.exists():
+        raise SystemExit("No times yet: type `python benchmarks/peers.py time` first.")
+    report |= json.loads(clocks.read_text())
+    timed = {
+        family: rows
+        for family, rows in report["families"].items()
+        if rows.keys() <= report["seconds"].get(family, {}).keys()
+    }
+    report |= {"families": timed, "pairs": {family: report["pairs"][family] for family in timed}}
     head = ("family", "solver", "setting", "iterations", "time", "judge", "less `auto`", "best-of in that time")
     lines = [f"| {' | '.join([*head, 'denoise error', 'prompt'])} |", "|" + "---|" * (len(head) + 2)]
     for family, rows in report["families"].items():
@@ -403,7 +418,7 @@ def check(solvers: list[str]) -> None:
         METHODS[name] = method._replace(settings=method.settings[-1:], at=(1, 2), candidates=min(method.candidates, 2))
     search(solvers, folder, 1)
     run([SEARCHED], solvers, folder, 1)
-    time([SEARCHED], solvers, folder)
+    time([SEARCHED], solvers, folder, 1)
     table(folder, pages=False)
 
 
@@ -422,8 +437,8 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}. Known: {', '.join((*FAMILIES, *METHODS))}.")
     for name, method in METHODS.items() if options.iterations else ():
         METHODS[name] = method._replace(at=tuple(at for at in method.at if at <= options.iterations))
-    part = f"peers-{options.what}"
-    pairs = min(options.pairs or 64, PEOPLE.get(part, 0) * PROMPTS.get(part, 0))
+    part = "peers-run" if options.what == "run" else "peers-search"
+    pairs = min(options.pairs or (TIMED if options.what == "time" else 64), PEOPLE[part] * PROMPTS[part])
     if options.what == "check":
         check(solvers)
     elif options.what == "search":
@@ -433,7 +448,7 @@ def main() -> None:
     elif options.what == "run":
         run(families, solvers, RESULTS, pairs)
     else:
-        time(families, solvers, RESULTS)
+        time(families, solvers, RESULTS, pairs)
 
 
 if __name__ == "__main__":
