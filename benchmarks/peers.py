@@ -1,30 +1,45 @@
 """Compares the solvers of other papers with our own, on the same work and against the clock, in the avatars world.
 
     python tools/avatars/render.py --train 0    # held-out renders, once
-    python benchmarks/peers.py search           # every setting of every solver, on 4 people x 4 prompts
+    python benchmarks/peers.py search           # every setting of every solver, on 4 people x 2 prompts
     python benchmarks/peers.py run              # each at its best, on 32 other people x 2 prompts, three families
-    python benchmarks/peers.py time             # what they cost, with nothing else running
-    python benchmarks/peers.py table            # benchmarks/results/peers.md and peers.png
+    python benchmarks/peers.py time             # what they cost; minutes, with nothing else running
+    python benchmarks/peers.py table            # benchmarks/results/peers.md, the pages' tables and the plot
     python benchmarks/peers.py check            # all of it at the smallest size, into benchmarks/cache/peers-check
 
-`search` and `run` go on where they were interrupted; `--families a,b` and `--solvers a,b` do a part of them. Likeness
-is judged by a recogniser that no loss uses, naturalness by the denoising error of the generators' teacher. What a
-solver reaches in a time is compared with what plain best-of-N reaches in it: drawing noises, without any gradient.
+`search` and `run` go on where they were interrupted; `--families a,b`, `--solvers a,b`, `--pairs N` (the first ones, so
+that more of them go on from fewer) and `--iterations N` do a part of them. Likeness is judged by a recogniser that no
+loss uses, naturalness by the denoising error of the generators' teacher. What a solver reaches in a time is compared
+with what plain best-of-N reaches in it: drawing noises, without any gradient.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import itertools
 import json
-import statistics
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import torch
-from avatars import CACHE, FIRST, PEOPLE, PROMPTS, RESULTS, PairedIdentity, cases, denoise_error
+from avatars import (
+    CACHE,
+    FIRST,
+    HERE,
+    PEOPLE,
+    PROMPTS,
+    README,
+    RESULTS,
+    PairedIdentity,
+    cases,
+    denoise_error,
+    machine,
+    write_between,
+)
 from official import Official
 from torch import Tensor
 
@@ -35,8 +50,9 @@ FAMILIES = ("perflow", "rectified-flow", "pcm")
 SEARCHED = "perflow"
 PEOPLE |= {"peers-search": 4, "peers-run": 32}
 FIRST |= {"peers-search": 32, "peers-run": 240}  # nobody is searched on and judged on
-PROMPTS["peers-run"] = 2
-BATCH, REPEATS, TIMED = 16, 3, 8
+PROMPTS |= {"peers-search": 2, "peers-run": 2}
+BATCH, TIMED, PASSES = 4, 8, 3  # iterations that are timed; each costs what the others do, but for `sweep`
+PAGE, IMAGES = HERE.parent / "docs" / "design" / "fewer-iterations.md", HERE.parent / "docs" / "images"
 MEASURES = ("judge", "denoise", "prompt", "loss")
 
 
@@ -55,23 +71,21 @@ def scales(*values: float, **others: Any) -> list[dict[str, Any]]:
 
 
 METHODS = {
-    "best-of": Method(gf.solvers.BestOf, [{}], (1, 2, 5, 10, 20, 40, 80)),
-    "auto": Method(gf.Auto, scales(0.5, 1.0), (3, 6, 12), 16),
-    "anchored": Method(gf.Anchored, scales(1.0, 2.0, 4.0), (5, 10, 20, 50)),
-    "rectifid": Method(Official, [{"lr": lr} for lr in (0.35, 1.0, 2.0)], (5, 10, 20, 50)),
-    "flowgrad": Method(gf.FlowGrad, scales(0.5, 1.0, 2.0), (5, 10, 20, 50)),
+    "best-of": Method(gf.solvers.BestOf, [{}], (1, 2, 5, 10, 15)),
+    "auto": Method(gf.Auto, [{}], (3, 6, 12), 16),
+    "anchored": Method(gf.Anchored, scales(4.0), (5, 10, 20)),  # of 1 and 4 by the search of acceleration.py
+    "rectifid": Method(Official, [{"lr": 1.0}], (5, 10, 20)),  # the script's own
+    "flowgrad": Method(gf.FlowGrad, scales(1.0), (5, 10, 20)),  # of 1 and 4 by the same search
     "noise-descent": Method(
-        gf.NoiseDescent,
-        [{"lr": 0.4}, {"lr": 0.1}, {"unit_gradient": True, "scale": 4.0, "l2": 0.1}],
-        (5, 10, 20, 50),
-    ),
-    "reno": Method(gf.solvers.ReNO, [{"lr": lr} for lr in (5.0, 15.0)], (5, 10, 20, 50)),
-    "dno": Method(gf.solvers.DNO, [{"lr": lr} for lr in (0.01, 0.03)], (5, 10, 20, 50)),
-    "sweep": Method(gf.solvers.Sweep, [{"moves": 8}, {"moves": 4}, {"moves": 8, "above": 0.3}], (8, 16, 24), 16),
-    "flowchef": Method(gf.solvers.FlowChef, scales(2.0, 8.0), (1, 3, 10, 30)),
-    "mpgd": Method(gf.solvers.MPGD, scales(2.0, 8.0), (1, 3, 10, 30)),
-    "universal": Method(gf.solvers.Universal, [*scales(2.0, 8.0), *scales(8.0, repeats=2)], (1, 3, 10)),
-    "tfg": Method(gf.solvers.TFG, [*scales(2.0, 8.0), *scales(8.0, draws=2, repeats=2)], (1, 3, 10)),
+        gf.NoiseDescent, [{"unit_gradient": True, "scale": 4.0, "l2": 0.1}], (5, 10, 20)
+    ),  # as there
+    "reno": Method(gf.solvers.ReNO, [{"lr": lr} for lr in (5.0, 15.0)], (5, 10, 20)),
+    "dno": Method(gf.solvers.DNO, [{"lr": lr} for lr in (0.03, 0.1)], (5, 10, 20)),
+    "sweep": Method(gf.solvers.Sweep, [{}], (4, 8, 12), 16),
+    "flowchef": Method(gf.solvers.FlowChef, scales(2.0, 8.0), (1, 3, 6)),
+    "mpgd": Method(gf.solvers.MPGD, scales(2.0, 8.0), (1, 3, 6)),
+    "universal": Method(gf.solvers.Universal, [*scales(2.0, 8.0), *scales(8.0, repeats=2)], (1, 2, 3)),
+    "tfg": Method(gf.solvers.TFG, [*scales(2.0, 8.0), *scales(8.0, repeats=2)], (1, 2, 3)),
 }
 
 
@@ -103,41 +117,55 @@ class Watch:
             }
 
 
+@functools.cache
+def pairs_of(part: str) -> tuple[Tensor, list[str], list[int]]:
+    """References, prompts and seeds: the first prompt of everybody comes before the second of anybody."""
+    references, prompts, seeds, _ = cases(part)
+    order = [i for first in range(PROMPTS[part]) for i in range(first, len(prompts), PROMPTS[part])]
+    return references[order], [prompts[i] for i in order], [seeds[i] for i in order]
+
+
 def label(name: str, setting: dict[str, Any]) -> str:
     """Name a solver with its setting."""
     return "-".join([name, *(f"{key}={value}" for key, value in setting.items())])
 
 
-def measured(part: str, family: str, name: str, setting: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """Every measure of every case, by iteration; remembered on disk."""
-    path = CACHE / f"{part}{PEOPLE[part]}x{PROMPTS.get(part, 4)}-{family}-{label(name, setting)}.pt"
-    if not path.exists():
-        CACHE.mkdir(exist_ok=True)
-        torch.save(solve(part, family, name, setting), path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-    return torch.load(path, weights_only=True)
-
-
-def solve(part: str, family: str, name: str, setting: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """Solve every case, in batches."""
-    method, (references, prompts, seeds, _) = METHODS[name], cases(part)
-    sampler, found = gf.load_sampler(f"avatars-{family}"), []
-    for start in range(0, len(prompts), BATCH):
-        rows = slice(start, start + BATCH)
-        watch = Watch(method.at, references[rows], prompts[rows])
-        gf.solve(
-            sampler,
-            PairedIdentity(references[rows]),
-            prompt=prompts[rows],
-            seed=seeds[rows],
-            solver=method.make(**setting),
-            max_iterations=method.at[-1],
-            candidates=method.candidates,
-            callback=watch,
-        )
-        found.append(watch.found)
-        print(f"{part} {family} {label(name, setting)} {min(start + BATCH, len(prompts))}/{len(prompts)}", flush=True)
+def measured(part: str, family: str, name: str, setting: dict[str, Any], pairs: int) -> dict[str, dict[str, Tensor]]:
+    """Every measure of the first pairs, by iteration; each batch is remembered on disk."""
+    found = []
+    for start in range(0, pairs, BATCH):
+        rows = slice(start, min(start + BATCH, pairs))
+        path = CACHE / f"{part}-{family}-{label(name, setting)}-{METHODS[name].at[-1]}-{rows.start}-{rows.stop}.pt"
+        if not path.exists():
+            CACHE.mkdir(exist_ok=True)
+            torch.save(solve(part, family, name, setting, rows), path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+            print(f"{part} {family} {label(name, setting)} {rows.stop}/{pairs}", flush=True)
+        found.append(torch.load(path, weights_only=True))
     return {at: {key: torch.cat([one[at][key] for one in found]) for key in MEASURES} for at in found[0]}
+
+
+def solve(part: str, family: str, name: str, setting: dict[str, Any], rows: slice) -> dict[str, dict[str, Tensor]]:
+    """Solve a batch of pairs."""
+    method, (references, prompts, seeds) = METHODS[name], pairs_of(part)
+    watch = Watch(method.at, references[rows], prompts[rows])
+    gf.solve(
+        sampler(family),
+        PairedIdentity(references[rows]),
+        prompt=prompts[rows],
+        seed=seeds[rows],
+        solver=method.make(**setting),
+        max_iterations=method.at[-1],
+        candidates=method.candidates,
+        callback=watch,
+    )
+    return watch.found
+
+
+@functools.cache
+def sampler(family: str) -> gf.Sampler:
+    """The sampler of a family, loaded once."""
+    return gf.load_sampler(f"avatars-{family}")
 
 
 def means(found: dict[str, Tensor]) -> dict[str, float]:
@@ -145,22 +173,25 @@ def means(found: dict[str, Tensor]) -> dict[str, float]:
     return {key: found[key].nanmean().item() for key in MEASURES}
 
 
-def search(solvers: list[str], results: Path) -> None:
+def search(solvers: list[str], results: Path, pairs: int) -> None:
     """Choose each solver's setting by likeness at its last look, less a quarter of what the denoising error grew by."""
-    plain = means(measured("peers-search", SEARCHED, "best-of", {})["0"])
-    chosen = {}
+    path = results / "peers-search.json"
+    chosen: dict[str, Any] = json.loads(path.read_text())["solvers"] if path.exists() else {}
     for name in solvers:
-        rows = []
-        for setting in METHODS[name].settings:
-            last = means(measured("peers-search", SEARCHED, name, setting)[str(METHODS[name].at[-1])])
-            value = last["judge"] - 0.25 * (last["denoise"] / plain["denoise"] - 1)
+        rows, settings = [], METHODS[name].settings
+        for setting in settings if len(settings) > 1 else []:
+            found = measured("peers-search", SEARCHED, name, setting, pairs)
+            last, before = means(found[str(METHODS[name].at[-1])]), means(found["0"])["denoise"]
+            value = last["judge"] - 0.25 * (last["denoise"] / before - 1)
             rows.append({"setting": setting, **last, "value": value})
             print(name, json.dumps(rows[-1]), flush=True)
-        chosen[name] = {"best": max(rows, key=lambda row: row["value"])["setting"], "rows": rows}
-    path = results / "peers-search.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
-    both = before | chosen
-    path.write_text(json.dumps({name: both[name] for name in METHODS if name in both}, indent=1) + "\n")
+        chosen[name] = {
+            "best": max(rows, key=lambda row: row["value"])["setting"] if rows else settings[0],
+            "rows": rows,
+        }
+        report = {"date": str(datetime.date.today()), "pairs": pairs}
+        report["solvers"] = {name: chosen[name] for name in METHODS if name in chosen}
+        path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def settings(results: Path) -> dict[str, dict[str, Any]]:
@@ -168,52 +199,66 @@ def settings(results: Path) -> dict[str, dict[str, Any]]:
     path = results / "peers-search.json"
     if not path.exists():
         raise SystemExit("No settings yet: type `python benchmarks/peers.py search` first.")
-    return {name: row["best"] for name, row in json.loads(path.read_text()).items()}
+    return {name: row["best"] for name, row in json.loads(path.read_text())["solvers"].items()}
 
 
-def run(families: list[str], solvers: list[str], results: Path) -> None:
+def run(families: list[str], solvers: list[str], results: Path, pairs: int) -> None:
     """Every solver at its setting on people whom the search did not see; those solved before are read."""
     best, path = settings(results), results / "peers.json"
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    report |= {"date": str(datetime.date.today()), "cases": len(cases("peers-run")[1])}
     for family in families:
-        rows = report.setdefault("families", {}).setdefault(family, {})
+        if report.setdefault("pairs", {}).get(family) != pairs:  # rows of other pairs cannot be compared
+            report.setdefault("families", {})[family] = {}
+        report["pairs"][family] = pairs
+        auto = measured("peers-run", family, "auto", best["auto"], pairs)[str(METHODS["auto"].at[-1])]
+        rows = report["families"][family]
         for name in (name for name in solvers if name in best):
-            found = measured("peers-run", family, name, best[name])
-            rows[name] = {at: means(values) for at, values in found.items()}
+            found = measured("peers-run", family, name, best[name], pairs)
+            rows[name] = {
+                at: means(values) | {"less auto": interval(values["judge"] - auto["judge"])}
+                for at, values in found.items()
+            }
+            report["families"][family] = {one: rows[one] for one in METHODS if one in rows}
+            report |= {"date": str(datetime.date.today()), "machine": machine()}
             path.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def time(families: list[str], solvers: list[str], results: Path) -> None:
-    """Seconds from the start to each look, candidates included: medians of repeats in turns."""
-    best, path = settings(results), results / "peers.json"
-    references, prompts, seeds, _ = (one[:TIMED] for one in cases("peers-search"))
-    loss, report = PairedIdentity(references), json.loads(path.read_text())
+def interval(differences: Tensor) -> list[float]:
+    """The 95 % interval of a mean over pairs, by a bootstrap."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randint(len(differences), (2000, len(differences)), generator=generator)
+    bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    return differences[draws].mean(1).double().quantile(bounds).tolist()
+
+
+def time(families: list[str], solvers: list[str], results: Path, pairs: int) -> None:
+    """Processor and wall-clock seconds a picture from the start to each look, candidates included."""
+    best, path = settings(results), results / "peers-time.json"
+    references, prompts, seeds = (one[:pairs] for one in pairs_of("peers-search"))
+    loss = PairedIdentity(references)
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for family in families:
-        sampler = gf.load_sampler(f"avatars-{family}")
-        seconds: dict[str, dict[str, list[float]]] = {name: {} for name in solvers if name in best}
-        for repeat in range(REPEATS + 1):
-            for name, looks in seconds.items():
-                method = METHODS[name]
+        options = {"prompt": prompts, "seed": seeds, "candidates": 1}
+        gf.solve(sampler(family), loss, solver="anchored", max_iterations=1, **options)  # warms up
+        for name in (name for name in solvers if name in best):
+            method, clocks = METHODS[name], list[tuple[float, float]]()
+            all_alike = name != "sweep"
+            options |= {"candidates": method.candidates, "solver": method.make(**best[name])}
 
-                def note(progress: gf.callbacks.Progress, at: Any = method.at, looks: Any = looks) -> None:
-                    if progress.iteration in (0, *at):
-                        looks.setdefault(str(progress.iteration), []).append(progress.seconds)
+            def note(progress: gf.callbacks.Progress, clocks: Any = clocks) -> None:
+                clocks.append((process_time(), perf_counter()))
 
-                gf.solve(
-                    sampler,
-                    loss,
-                    prompt=prompts,
-                    seed=seeds,
-                    solver=method.make(**best[name]),
-                    max_iterations=method.at[-1] if repeat else 0,  # the first round warms up
-                    candidates=method.candidates,
-                    callback=note if repeat else None,
-                )
-        found = {name: {at: statistics.median(each) for at, each in looks.items()} for name, looks in seconds.items()}
-        report.setdefault("seconds", {}).setdefault(family, {}).update(found)
-        print(family, json.dumps(found), flush=True)
-        path.write_text(json.dumps(report, indent=1) + "\n")
+            began = process_time(), perf_counter()
+            last = min(PASSES, method.at[-1]) if all_alike else method.at[-1]
+            gf.solve(sampler(family), loss, max_iterations=last, callback=note, **options)
+            for which, column in enumerate(("seconds", "wall")):
+                at = [(clock[which] - began[which]) / len(prompts) for clock in clocks]
+                each = (at[-1] - at[0]) / last
+                found = {str(look): at[0] + look * each if all_alike else at[look] for look in (0, *method.at)}
+                report.setdefault(column, {}).setdefault(family, {})[name] = found
+            print(family, name, json.dumps(report["seconds"][family][name]), flush=True)
+            report["timed on"] = f"{torch.get_num_threads()} threads of {machine()}, {len(prompts)} pictures at a time"
+            path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def best_of_in(seconds: float, rows: dict[str, Any], clock: dict[str, Any]) -> float:
@@ -228,82 +273,153 @@ def best_of_in(seconds: float, rows: dict[str, Any], clock: dict[str, Any]) -> f
     return curve[-1][1]
 
 
-def table(results: Path) -> None:
+def in_time(family: str, report: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The last look at each solver within the time of `auto` and a tenth, with what it found; the most alike first."""
+    clock, rows = report["seconds"][family], report["families"][family]
+    limit = 1.1 * max(clock["auto"].values())
+    last = {name: max((at for at in looks if clock[name][at] <= limit), key=int) for name, looks in rows.items()}
+    found = {name: (at, rows[name][at]) for name, at in last.items() if at != "0"}
+    return dict(sorted(found.items(), key=lambda item: -item[1][1]["judge"]))
+
+
+def short(family: str, report: dict[str, Any]) -> str:
+    """A family's solvers in the time of `auto`, as a table and a sentence."""
+    clock, rows = report["seconds"][family], report["families"][family]
+    unit, plain = clock["best-of"]["0"], rows["best-of"]["0"]
+    head = ("solver", "iterations", "time", "likeness, held-out judge", "less `auto`", "denoise error", "prompt")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    within = in_time(family, report)
+    for name, (at, row) in within.items():
+        low, high = row["less auto"]
+        apart = "" if name == "auto" else f"{low:+.2f} to {high:+.2f}"
+        cells = [f"`{name}`", at, f"{clock[name][at] / unit:.0f}", f"{row['judge']:.3f}", apart]
+        cells += [f"{row['denoise'] / plain['denoise']:.2f}x", f"{row['prompt']:.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"| unguided | 0 | 1 | {plain['judge']:.3f} | | 1.00x | {plain['prompt']:.3f} |")
+    ahead = [name for name, (_, row) in within.items() if name != "auto" and row["less auto"][0] > 0]
+    clean = [name for name in ahead if within[name][1]["denoise"] <= within["auto"][1]["denoise"]]
+    names = ", ".join(f"`{name}`" for name in ahead)
+    verdict = (
+        f"More alike than `auto` in its time, beyond chance: {names}."
+        if ahead
+        else ("None is more alike than `auto` in its time beyond chance.")
+    )
+    if ahead:
+        verdict += f" As natural as its pictures: {', '.join(clean) or 'none of them'}."
+    return "\n".join(lines) + f"\n\n{verdict}"
+
+
+def caption(report: dict[str, Any]) -> str:
+    """What the tables and the plot show."""
+    pairs = " and ".join(f"{count} pairs on `avatars-{family}`" for family, count in report["pairs"].items())
+    return (
+        f"{pairs} of a held-out person and prompt, none of them seen in the search; `auto` and `sweep` start from the "
+        "best of 16 noises. Time is processor time, in that of an unguided picture, candidates included; differences "
+        f"in likeness have 95 % intervals of a paired bootstrap. Timed on {report['timed on']}; {report['date']}, by "
+        "`python benchmarks/peers.py search`, `run`, `time` and `table`."
+    )
+
+
+def table(results: Path, pages: bool = True) -> None:
     """Write the table, a line for each look at each solver, and draw likeness and naturalness against time."""
-    report, best = json.loads((results / "peers.json").read_text()), settings(results)
-    head = ("family", "solver", "setting", "iterations", "time", "judge", "best-of in that time", "denoise error")
-    lines = [f"| {' | '.join([*head, 'prompt'])} |", "|" + "---|" * (len(head) + 1)]
+    report, best, clocks = (
+        json.loads((results / "peers.json").read_text()),
+        settings(results),
+        results / "peers-time.json",
+    )
+    if not clocks.exists():
+        raise SystemExit("No times yet: type `python benchmarks/peers.py time` first.")
+    report |= json.loads(clocks.read_text())
+    timed = {
+        family: rows
+        for family, rows in report["families"].items()
+        if rows.keys() <= report["seconds"].get(family, {}).keys()
+    }
+    report |= {"families": timed, "pairs": {family: report["pairs"][family] for family in timed}}
+    head = ("family", "solver", "setting", "iterations", "time", "judge", "less `auto`", "best-of in that time")
+    lines = [f"| {' | '.join([*head, 'denoise error', 'prompt'])} |", "|" + "---|" * (len(head) + 2)]
     for family, rows in report["families"].items():
         clock = report["seconds"][family]
         unit, plain = clock["best-of"]["0"], rows["best-of"]["0"]
-        start = f"{plain['judge']:.3f} | | {plain['denoise']:.4f} (1.00x) | {plain['prompt']:.3f}"
-        lines.append(f"| `avatars-{family}` | unguided | | 0 | 1.0 | {start} |")
+        start = f"{plain['judge']:.3f} | | | {plain['denoise']:.4f} (1.00x) | {plain['prompt']:.3f}"
+        lines.append(f"| `avatars-{family}` | unguided | | 0 | 1 | {start} |")
         for name, looks in rows.items():
             for at, row in looks.items():
                 if at == "0":
                     continue
                 seconds, text = clock[name][at], ", ".join(f"{key}={value}" for key, value in best[name].items())
                 rival = f"{best_of_in(seconds, rows, clock):.3f}" if name != "best-of" else ""
-                cells = [f"{seconds / unit:.1f}", f"{row['judge']:.3f}", rival]
+                apart = "{:+.2f} to {:+.2f}".format(*row["less auto"])
+                cells = [f"{seconds / unit:.0f}", f"{row['judge']:.3f}", apart, rival]
                 cells += [f"{row['denoise']:.4f} ({row['denoise'] / plain['denoise']:.2f}x)", f"{row['prompt']:.3f}"]
                 lines.append(f"| | {name} | {text} | {at} | {' | '.join(cells)} |")
-    text = (
-        f"{report['cases']} pairs of a held-out person and a held-out prompt for each family, none of them seen in the "
-        f"search; batches of {TIMED} for the time, whose unit is that of one unguided picture. Measured on a 2-core "
-        f"CPU, {report['date']}, by `python benchmarks/peers.py search`, `run`, `time` and `table`.\n\n"
-    )
-    (results / "peers.md").write_text(text + "\n".join(lines) + "\n")
-    print("\n".join(lines))
-    draw(report, results / "peers.png")
+    text = "\n".join(lines)
+    (results / "peers.md").write_text(f"{caption(report)}\n\n{text}\n")
+    print(text)
+    draw(report, (IMAGES if pages else results) / "peers.png")
+    if pages:
+        write_between(PAGE, "peers", f"{caption(report)}\n\n{text}\n")
+        write_between(README, "peers", f"{caption(report)}\n\n{short(SEARCHED, report)}\n")
+
+
+LOOKS = {  # colour and marker: what moves controls blue, what moves the noise orange, what looks ahead green
+    "best-of": ("black", "o"),
+    "auto": ("tab:red", "o"),
+    "sweep": ("tab:purple", "s"),
+    "anchored": ("#08519c", "o"),
+    "rectifid": ("#3182bd", "s"),
+    "flowgrad": ("#6baed6", "^"),
+    "noise-descent": ("#a63603", "o"),
+    "reno": ("#e6550d", "s"),
+    "dno": ("#fd8d3c", "^"),
+    "flowchef": ("#00441b", "o"),
+    "mpgd": ("#238b45", "s"),
+    "universal": ("#41ab5d", "^"),
+    "tfg": ("#a1d99b", "D"),
+}
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """For each family likeness against time, and against the denoising error; best-of-N in black."""
+    """For each family likeness against time, and against the denoising error; best-of-N in black, `auto` in red."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     families = list(report["families"])
-    figure, axes = plt.subplots(
-        2, len(families), figsize=(3.6 * len(families) + 1.6, 6.4), layout="constrained", squeeze=False
-    )
-    colours = plt.get_cmap("tab20").colors
-    for column, family in zip(axes.T, families, strict=True):
+    size = (8.4, 3.6 * len(families))
+    figure, axes = plt.subplots(len(families), 2, figsize=size, layout="constrained", squeeze=False, sharey=True)
+    for row, family in zip(axes, families, strict=True):
         rows, clock = report["families"][family], report["seconds"][family]
         unit, plain = clock["best-of"]["0"], rows["best-of"]["0"]["denoise"]
-        for i, name in enumerate(METHODS):
-            looks = rows.get(name, {})
-            style: dict[str, Any] = {"color": colours[i % 20], "lw": 1.2, "marker": "o", "ms": 3, "label": name}
-            style |= {"best-of": {"color": "black", "lw": 2.4}, "auto": {"lw": 2.4}}.get(name, {})
-            judge = [row["judge"] for row in looks.values()]
-            column[0].plot([clock[name][at] / unit for at in looks], judge, **style)
-            column[1].plot([row["denoise"] / plain for row in looks.values()], judge, **style)
-        column[0].set(title=f"avatars-{family}", xscale="log", xlabel="time, in unguided pictures")
-        column[1].set(xlabel="denoise error, in that of unguided pictures")
-        for axis in column:
+        for name in sorted(rows, key=lambda name: -max(look["judge"] for look in rows[name].values())):
+            looks, (colour, marker) = rows[name], LOOKS[name]
+            style: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4, "label": name}
+            style |= {"lw": 2.4, "zorder": 3} if name in ("best-of", "auto") else {"lw": 1.2}
+            judge = [look["judge"] for look in looks.values()]
+            row[0].plot([clock[name][at] / unit for at in looks], judge, **style)
+            row[1].plot([look["denoise"] / plain for look in looks.values()], judge, **style)
+        row[0].set(title=f"avatars-{family}", xscale="log", ylabel="likeness, held-out judge")
+        row[0].set_xlabel("processor time, in unguided pictures")
+        row[1].set_xlabel("denoise error, in that of unguided pictures")
+        row[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=8)
+        for axis in row:
             axis.spines[["top", "right"]].set_visible(False)
-    for row in axes:
-        row[0].set_ylabel("likeness, held-out judge")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right", frameon=False, fontsize=8)
     figure.savefig(path, dpi=100)
 
 
 def check(solvers: list[str]) -> None:
     """Everything once at the smallest size: one person and prompt, one family, two iterations of one setting."""
-    global REPEATS
     folder = CACHE / "peers-check"
     folder.mkdir(parents=True, exist_ok=True)
-    REPEATS = 1
     PEOPLE.update({"peers-search": 1, "peers-run": 1})
     PROMPTS.update({"peers-search": 1, "peers-run": 1})
     for name, method in METHODS.items():
         METHODS[name] = method._replace(settings=method.settings[-1:], at=(1, 2), candidates=min(method.candidates, 2))
-    search(solvers, folder)
-    run([SEARCHED], solvers, folder)
-    time([SEARCHED], solvers, folder)
-    table(folder)
+    search(solvers, folder, 1)
+    run([SEARCHED], solvers, folder, 1)
+    time([SEARCHED], solvers, folder, 1)
+    table(folder, pages=False)
 
 
 def main() -> None:
@@ -311,19 +427,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("search", "run", "time", "table", "check"))
     parser.add_argument("--families", default=",".join(FAMILIES))
+    sizes = ", ".join(f"{PEOPLE[part] * PROMPTS[part]} in {part[6:]}" for part in ("peers-search", "peers-run"))
+    parser.add_argument("--pairs", type=int, help=f"the first so many, of {sizes}")
+    parser.add_argument("--iterations", type=int, help="leave out looks beyond so many iterations")
     parser.add_argument("--solvers", default=",".join(METHODS))
     options = parser.parse_args()
     families, solvers = options.families.split(","), options.solvers.split(",")
     if unknown := (set(families) - set(FAMILIES)) | (set(solvers) - set(METHODS)):
         parser.error(f"unknown: {', '.join(sorted(unknown))}. Known: {', '.join((*FAMILIES, *METHODS))}.")
+    for name, method in METHODS.items() if options.iterations else ():
+        METHODS[name] = method._replace(at=tuple(at for at in method.at if at <= options.iterations))
+    part = "peers-run" if options.what == "run" else "peers-search"
+    pairs = min(options.pairs or (TIMED if options.what == "time" else 64), PEOPLE[part] * PROMPTS[part])
     if options.what == "check":
         check(solvers)
     elif options.what == "search":
-        search(solvers, RESULTS)
+        search(solvers, RESULTS, pairs)
     elif options.what == "table":
         table(RESULTS)
+    elif options.what == "run":
+        run(families, solvers, RESULTS, pairs)
     else:
-        {"run": run, "time": time}[options.what](families, solvers, RESULTS)
+        time(families, solvers, RESULTS, pairs)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Settings:
     max_iterations: int
     horizon: int
     candidates: int = 1
+    candidate_radius: float = 1.0
     keep: Literal["best", "last"] = "best"
     target_loss: float | None = None
     patience: int | None = None
@@ -78,6 +79,11 @@ class Settings:
         count("max_iterations", self.max_iterations, low=0)
         count("horizon", self.horizon, low=0)
         count("candidates", self.candidates)
+        in_range("candidate_radius", self.candidate_radius)
+        if not 0 < self.candidate_radius <= 1:
+            raise InvalidArgument(
+                f"Got candidate_radius={self.candidate_radius}. Expected a share in (0, 1]; 1 draws all anew."
+            )
         one_of("keep", self.keep, ("best", "last"))
         one_of("gradient_mode", self.gradient_mode, ("auto", *MODES))
         in_range("loss_scale", self.loss_scale, 0)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import guideflow as gf
-from guideflow._solve.candidates import candidate_seed
+from guideflow._solve.candidates import candidate_seed, near
 from guideflow.errors import InvalidArgument
+from guideflow.problem import Noise
 from problems import Distance, mixture, target
 
 
@@ -51,8 +52,63 @@ def test_one_candidate_is_the_plain_solve_bit_for_bit() -> None:
     assert one.chosen.tolist() == [0, 0]
 
 
-def test_images_of_a_batch_choose_by_themselves() -> None:
-    parts = task()
+@pytest.mark.parametrize("count", [6, 7])
+def test_half_of_the_candidates_may_walk_from_the_best_so_far(count: int) -> None:
+    sampler = mixture(family="ancestral")
+    loss = Distance(target(sampler))
+    options: dict[str, Any] = {"candidates": count, "candidate_radius": 0.4, "max_iterations": 0}
+    solution = gf.solve(sampler, loss, seed=[3, 4, 5], **options)
+    for i, seed in enumerate((3, 4, 5)):
+        tried = []
+        for j in range(count):
+            noise = gf.draw_noise(sampler, [candidate_seed(seed, j)])
+            if j >= count / 2:
+                best = min(tried, key=lambda one: one[0])[1]
+                noise = Noise(
+                    0.84**0.5 * best.initial + 0.4 * noise.initial,
+                    tuple(
+                        s if s is None else 0.84**0.5 * b + 0.4 * s
+                        for b, s in zip(best.steps, noise.steps, strict=True)
+                    ),
+                )
+            problem = gf.Problem(sampler, loss, noise, sampler.condition([""]))
+            zero = torch.zeros(problem.num_steps, *problem.z0.shape, dtype=problem.z0.dtype)
+            tried.append((problem.rollout(problem.z0, zero, gradients=False).loss.item(), noise))
+        lowest, noise = min(tried, key=lambda one: one[0])
+        assert solution.loss[i].item() == pytest.approx(lowest, rel=1e-6)
+        assert int(solution.chosen[i]) == [one[0] for one in tried].index(lowest)
+        torch.testing.assert_close(solution.noise.initial[i], noise.initial[0])
+        for mixed, wanted in zip(solution.noise.steps, noise.steps, strict=True):
+            assert (mixed is None) == (wanted is None)
+            if mixed is not None and wanted is not None:
+                torch.testing.assert_close(mixed[i], wanted[0])
+    assert int(solution.chosen.max()) >= count / 2  # else it tells nothing
+
+
+def test_a_walk_keeps_noise_normal_and_finds_more_than_independent_draws() -> None:
+    sampler = gf.load_sampler("toy-mixture", size=32)
+    old, new = gf.draw_noise(sampler, [1]), gf.draw_noise(sampler, [2])
+    mixed = near(old, new, 0.3).initial
+    assert mixed.std().item() == pytest.approx(1, abs=0.05) and abs(mixed.mean().item()) < 0.05
+    correlation = (mixed * old.initial).mean().item()
+    assert correlation == pytest.approx(0.91**0.5, abs=0.05)
+    parts, seeds = task(), list(range(32))
+    losses = [
+        gf.solve(**parts, seed=seeds, max_iterations=0, candidates=16, candidate_radius=radius).loss.mean()
+        for radius in (1.0, 0.5)
+    ]
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("given", [0, -0.5, 1.01, float("nan")])
+def test_what_is_no_share_is_refused_as_radius(given: Any) -> None:
+    with pytest.raises(InvalidArgument, match="candidate_radius"):
+        gf.solve(**task(), max_iterations=0, candidates=4, candidate_radius=given)
+
+
+@pytest.mark.parametrize("radius", [1.0, 0.5])
+def test_images_of_a_batch_choose_by_themselves(radius: float) -> None:
+    parts = task() | {"candidate_radius": radius}
     together = gf.solve(**parts, seed=[0, 1, 2], max_iterations=4, candidates=4)
     for i, seed in enumerate((0, 1, 2)):
         alone = gf.solve(**parts, seed=seed, max_iterations=4, candidates=4)
@@ -76,15 +132,16 @@ def test_evaluations_of_candidates_are_counted() -> None:
     assert counts == [3 * steps, (6 + 3) * steps]
 
 
-def test_a_resumed_solve_goes_on_from_the_chosen_start(tmp_path: Any) -> None:
-    parts = task()
+@pytest.mark.parametrize("radius", [1.0, 0.5])
+def test_a_resumed_solve_goes_on_from_the_chosen_start(radius: float, tmp_path: Any) -> None:
+    parts, options = task(), {"candidates": 4, "candidate_radius": radius}
 
     def interrupt(progress: Any) -> None:
         if progress.iteration == 2:
             raise KeyboardInterrupt
 
-    whole = gf.solve(**parts, seed=[0, 1], max_iterations=5, candidates=4)
-    gf.solve(**parts, seed=[0, 1], max_iterations=5, candidates=4, callback=interrupt).save(tmp_path / "run")
+    whole = gf.solve(**parts, **options, seed=[0, 1], max_iterations=5)
+    gf.solve(**parts, **options, seed=[0, 1], max_iterations=5, callback=interrupt).save(tmp_path / "run")
     again = gf.resume(tmp_path / "run", max_iterations=5, **parts)
     for name in ("images", "unguided", "start", "chosen", "loss"):
         assert torch.equal(getattr(whole, name), getattr(again, name)), name

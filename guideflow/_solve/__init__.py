@@ -57,6 +57,7 @@ def solve(
     preset: bool = True,
     max_iterations: int = 12,
     candidates: int | None = None,
+    candidate_radius: float | None = None,
     start: ImageSources | None = None,
     strength: float | None = None,
     mask: ImageSources | None = None,
@@ -93,6 +94,9 @@ def solve(
         candidates: noises to choose each image's start from: the seed's own and others that depend on the seed alone.
             Each is rolled out once, without gradients, and that of lowest loss is guided. 1 keeps the seed's own; None
             is what the solver asks for, 16 for "auto" and 1 for the others.
+        candidate_radius: share of a noise that is new in the second half of the candidates, in (0, 1]. Below 1 they
+            walk from the best so far to what lies near it and is better; 1 draws all independently. None is what the
+            solver asks for.
         start: picture to begin at instead of noise, one or one per image, of the sampler's proportions; see `Started`,
             also for the next three.
         strength: how much of it to forget, in (0, 1], 0.6 by default; 1 is as if it was not there.
@@ -141,6 +145,7 @@ def solve(
         max_iterations=max_iterations,
         horizon=max_iterations,
         candidates=solver.candidates if candidates is None else candidates,
+        candidate_radius=solver.candidate_radius if candidate_radius is None else candidate_radius,
         keep=keep,
         target_loss=target_loss,
         patience=patience,

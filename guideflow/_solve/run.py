@@ -29,7 +29,7 @@ def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping
     Interrupted on the way, it is a run of no iterations from the best start so far, without gradients, if there is one.
     """
     began = time.perf_counter()
-    start = choose_start(problem, settings.seeds, settings.candidates)
+    start = choose_start(problem, settings.seeds, settings.candidates, settings.candidate_radius)
     advance, state = Advance(start.problem, solver), None
     if start.complete:
         try:

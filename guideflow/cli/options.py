@@ -119,6 +119,16 @@ CandidatesOption = Annotated[
         parser=whole(1),
     ),
 ]
+RadiusOption = Annotated[
+    float | None,
+    typer.Option(
+        help="How new the second half of the candidates is: 1 entirely; less, near the best so far.",
+        metavar="SHARE",
+        show_default="the solver's",
+        min=0,
+        max=1,
+    ),
+]
 PatienceOption = Annotated[
     int | None,
     typer.Option(help="Stop an image that has not improved for N iterations.", metavar="N", parser=whole(1)),

@@ -191,6 +191,7 @@ def _options(about: Mapping[str, Any]) -> dict[str, Any]:
     kinds = ("sampler", "loss", "solver")
     found = {kind: about["configs"].get(kind) or {"name": "by hand", "options": {}} for kind in kinds}
     settings = {name: about["settings"].get(name) for name in ("max_iterations", "candidates", "keep")}
+    settings["candidate_radius"] = about["settings"].get("candidate_radius", 1.0)
     plain: dict[str, Any] = json.loads(json.dumps(found | {"solve": settings}), object_hook=_without_reference)
     return plain
 

@@ -49,10 +49,12 @@ class Solver(ABC):
     Attributes:
         name: name of the solver in the registry.
         candidates: noises to choose each image's start from, where `solve` is not told.
+        candidate_radius: share of them that is new in the second half of them, likewise.
     """
 
     name: ClassVar[str] = ""
     candidates: ClassVar[int] = 1
+    candidate_radius: ClassVar[float] = 1.0
 
     @abstractmethod
     def init(self, problem: Problem) -> State:

@@ -138,6 +138,7 @@ class Solve(_Model):
 
     max_iterations: Annotated[list[int], Unlike] = [12]
     candidates: Annotated[list[int | None], Unlike] = [None]
+    candidate_radius: Annotated[list[float | None], Unlike] = [None]
     keep: Annotated[list[Literal["best", "last"]], Unlike] = ["best"]
     target_loss: Annotated[list[float | None], Unlike] = [None]
     patience: Annotated[list[int | None], Unlike] = [None]
