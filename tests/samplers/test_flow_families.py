@@ -356,7 +356,7 @@ def test_what_info_tells():
     assert "\n".join(rows) in page
     rows = [
         f"| `{name}` | {entry.footprint.image} | {' | '.join(letter(entry.footprint.fit(card)) for card in CARDS)} |"
-        for name, entry in entries.items()
+        for name, entry in sorted(entries.items())
     ]
     assert "\n".join(rows) in page
     weights = family_weights(families.FLOWS["flux2-klein"])["footprint"]
