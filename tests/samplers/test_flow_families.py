@@ -355,7 +355,7 @@ def test_what_info_tells():
     ]
     assert "\n".join(rows) in page
     rows = [
-        f"| `{name}` | {entry.footprint.image} | {' | '.join(letter(entry.footprint.fit(card)) for card in CARDS)} |"
+        f"| `{name}` | {entry.footprint.image.split('x')[0]} | {' | '.join(letter(entry.footprint.fit(card)) for card in CARDS)} |"
         for name, entry in sorted(entries.items())
     ]
     assert "\n".join(rows) in page
