@@ -1,7 +1,7 @@
 """Check that the files under version control obey the project's limits.
 
-Binaries are safetensors, png and gif only, each under 16 MB, a picture at most 400 kB, together under 45 MB, and all files
-together under 58 MB: a clone stays quick, and nothing runs code when it is loaded.
+Binaries are safetensors, png and gif only, each under 16 MB, a picture at most 400 kB, together under 45 MB, and all
+files together under 58 MB: a clone stays quick, and nothing runs code when it is loaded.
 """
 
 import subprocess
@@ -37,7 +37,9 @@ def problems(paths: list[Path]) -> list[str]:
     """One line for every limit that is broken."""
     sizes = {path: path.stat().st_size for path in paths}
     binaries = {path: size for path, size in sizes.items() if path.suffix in ALLOWED or is_binary(path)}
-    found = [f"{path}: a binary that is neither safetensors nor a picture (png, gif)" for path in binaries if path.suffix not in ALLOWED]
+    found = [
+        f"{path}: a binary that is neither safetensors nor a picture" for path in binaries if path.suffix not in ALLOWED
+    ]
     for path, size in binaries.items():
         if size >= EACH:
             found.append(f"{path}: {size / MB:.1f} MB, the limit is {EACH // MB} MB")

@@ -355,8 +355,8 @@ def test_what_info_tells():
     ]
     assert "\n".join(rows) in page
     rows = [
-        f"| `{name}` | {entry.footprint.image.split('x')[0]} | {' | '.join(letter(entry.footprint.fit(card)) for card in CARDS)} |"
-        for name, entry in sorted(entries.items())
+        f"| `{name}` | {found.image.split('x')[0]} | {' | '.join(letter(found.fit(card)) for card in CARDS)} |"
+        for name, found in sorted((name, entry.footprint) for name, entry in entries.items())
     ]
     assert "\n".join(rows) in page
     weights = family_weights(families.FLOWS["flux2-klein"])["footprint"]
