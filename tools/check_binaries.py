@@ -1,7 +1,7 @@
 """Check that the files under version control obey the project's limits.
 
-Binaries are safetensors and png only, each under 16 MB, a picture at most 400 kB, together under 45 MB, and all files
-together under 58 MB: a clone stays quick, and nothing runs code when it is loaded.
+Binaries are safetensors, png and gif only, each under 16 MB, a picture at most 400 kB, together under 45 MB, and all
+files together under 58 MB: a clone stays quick, and nothing runs code when it is loaded.
 """
 
 import subprocess
@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 MB = 2**20
-ALLOWED = {".safetensors", ".png"}
+PICTURES = {".png", ".gif"}
+ALLOWED = {".safetensors", *PICTURES}
 EACH = 16 * MB
 PICTURE = 400_000
 TOGETHER = 45 * MB
@@ -36,11 +37,13 @@ def problems(paths: list[Path]) -> list[str]:
     """One line for every limit that is broken."""
     sizes = {path: path.stat().st_size for path in paths}
     binaries = {path: size for path, size in sizes.items() if path.suffix in ALLOWED or is_binary(path)}
-    found = [f"{path}: a binary that is neither safetensors nor png" for path in binaries if path.suffix not in ALLOWED]
+    found = [
+        f"{path}: a binary that is neither safetensors nor a picture" for path in binaries if path.suffix not in ALLOWED
+    ]
     for path, size in binaries.items():
         if size >= EACH:
             found.append(f"{path}: {size / MB:.1f} MB, the limit is {EACH // MB} MB")
-        if path.suffix == ".png" and size > PICTURE:
+        if path.suffix in PICTURES and size > PICTURE:
             found.append(f"{path}: {size / 1000:.0f} kB, the limit for a picture is {PICTURE // 1000} kB")
     totals = {"all binaries": (sum(binaries.values()), TOGETHER), "all files": (sum(sizes.values()), CHECKOUT)}
     for what, (total, limit) in totals.items():

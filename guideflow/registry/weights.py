@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 GIGA: Final = 1e9
-CARDS: Final = (8, 12, 16, 24)
+CARDS: Final = (8, 12, 16, 24, 48, 80)
 """Memory of the usual cards, in gibibytes."""
 _SPARE: Final = 0.1
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}

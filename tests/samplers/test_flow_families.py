@@ -18,6 +18,7 @@ from family_table import PROMPTS
 from guideflow.gradients import MODES
 from guideflow.images import to_pil
 from guideflow.memory import kept_bytes
+from guideflow.registry.weights import CARDS
 from guideflow.testing import check_sampler
 from guideflow_diffusers import checkpoints
 from guideflow_diffusers.flux import pack
@@ -325,6 +326,12 @@ def test_checkpoints_that_do_not_fit(flow_folders, tmp_path):
         index.write_text(text)
 
 
+def letter(fit):
+    """How a sampler fits a card, as the table of the documentation writes it."""
+    mode = fit.partition("'")[2][:1].upper() or "-"
+    return mode + ("\\*" if "keep_text_encoder" in fit else "")
+
+
 def test_what_info_tells():
     entries = families.guideflow_samplers()
     for name in families.FLOWS:
@@ -335,16 +342,21 @@ def test_what_info_tells():
     assert entries["flux2-klein"].commercial == entries["z-image-turbo"].commercial == "yes"
     assert any(name.startswith("text_encoder_3/") for name in entries["sd35-large-turbo"].downloads[0].files)
     cards = [card for entry in entries.values() for card in entry.default_for]
-    assert sorted(cards) == [8, 12, 16, 24]
+    assert sorted(cards) == list(CARDS)
     for entry in entries.values():
         assert all(entry.footprint.fit(card) for card in entry.default_for)
         assert not entry.default_for or entry.commercial.startswith(("yes", "below"))
-    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "choose-a-sampler.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "choose-what-your-card-can-hold.md").read_text()
     rows = [
         f"| {card} GB | `{name}` | `{entry.footprint.fit(card)}` | {entry.footprint.image} |"
-        for card in (8, 12, 16, 24)
+        for card in CARDS
         for name, entry in entries.items()
         if card in entry.default_for
+    ]
+    assert "\n".join(rows) in page
+    rows = [
+        f"| `{name}` | {found.image.split('x')[0]} | {' | '.join(letter(found.fit(card)) for card in CARDS)} |"
+        for name, found in sorted((name, entry.footprint) for name, entry in entries.items())
     ]
     assert "\n".join(rows) in page
     weights = family_weights(families.FLOWS["flux2-klein"])["footprint"]

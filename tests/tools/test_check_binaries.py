@@ -33,9 +33,10 @@ def test_what_obeys_the_limits_passes(check, tmp_path):
 @pytest.mark.parametrize(
     ("name", "size", "copies", "what"),
     [
-        ("weights.pt", 8, 1, "neither safetensors nor png"),
+        ("weights.pt", 8, 1, "neither safetensors nor a picture"),
         ("large.safetensors", 16 * 2**20, 1, "the limit is 16 MB"),
         ("large.png", 400_001, 1, "the limit for a picture is 400 kB"),
+        ("large.gif", 400_001, 1, "the limit for a picture is 400 kB"),
         ("part.safetensors", 15 * 2**20, 3, "all binaries together: 45.0 MB, the limit is 45 MB"),
     ],
 )
