@@ -17,6 +17,7 @@ from guideflow import images
 
 PEOPLE = avatars.CACHE / "people"
 SPECS = avatars.HERE / "presets"
+AS_PUBLISHED = ("anchored",)  # a name that stands for the rule of a paper, to the letter
 SHIPPED = avatars.HERE.parent / "samplers" / "guideflow_avatars" / "presets"
 
 
@@ -44,11 +45,12 @@ def ship() -> None:
     for spec in sorted(SPECS.glob("*.yaml")):
         name = f"avatars-perflow,avatars-identity,{spec.stem}.json"
         found = avatars.CACHE / spec.stem / name
-        if found.exists():
+        ships = found.exists() and spec.stem not in AS_PUBLISHED
+        if ships:
             shutil.copy(found, SHIPPED / name)
         else:
             (SHIPPED / name).unlink(missing_ok=True)
-        print(f"{spec.stem}: {'shipped' if found.exists() else 'no preset was found'}")
+        print(f"{spec.stem}: {'shipped' if ships else 'not shipped' if found.exists() else 'no preset was found'}")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ class Demanding(Simple):
         (Perturbed, {"init-is-unguided", "scale-zero"}),
         (Uncounted, {"counts"}),
         (Stale, {"rollout-belongs-to-state", "improves"}),
-        (Mutating, {"pure"}),
+        (Mutating, {"pure", "resumes"}),
         (Remembering, {"pure", "batch-independent", "nonfinite-stays-alone", "resumes"}),
         (Listing, {"pure", "resumes"}),
         (Uphill, {"improves"}),

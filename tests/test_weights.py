@@ -154,7 +154,7 @@ def test_list_and_info_tell_where_the_weights_are(sampler, cache, capsys):
         "bfloat16: weights 2.0 GB",
         "commercial use no",
         "parameters 1.0 billion",
-        "cards 8 GB: gradient_mode='full'",
+        "cards 8 GB: --gradient-mode full",
         "(derived from the memory in bfloat16, not measured)",
         "default for 12 GB cards and 16 GB cards",
     ):

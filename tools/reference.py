@@ -49,16 +49,15 @@ def command(name: str) -> str:
 
 
 def _row(typed: str, help: str) -> tuple[str, str, str]:
-    """Make a row of what `--help` says: `--out FOLDER` and `Where to.  [default: out]`."""
+    """Make a row of what `--help` says: `--out FOLDER` and `Where to. (default: out)`."""
     name, _, value = typed.partition(" ")
     if not name.startswith("-"):
         typed = name.upper()
     elif value.startswith("<"):  # no word of ours, but the type
         typed = f"{name} {_VALUES.get(value, 'TEXT')}"
-    meaning, _, more = help.removesuffix("]").partition("  [")
-    told = [part for part in more.split("; ") if part.startswith(("default: ", "required"))]
-    default = told[0].removeprefix("default: ").strip("()") if told else ""
-    return f"`{typed}`", default, meaning
+    found = re.fullmatch(r"(.*?)\s*(?:[(\[](?:default: (.*)|(required))[)\]])?", help, re.DOTALL)
+    assert found is not None
+    return f"`{typed}`", found[2] or found[3] or "", found[1]
 
 
 def plugins(kinds: str) -> str:

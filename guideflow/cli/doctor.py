@@ -35,6 +35,7 @@ _MODULES: Final = {  # of each extra, by the name that is imported
     "video": ("imageio", "imageio_ffmpeg"),
     "evaluate": ("jinja2", "matplotlib", "pyarrow", "yaml", "scipy"),
     "sweep": ("pyarrow", "pydantic", "yaml", "ray"),
+    "tune": ("optuna", "jinja2", "matplotlib", "pyarrow", "pydantic", "yaml", "scipy"),
     "provenance": ("blind_watermark", "c2pa"),
     "app": ("gradio",),
 }

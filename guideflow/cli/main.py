@@ -145,15 +145,19 @@ def sweep_command(
 
 @app.command("tune", cls=SweepCommand)
 def tune_command(
-    spec: Annotated[Path | None, typer.Argument(help="YAML or JSON, see --example.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the search.", show_default="the spec's name")] = None,
+    spec: Annotated[
+        Path | None, typer.Argument(help="YAML or JSON, see --example.", metavar="SPEC", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the search.", metavar="FOLDER", show_default="the spec's name")
+    ] = None,
     ray: Annotated[
         str | None, typer.Option("--ray", help="Run on Ray: on this machine, or at an address.", metavar="[ADDRESS]")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count jobs, and estimate time and memory.")] = False,
     example: Annotated[bool, typer.Option("--example", help="Print a spec to begin with.")] = False,
 ) -> int:
-    """Search the options of a solver for one sampler with one loss, and write a preset; resumable.
+    """Search the options of a solver, and write a preset; resumable.
 
     \b
     Examples:

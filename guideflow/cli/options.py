@@ -18,7 +18,7 @@ class RunCommand(Command):
     panels: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "What to make": (
             "sampler", "loss", "solver", "no_preset", "prompt", "negative_prompt", "seed", "candidates",
-            "reference_dir",
+            "candidate_radius", "reference_dir",
         ),
         "How far to go": ("iterations", "target_loss", "patience", "time_limit", "keep", "gradient_mode"),
         "From a photograph": ("start", "strength", "mask", "paste_back", "fit"),
@@ -125,8 +125,7 @@ RadiusOption = Annotated[
         help="How new the second half of the candidates is: 1 entirely; less, near the best so far.",
         metavar="SHARE",
         show_default="the solver's",
-        min=0,
-        max=1,
+        parser=real,
     ),
 ]
 PatienceOption = Annotated[
