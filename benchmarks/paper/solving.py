@@ -67,7 +67,7 @@ def solve(family: str, what: str, options: Options) -> None:
 
 def measure(folder: Path, device: str) -> None:
     """Measure every sweep of a family that has a picture: only what has not been measured before."""
-    from guideflow.cli.options import load
+    from guideflow.cli.reading import load
     from guideflow.evaluation import evaluate
     from guideflow.evaluation.folder import read_folder
 
