@@ -100,6 +100,7 @@ prompts: [a person in a red shirt]
 """
 
 
+@pytest.mark.slow
 def test_people_are_solved_together_on_networks_that_are_loaded_once(tmp_path: Path, monkeypatch: Any) -> None:
     import guideflow_avatars
     from guideflow_avatars import identity

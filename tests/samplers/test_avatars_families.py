@@ -52,6 +52,7 @@ def test_pictures_obey_prompts_never_trained_on(family, sampler):
     assert accuracy >= BAR.get(family, 0.85)
 
 
+@pytest.mark.slow
 def test_guidance_raises_the_likeness_that_a_held_out_judge_sees(sampler):
     reference = gf.images.read_image(avatars.portrait("gus"))
     loss = gf.load_loss("avatars-identity", reference=reference)

@@ -105,6 +105,7 @@ def test_gradients_are_finite_and_point_at_what_is_wrong(pictures, layout):
     assert inside > (size * (1 - wrong)).sum() / (3 * (1 - wrong).sum())
 
 
+@pytest.mark.slow
 def test_guidance_gives_a_drawn_layout(layout):
     loss = avatars_segmentation(layout, labels=["background", "clothes", "skin", "hair"])
     sampler = gf.load_sampler("avatars-perflow")
