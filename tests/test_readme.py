@@ -79,7 +79,7 @@ def typed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ended(typed):
-    """The same with what takes long, run in this process in its order, as later commands need what earlier ones left."""
+    """The same with what takes long, run in this process in its order: later commands need what earlier ones left."""
     clone, found = typed[0], dict(typed[1])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(clone)
