@@ -4,9 +4,7 @@ import os
 import random
 import resource
 import signal
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from guideflow.sweep import Batch, Plan, Spec, read, store, sweep
 from guideflow.sweep.reading import parse_spec
 from guideflow.sweep.running import in_process
 from guideflow.sweep.worker import Finished, Room
+from processes import ended, forked
 
 LOSSES = """
 import pathlib, time
@@ -267,22 +266,6 @@ def test_a_dry_run_counts_and_estimates(capsys: Any) -> None:
     assert command(SPEC.replace("LOSS", "awaits"), "--dry-run") == 0
     assert "unknown     toy-mixture with losses.py:awaits: FileNotFoundError: there" in capsys.readouterr().out
     assert command(SPEC.replace("LOSS", "bright"), "--dry-run", "--ray") == 2
-
-
-def forked(call: Callable[[], Any]) -> int:
-    """Run in a process of its own, which has imported everything already; return its id."""
-    sys.stdout.flush()
-    if process := os.fork():
-        return process
-    code = 70
-    try:
-        code = int(call() or 0)
-    finally:
-        os._exit(code)
-
-
-def ended(process: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside threads

@@ -5,9 +5,7 @@ import json
 import os
 import random
 import signal
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from guideflow.tune import Outcome, Point, Tune, tune
 from guideflow.tune.example import EXAMPLE
 from guideflow.tune.reading import parse_tune
 from guideflow.tune.results import Judge, Points
+from processes import ended, forked
 
 LOSSES = """
 def bright(image, target: float = 0.5):
@@ -113,22 +112,6 @@ def test_the_folder_has_a_table_a_plot_and_a_sweep_that_can_be_evaluated() -> No
     assert gf.images.read_image("out/front.png").shape[1] == 3
     assert len(set(read("out/trials", ["config"])["config"].to_pylist())) == 5
     assert not list(Path("out").glob("*.json.part")) and json.loads(Path("out/tune.json").read_text())["tune"] == 1
-
-
-def forked(call: Callable[[], Any]) -> int:
-    """Run in a process of its own, which has imported everything already; return its id."""
-    sys.stdout.flush()
-    if process := os.fork():
-        return process
-    code = 70
-    try:
-        code = int(call() or 0)
-    finally:
-        os._exit(code)
-
-
-def ended(process: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 @pytest.mark.slow

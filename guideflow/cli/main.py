@@ -114,18 +114,14 @@ def run_command(
 
 @app.command("sweep", cls=SweepCommand)
 def sweep_command(
-    spec: Annotated[
-        Path | None, typer.Argument(help="YAML or JSON, see --example.", metavar="SPEC", show_default=False)
-    ] = None,
+    spec: options.SpecArgument = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the sweep.", metavar="FOLDER", show_default="the spec's name")
     ] = None,
-    ray: Annotated[
-        str | None, typer.Option("--ray", help="Run on Ray: on this machine, or at an address.", metavar="[ADDRESS]")
-    ] = None,
+    ray: options.RayOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed jobs again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count jobs, and estimate time and memory.")] = False,
-    example: Annotated[bool, typer.Option("--example", help="Print a spec to begin with.")] = False,
+    dry_run: options.DryRunOption = False,
+    example: options.ExampleOption = False,
 ) -> int:
     """Run every combination of what a spec names; resumable.
 
@@ -145,17 +141,13 @@ def sweep_command(
 
 @app.command("tune", cls=SweepCommand)
 def tune_command(
-    spec: Annotated[
-        Path | None, typer.Argument(help="YAML or JSON, see --example.", metavar="SPEC", show_default=False)
-    ] = None,
+    spec: options.SpecArgument = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the search.", metavar="FOLDER", show_default="the spec's name")
     ] = None,
-    ray: Annotated[
-        str | None, typer.Option("--ray", help="Run on Ray: on this machine, or at an address.", metavar="[ADDRESS]")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count jobs, and estimate time and memory.")] = False,
-    example: Annotated[bool, typer.Option("--example", help="Print a spec to begin with.")] = False,
+    ray: options.RayOption = None,
+    dry_run: options.DryRunOption = False,
+    example: options.ExampleOption = False,
 ) -> int:
     """Search the options of a solver, and write a preset; resumable.
 

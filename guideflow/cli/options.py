@@ -254,3 +254,11 @@ PortOption = Annotated[
 BrowserOption = Annotated[
     bool, typer.Option("--open/--no-open", help="Open the page in the browser.", show_default="yes")
 ]
+SpecArgument = Annotated[
+    Path | None, typer.Argument(help="YAML or JSON, see --example.", metavar="SPEC", show_default=False)
+]
+RayOption = Annotated[
+    str | None, typer.Option("--ray", help="Run on Ray: on this machine, or at an address.", metavar="[ADDRESS]")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only count jobs, and estimate time and memory.")]
+ExampleOption = Annotated[bool, typer.Option("--example", help="Print a spec to begin with.")]
