@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+_ENCODING = threading.RLock()  # a sampler that wraps another encodes with it
 
 
 @contextmanager
@@ -33,12 +36,27 @@ def own_state() -> Iterator[None]:
 
 
 class InOwnState:
-    """A class whose subclasses load, embed references and encode prompts in `own_state`; rollouts are in it already."""
+    """A class whose subclasses load, embed references and encode prompts in `own_state`; rollouts are in it already.
+
+    Threads that share a sampler encode one after the other: a tokenizer keeps from one call to the next how long it
+    fills texts up, and what another thread asks for in between would count for both.
+    """
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        for name in {"__init__", "condition"} & vars(cls).keys():
-            setattr(cls, name, own_state()(vars(cls)[name]))
+        if "__init__" in vars(cls):
+            cls.__init__ = own_state()(cls.__init__)  # type: ignore[method-assign]
+        if "condition" in vars(cls):
+            cls.condition = _one_at_a_time(own_state()(vars(cls)["condition"]))  # type: ignore[attr-defined]
+
+
+def _one_at_a_time(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def alone(*args: Any, **options: Any) -> Any:
+        with _ENCODING:
+            return method(*args, **options)
+
+    return alone
 
 
 def adopt(network: nn.Module) -> nn.Module:

@@ -1,6 +1,7 @@
 """What the caller's process or thread is set to changes no number: modes, default dtype, and threads that share."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import cycle
 
@@ -151,6 +152,22 @@ def test_threads_share_a_sampler(tmp_path):
     for thread in threads:
         thread.join()
     assert len(found) == 6 and all(torch.equal(images, alone[mode]) for mode, images in found)
+
+
+def test_threads_that_share_a_sampler_encode_one_after_the_other(tmp_path):
+    sampler = gf.load_sampler("perflow-sdxl", checkpoint=tiny.sdxl(tmp_path), variant=None)
+    prompts = [["a"], ["a red hat and a blue one"], ["a", "a dog"]]
+    alone = [sampler.condition(one).text for one in prompts]
+    lost = []
+
+    def work(n):
+        for _ in range(50):
+            if not torch.equal(sampler.condition(prompts[n % 3]).text, alone[n % 3]):
+                lost.append(n)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert not lost
 
 
 def test_other_threads_see_the_network_as_it_is(sampler):
