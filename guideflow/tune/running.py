@@ -125,7 +125,8 @@ class _Search:
 
     def _measure(self, folder: Path, spec: Tune, solver: dict[str, Any]) -> tuple[tuple[float, float] | None, str]:
         """Solve what is lacking of the jobs with a solver, and return the objectives; or None and why."""
-        there = (read_sweep(folder) or {"spec": {}})["spec"].get("solver", [])  # a sweep may only grow
+        found = read_sweep(folder)  # a sweep may only grow; what is as by default is not written
+        there = [] if found is None else found["spec"].get("solver", [{"name": "auto"}])
         folder.parent.mkdir(exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of judges, told once; of versions, told in the preset
