@@ -122,5 +122,5 @@ def test_twelve_bits_in_a_png_and_a_grey_for_none(tmp_path):
 
 def test_a_picture_of_no_numbers_is_refused_by_name(tmp_path):
     Image.fromarray(RAMP * np.nan).save(tmp_path / "a.tif")
-    with pytest.raises(InvalidImage, match="a.tif: The picture holds no number"):
+    with pytest.raises(InvalidImage, match=r"a\.tif: The picture holds no number"):
         images.read_image(tmp_path / "a.tif")

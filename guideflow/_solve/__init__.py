@@ -18,6 +18,7 @@ from guideflow._solve.parts import check_memory, complete, describe, pose
 from guideflow._solve.preset import named
 from guideflow._solve.run import Run, begin
 from guideflow._solve.same_loss import check_same_loss
+from guideflow._solve.same_weights import check_same_weights
 from guideflow._solve.verify import Compared as Compared
 from guideflow._solve.verify import Verification as Verification
 from guideflow._solve.verify import verify as verify
@@ -222,6 +223,9 @@ def resume(
         "solver": solver or saved.solver,
     }
     sampler, loss, solver = complete(saved, parts, folder, trust)
+    if old is None or old.sampler is not sampler or old.loss is not loss:
+        chosen = {name for name, part in (("sampler", parts["sampler"]), ("loss", parts["loss"])) if part is not None}
+        check_same_weights(saved, folder, sampler, loss, chosen)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if given is not None and (old is None or old.loss is not given):
         check_same_loss(saved, given)

@@ -139,7 +139,7 @@ class DetectionLoss(Loss):
         if not owner or (self._count == 1 and all(len(each) <= 1 for each in rows)):
             pairs = [[(k, 0) for k in each if found.allowed[k, 0]] for each in rows]
         else:
-            parts = zip(found.image.split(_AT_ONCE), found.place.split(_AT_ONCE), strict=True)
+            parts = zip(torch.split(found.image, _AT_ONCE), torch.split(found.place, _AT_ONCE), strict=True)
             table = torch.cat([self.distances(x, *part).cpu() for part in parts])
             pairs = []
             for row in rows:
