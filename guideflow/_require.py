@@ -11,6 +11,7 @@ import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from guideflow.errors import InvalidArgument, MissingExtra, MissingWeights
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image as PILImage
 
 SLOW = (
     "PIL",
@@ -164,9 +166,17 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a disk that is full Python does not say where
+            error.filename = str(path)
         raise
+
+
+def write_picture(path: Path, picture: PILImage.Image) -> None:
+    """Write a picture of Pillow's as a PNG, whole or not at all."""
+    picture.save(content := BytesIO(), format="PNG")
+    write_whole(path, content.getvalue())
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from html import escape
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -150,12 +153,18 @@ def write_film(path: Path, pictures: Sequence[PILImage.Image], seconds: float) -
         raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .gif or .mp4.")
     imageio, numpy = require("imageio", extra="video"), require("numpy", extra="video")
     rate = max(1.0, len(pictures) / seconds)
+    partial = path.with_name(f".{path.stem}-{uuid4().hex}.part.mp4")
     try:
-        with imageio.get_writer(path, format="FFMPEG", fps=rate, codec="libx264", macro_block_size=2) as writer:
+        with imageio.get_writer(partial, format="FFMPEG", fps=rate, codec="libx264", macro_block_size=2) as writer:
             for picture in [*pictures, *[pictures[-1]] * round(rate)]:
                 writer.append_data(numpy.asarray(picture))
+        if b"moov" not in partial.read_bytes():  # its table of contents, written last: ffmpeg fails in silence
+            raise OSError(errno.ENOSPC, "the film could not be written to its end", str(path))
+        os.replace(partial, path)
     except ImportError as error:  # imageio without its ffmpeg
         raise InvalidArgument("Writing .mp4 needs imageio's ffmpeg. Type: pip install 'guideflow[video]'") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

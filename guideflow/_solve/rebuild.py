@@ -36,8 +36,9 @@ def rebuild(
     """Load parts again, "sampler", "loss" or "solver", as their configs say, or raise `CannotResume`.
 
     Only what installed plugins offer is made, from plain options. Reference pictures are the saved ones, and so are
-    others of which there are `copies` by checksum. Whatever else the configs name outside the folder is read with `trust` only; a name on the Hub is, as nothing fetched is run. What
-    is another file than when the solve was made, by the checksums in `files`, is refused.
+    others of which there are `copies` by checksum. Whatever else the configs name outside the folder is read with
+    `trust` only; a name on the Hub is, as nothing fetched is run. What is another file than when the solve was made, by
+    the checksums in `files`, is refused.
     """
     for kind, config in configs.items():
         if why := "made by hand" if config is None else runs_code(config):

@@ -5,10 +5,11 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import number, require
+from guideflow._require import number, require, write_picture, write_whole
 from guideflow.cli.console import console, visible
 from guideflow.errors import GuideflowError, MissingExtra
 from guideflow.settings import Result
@@ -26,7 +27,7 @@ def draw(solution: Solution, out: Path, frames: Sequence[Any] = (), films: Seque
     drawn: list[str] = []
     try:
         if (sheet := comparison(solution)) is not None:
-            sheet.save(out / "comparison.png")
+            write_picture(out / "comparison.png", sheet)
             drawn.append("comparison.png")
         labels = [f"iteration {i}" for i in range(len(frames))]
         pictures = film(frames, labels) if films and len(frames) > 0 else []
@@ -36,7 +37,8 @@ def draw(solution: Solution, out: Path, frames: Sequence[Any] = (), films: Seque
         require("matplotlib", extra="plot")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of letters that the font has not
-            solution.plot().savefig(out / "plot.png", dpi=110)
+            solution.plot().savefig(content := BytesIO(), dpi=110)
+        write_whole(out / "plot.png", content.getvalue())
         drawn.append("plot.png")
     except MissingExtra as error:
         print(f"guideflow: There is no plot.png: {error}", file=sys.stderr)
