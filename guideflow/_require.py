@@ -11,6 +11,8 @@ import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -93,9 +95,14 @@ def count(name: str, given: object, low: int = 1, high: int | None = None) -> No
 
 
 def plain_number(given: object) -> object:
-    """Return the Python number that a number of numpy, or a tensor that holds one, stands for; all else as it is."""
+    """Return the Python number that a number of numpy, or a tensor that holds one, stands for; all else as it is.
+
+    Fractions and decimals become float, as JSON has no others.
+    """
     item = getattr(given, "item", None)
-    return item() if callable(item) and getattr(given, "shape", None) == () else given
+    if callable(item) and getattr(given, "shape", None) == ():
+        return item()
+    return float(given) if isinstance(given, Fraction | Decimal) else given
 
 
 def as_dtype(

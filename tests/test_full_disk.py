@@ -56,7 +56,7 @@ def test_a_save_leaves_the_one_before(tmp_path, solution):
     solution.save(tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     more = gf.resume(solution, max_iterations=2)
-    with room(3000), pytest.raises(OSError, match="state-.*safetensors") as error:
+    with room(3000), pytest.raises(OSError, match=r"state-.*safetensors") as error:
         more.save(tmp_path / "run")
     assert error.value.errno in (errno.ENOSPC, errno.EFBIG)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
