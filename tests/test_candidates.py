@@ -1,5 +1,6 @@
 """Candidates: each image starts from the best of a few noises, which depend on its seed alone."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,7 +170,7 @@ def test_a_candidate_without_a_loss_is_never_chosen(lost_value: float) -> None:
 def test_what_a_loss_raises_while_the_start_is_chosen_leaves_the_best_so_far(tmp_path: Path, call: int) -> None:
     sampler, calls = mixture(), list[int]()
 
-    def fails(image: Tensor) -> Tensor:
+    def distance(image: Tensor) -> Tensor:
         calls.append(len(calls))
         if len(calls) == call:
             raise ConnectionError("the judge is gone")
@@ -177,7 +178,7 @@ def test_what_a_loss_raises_while_the_start_is_chosen_leaves_the_best_so_far(tmp
 
     options: dict[str, Any] = {"seed": [0, 1], "candidates": 5}
     with pytest.raises(ConnectionError, match="the judge is gone") as error:
-        gf.solve(sampler, fails, max_iterations=3, save_to=tmp_path / "run", **options)
+        gf.solve(sampler, distance, max_iterations=3, save_to=tmp_path / "run", **options)
     kept: gf.Solution = error.value.solution  # type: ignore[attr-defined]
     fewer = gf.solve(sampler, Distance(target(sampler)), max_iterations=0, **options | {"candidates": call - 1})
     assert torch.equal(kept.images, fewer.images) and set(kept.result) == {gf.Result.ERROR}

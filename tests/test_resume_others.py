@@ -1,8 +1,6 @@
 """Resuming with what is no longer what it was: pictures, weights and code that changed on disk, or are gone."""
 
-import enum
 import shutil
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,33 +119,3 @@ def test_a_loss_whose_file_changed_a_little_is_told(tmp_path, sampler):
     file.write_text("def mine(x):\n    return 1.0001 * x.mean((1, 2, 3))\n")
     with pytest.warns(UserWarning, match=r"mine.py is another file than the one that the solve was made with"):
         gf.resume(tmp_path / "run", max_iterations=1, loss=gf.load_loss(f"{file}:mine"))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"labels": {"hair"}},
-        {"labels": np.array([3, 1])},
-        {"labels": [np.int64(3)]},
-        {"class_weights": {3: 2.0}},
-        {"class_weights": np.full(6, 2.0)},
-        {"class_weights": torch.ones(6)},
-        {"ignore_index": np.uint8(255)},
-    ],
-)
-def test_sets_arrays_and_numbers_as_keys_come_back_from_a_run(tmp_path, sampler, options):
-    loss = gf.load_loss("avatars-segmentation", reference="ada", **options)
-    gf.solve(sampler, loss, max_iterations=0, candidates=1, save_to=tmp_path / "run")
-    again = gf.resume(tmp_path / "run", max_iterations=0)
-    image = torch.rand(1, 3, 16, 16)
-    assert torch.equal(again.problem.loss(image), loss(image))
-
-
-def test_fractions_and_enums_in_settings_come_back_from_a_run(tmp_path, sampler):
-    class Mode(str, enum.Enum):
-        WINDOWED = "windowed"
-
-    settings = {"target_loss": Fraction(1, 100), "gradient_mode": Mode.WINDOWED, "patience": np.int8(5)}
-    gf.solve(sampler, warm, max_iterations=1, candidates=1, save_to=tmp_path / "run", **settings)
-    again = gf.resume(tmp_path / "run", max_iterations=2, sampler=sampler, loss=warm).settings
-    assert (again.target_loss, again.gradient_mode, again.patience) == (0.01, "windowed", 5)
