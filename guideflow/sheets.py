@@ -17,6 +17,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
+from guideflow import provenance
 from guideflow._require import count, number, require, write_whole
 from guideflow.errors import InvalidArgument
 from guideflow.images import to_pil
@@ -38,6 +39,7 @@ def comparison(solution: Any) -> PILImage.Image | None:
     guided, before = solution.images, solution.history["loss"][0].tolist()
     if not are_pictures(guided):
         return None
+    guided, unguided = (provenance.shown(one)[0] for one in (guided, solution.unguided))
     shown, references = range(min(len(guided), _MOST)), [one for one in solution.references if one.shape[0] == 3]
     heads = [*(["reference" if len(references) == 1 else "references"] if references else []), "unguided", "guided"]
     titles = list(dict.fromkeys(solution.prompts))
@@ -56,7 +58,7 @@ def comparison(solution: Any) -> PILImage.Image | None:
     for j, text in enumerate(heads):
         draw(_GAP + j * (_CELL + _GAP), _GAP + len(above) * line, text, _INK)
     for i, top_i in zip(shown, tops, strict=True):
-        cells = [*([_mosaic(references)] if references else []), _fit(solution.unguided[i]), _fit(guided[i])]
+        cells = [*([_mosaic(references)] if references else []), _fit(unguided[i]), _fit(guided[i])]
         for j, cell in enumerate(cells):
             sheet.paste(cell, (_GAP + j * (_CELL + _GAP), top_i))
         after = float(solution.loss[i])
@@ -88,7 +90,7 @@ def film(frames: Sequence[Tensor], labels: Sequence[str]) -> list[PILImage.Image
     drawn = []
     for images, label in zip(frames, labels, strict=True):
         sheet, draw = _paper(min(len(images), _MOST) * (_CELL + _GAP) + _GAP, _CELL + 2 * _GAP + _TEXT + 4)
-        for i, image in enumerate(images[:_MOST]):
+        for i, image in enumerate(provenance.shown(images[:_MOST])[0]):
             sheet.paste(_fit(image), (_GAP + i * (_CELL + _GAP), _GAP))
         draw(_GAP, _CELL + _GAP + 5, label, _INK)
         drawn.append(sheet)
