@@ -48,7 +48,7 @@ def demo(out: Path) -> None:
         style="dim",
     )
     path = out / "demo.png"
-    _figure(solutions).savefig(content := BytesIO(), dpi=85)
+    _figure(solutions).savefig(content := BytesIO(), format="png", dpi=85)
     write_whole(path, content.getvalue())
     screen.print(Text.assemble("Open ", (visible(path), "bold")), soft_wrap=True)
 

@@ -47,7 +47,7 @@ def draw(solution: Solution, out: Path, frames: Sequence[Any] = (), films: Seque
         require("matplotlib", extra="plot")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of letters that the font has not
-            solution.plot().savefig(content := BytesIO(), dpi=110)
+            solution.plot().savefig(content := BytesIO(), format="png", dpi=110)
         _write(out / "plot.png", Image.open(content), solution)
         drawn.append("plot.png")
     except MissingExtra as error:
