@@ -19,6 +19,7 @@ from guideflow.settings import Result, Settings
 from guideflow.solvers import Solver, State
 from guideflow.started import Edit
 from guideflow.storage.damage import check
+from guideflow.storage.folder import as_folder
 from guideflow.storage.records import unflatten
 from guideflow.types import BY_STEP, shown
 
@@ -228,7 +229,9 @@ class Solution:
             "configs": {name: value for name, value in self.configs.items() if name != "copies"},
             "versions": storage.versions(self.configs),
         }
-        storage.write(Path(directory), about, start, state, self.references, self.history, shown, overwrite=overwrite)
+        storage.write(
+            as_folder(directory), about, start, state, self.references, self.history, shown, overwrite=overwrite
+        )
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> "Solution":
@@ -237,8 +240,9 @@ class Solution:
         Raises:
             CannotResume: if the folder holds no readable solution.
         """
+        folder = as_folder(directory)
         try:
-            about, tensors, references = storage.read(Path(directory))
+            about, tensors, references = storage.read(folder)
             parts = unflatten(tensors)
             if references is None:
                 references = [parts["references"][str(i)] for i in range(len(parts["references"]))]

@@ -313,3 +313,18 @@ def test_fractions_and_enums_in_settings_come_back_from_a_run(tmp_path: Path) ->
     gf.solve(sampler, warmth, max_iterations=1, candidates=1, save_to=tmp_path / "run", **settings)
     again = gf.resume(tmp_path / "run", max_iterations=2, sampler=sampler, loss=warmth).settings
     assert (again.target_loss, again.gradient_mode, again.patience) == (0.01, "windowed", 5)
+
+
+@pytest.mark.parametrize("folder", [3, b"out", "a\0b", None, ["out"]])
+def test_what_is_no_folder_is_refused_before_the_work(folder: Any) -> None:
+    calls = list[Any]()
+    sampler, options = mixture(), {"max_iterations": 0, "candidates": 1}
+    for use in (
+        *([] if folder is None else [lambda: gf.solve(sampler, calls.append, save_to=folder, **options)]),
+        lambda: gf.Solution.load(folder),
+        lambda: gf.verify(folder),
+        lambda: gf.solve(sampler, warmth, **options).save(folder),
+    ):
+        with pytest.raises(InvalidArgument, match=r"as folder. Expected a path"):
+            use()
+    assert calls == []

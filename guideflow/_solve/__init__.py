@@ -31,6 +31,7 @@ from guideflow.settings import Settings, broadcast
 from guideflow.solution import Solution
 from guideflow.solvers import Solver, State
 from guideflow.started import Started, started
+from guideflow.storage.folder import as_folder
 from guideflow.types import LossLike, map_tensors
 
 
@@ -242,7 +243,7 @@ def resume(
 
 def _keeping(save_to: str | PathLike[str] | None, checkpoint_every: int) -> Keeping:
     count("checkpoint_every", checkpoint_every)
-    return Keeping(None if save_to is None else Path(save_to), int(checkpoint_every))
+    return Keeping(None if save_to is None else as_folder(save_to), int(checkpoint_every))
 
 
 def _deadline(time_limit: float | None) -> float:
