@@ -1,4 +1,4 @@
-"""Every picture that leaves is as the others: sheets, plots, films and those of sweeps are guarded, marked and told of."""
+"""Every picture that leaves is as the others: sheets, plots, films and sweeps are guarded, marked and told of."""
 
 import json
 
