@@ -35,7 +35,10 @@ class Looks:
 
 def why(error: BaseException) -> str:
     """Write an error on one line; its kind and its place in the code too, unless it is meant for the user."""
-    text = " ".join(str(error).split())[:500]
+    try:
+        text = " ".join(str(error).split())[:500]
+    except Exception:  # of a plugin's class whose text fails itself
+        text = "of which it cannot say more"
     if isinstance(error, GuideflowError) and text:
         return text
     frames = traceback.extract_tb(error.__traceback__)
