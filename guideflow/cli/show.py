@@ -11,11 +11,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from guideflow import provenance
 from guideflow._require import number, require
 from guideflow.cli.console import console, visible
 from guideflow.errors import CannotResume, GuideflowError, MissingExtra
 from guideflow.images import from_pil, save_image, to_pil
+from guideflow.provenance.publishing import mark
 from guideflow.provenance.statement import statement
 from guideflow.settings import Result
 from guideflow.sheets import comparison, film, write_film
@@ -58,7 +58,7 @@ def draw(solution: Solution, out: Path, frames: Sequence[Any] = (), films: Seque
 
 
 def _marked(sheet: Any, solution: Solution) -> Any:
-    return to_pil(provenance.mark(from_pil(sheet)[0], solution.settings.watermark).picture)
+    return to_pil(mark(from_pil(sheet)[0], solution.settings.watermark).picture)
 
 
 def _write(path: Path, sheet: Any, solution: Solution) -> None:
@@ -68,7 +68,7 @@ def _write(path: Path, sheet: Any, solution: Solution) -> None:
         told = statement(read_manifest(path.parent / MANIFEST), 0, path.stem)
         told |= {"guideflow:prompt": json.dumps(solution.prompts), "guideflow:seed": json.dumps(solution.seeds)}
         told |= {"guideflow:loss": json.dumps([f"{loss:.9g}" for loss in solution.loss.tolist()])}
-    picture, says = provenance.mark(from_pil(sheet)[0], solution.settings.watermark)
+    picture, says = mark(from_pil(sheet)[0], solution.settings.watermark)
     told |= {f"guideflow:{name}": text for name, text in says.items()}
     save_image(path, picture, told, partial(signed, name=path.name))
 

@@ -9,7 +9,6 @@ from guideflow.provenance.inspection import inspect as inspect
 from guideflow.provenance.publishing import Published as Published
 from guideflow.provenance.publishing import finished as finished
 from guideflow.provenance.publishing import is_marked as is_marked
-from guideflow.provenance.publishing import mark as mark
 from guideflow.provenance.publishing import publish as publish
 from guideflow.provenance.publishing import shown as shown
 from guideflow.provenance.statement import public as public
@@ -24,7 +23,6 @@ __all__ = [
     "inspect",
     "install",
     "is_marked",
-    "mark",
     "public",
     "publish",
     "shown",
