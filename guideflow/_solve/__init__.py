@@ -186,11 +186,11 @@ def resume(
     Images that had reached the target, run out of patience or met nan stay as they are.
 
     A folder may come from anybody. What it says is made again by installed plugins alone; code is never run on its
-    word, so a loss from a file, or one made with `allow_pickle=True`, has to be given again. Reference images and layouts
-    are those in the folder. Other files outside of it are read with `trust` only, and other weights than those that the
-    solve was made with are refused. A name on the Hub is no file: it is fetched
-    again without trust, as what is fetched holds numbers and no code that is run. A solution that still holds its
-    parts goes on with them, and reads nothing.
+    word, so a loss from a file, or one made with `allow_pickle=True`, has to be given again. Reference images and
+    layouts are those in the folder. Other files outside of it are read with `trust` only, and other weights than those
+    that the solve was made with are refused. A name on the Hub is no file: it is fetched again without trust, as what
+    is fetched holds numbers and no code that is run. A solution that still holds its parts goes on with them, and reads
+    nothing.
 
     Arguments:
         solution: a solution or the folder it was saved to.
