@@ -138,5 +138,5 @@ def test_a_graph_that_takes_all_memory_is_refused_in_one_line():
     model = model if isinstance(model, onnx.ModelProto) else model[0]
     convolution = next(node for node in model.graph.node if node.op_type == "Conv")
     next(one for one in convolution.attribute if one.name == "pads").ints[:] = [10**8] * 4
-    with pytest.raises(InvalidArgument, match="more memory for one face than there is|cannot be evaluated"):
+    with pytest.raises(InvalidArgument, match=r"more memory for one face than there is|cannot be evaluated"):
         arcface._check_recogniser(arcface.OnnxNetwork(model), 112)
