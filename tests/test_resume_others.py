@@ -25,7 +25,7 @@ def draw(path: Path, axis: int) -> None:
     Image.fromarray(np.broadcast_to(bands[:, None] if axis else bands, (32, 32)).copy()).save(path)
 
 
-@pytest.mark.parametrize("change", ["none", "another one", "gone", "another folder"])
+@pytest.mark.parametrize("change", ["gone", "another folder"])
 def test_a_layout_is_the_one_that_was_saved(tmp_path, monkeypatch, sampler, change):
     monkeypatch.chdir(tmp_path)
     draw(Path("layout.png"), 0)
@@ -33,11 +33,9 @@ def test_a_layout_is_the_one_that_was_saved(tmp_path, monkeypatch, sampler, chan
     loss = 0.5 * gf.load_loss("avatars-segmentation", layout="layout.png")
     gf.solve(sampler, loss, max_iterations=1, save_to="run", **options)
     whole = gf.solve(sampler, loss, max_iterations=2, **options)
-    if change == "another one":
-        draw(Path("layout.png"), 1)
-    elif change == "gone":
+    if change == "gone":
         Path("layout.png").unlink()
-    elif change == "another folder":
+    else:
         Path("else").mkdir()
         monkeypatch.chdir("else")
         draw(Path("layout.png"), 1)
