@@ -14,6 +14,7 @@ from torch import Tensor
 from guideflow import registry
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Loss, WeightedSum
+from guideflow.registry.entries import FILE_NAME
 from guideflow.registry.references import PICTURES
 from guideflow.types import LossLike
 
@@ -74,8 +75,8 @@ def digests(configs: Mapping[str, Any]) -> dict[str, str]:
 
 def code(part: Mapping[str, Any]) -> str:
     """Return the file that a loss, sampler or solver is read from; empty if it is a plugin's."""
-    name = str(part.get("name"))
-    return name.rpartition(":")[0] if registry.is_file(name) else ""
+    found = FILE_NAME.fullmatch(str(part.get("name")))
+    return found[1] if found else ""
 
 
 def copies(config: Any) -> dict[str, Tensor]:
