@@ -11,6 +11,9 @@ import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
+from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -20,6 +23,7 @@ from guideflow.errors import InvalidArgument, MissingExtra, MissingWeights
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image as PILImage
 
 SLOW = (
     "PIL",
@@ -91,9 +95,14 @@ def count(name: str, given: object, low: int = 1, high: int | None = None) -> No
 
 
 def plain_number(given: object) -> object:
-    """Return the Python number that a number of numpy, or a tensor that holds one, stands for; all else as it is."""
+    """Return the Python number that a number of numpy, or a tensor that holds one, stands for; all else as it is.
+
+    Fractions and decimals become float, as JSON has no others.
+    """
     item = getattr(given, "item", None)
-    return item() if callable(item) and getattr(given, "shape", None) == () else given
+    if callable(item) and getattr(given, "shape", None) == ():
+        return item()
+    return float(given) if isinstance(given, Fraction | Decimal) else given
 
 
 def as_dtype(
@@ -164,9 +173,17 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a disk that is full Python does not say where
+            error.filename = str(path)
         raise
+
+
+def write_picture(path: Path, picture: PILImage.Image) -> None:
+    """Write a picture of Pillow's as a PNG, whole or not at all."""
+    picture.save(content := BytesIO(), format="PNG")
+    write_whole(path, content.getvalue())
 
 
 @contextmanager

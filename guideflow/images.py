@@ -60,8 +60,10 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     """Read an image from a file that need not be trusted.
 
     The orientation tag is applied, transparency is laid over white, and grey, palette, 16-bit and CMYK images become
-    RGB. Of an animation the first frame is read. Of floating-point values, which are meant to end at 1, at 255 or at
-    65535, what lies beyond is clipped and nan is black; a TIFF whose 16 bits hold fewer is read as of so many.
+    RGB. Colours of another profile, such as the Display P3 of phones or Adobe RGB, become those of sRGB. Of an
+    animation the first frame is read. Of floating-point values, which are meant to end at 1, or at 255, 65535 or
+    between them as of 10, 12 or 14 bits, what lies beyond is clipped and nan is black; a TIFF or PNG whose 16 bits hold
+    fewer is read as of so many. What is clipped by far, or read as of fewer bits, is told in a warning.
 
     Arguments:
         path: An image in any format that Pillow reads.
@@ -84,7 +86,7 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
             with open_picture(path) as picture:
                 check_pixels(picture, path)
                 rgb = ImageOps.exif_transpose(small_enough(picture))
-                may_hold_fewer = picture.format == "TIFF"
+                written = picture.format
         except InvalidImage:
             raise
         except UnidentifiedImageError as error:
@@ -94,7 +96,10 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         except Exception as error:  # decoders raise many kinds on damaged files: SyntaxError, struct.error, ...
             why = " ".join(str(error).split()) or type(error).__name__
             raise InvalidImage(f"{path} is damaged or cut short ({why}). Save or download it again.") from error
-    rgb = as_rgb(rgb, may_hold_fewer)
+    try:
+        rgb = as_rgb(rgb, written)
+    except InvalidImage as error:
+        raise InvalidImage(f"{path}: {error}") from error
     rgb = rgb.reduce(halvings(rgb))
     if size is not None:
         height, width = (size, size) if isinstance(size, numbers.Integral) else map(int, size)  # type: ignore[arg-type]

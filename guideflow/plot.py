@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from guideflow import provenance
 from guideflow._require import require
 
 _COLUMNS = 6
@@ -20,6 +21,7 @@ def figure(solution: Any) -> Any:
     figures = require("matplotlib.figure", extra="plot")
     guided, history, kept, seeds = solution.images, solution.history, solution.kept.iteration, solution.seeds
     pictures = guided.dim() == 4 and guided.shape[1] == 3
+    guided, unguided = (provenance.shown(one)[0] if pictures else one for one in (guided, solution.unguided))
     shown_references = list(solution.references)[:1] if pictures else []
     shown = range(min(len(seeds), _COLUMNS)) if pictures else range(0)
     columns = len(shown) + len(shown_references)
@@ -37,7 +39,7 @@ def figure(solution: Any) -> Any:
         first = len(shown_references)
         for i in shown:
             loss = history["loss"][int(kept[i]), i]
-            _show(axes[0][first + i], solution.unguided[i], _title(solution.prompts[i], seeds[i]), _PALETTE[i])
+            _show(axes[0][first + i], unguided[i], _title(solution.prompts[i], seeds[i]), _PALETTE[i])
             _show(axes[1][first + i], guided[i], f"loss {loss:.3g}", _PALETTE[i])
         for row, label in enumerate(("unguided", "guided")):
             axes[row][first].set_ylabel(label, color=_INK, fontsize=10, fontweight="bold")

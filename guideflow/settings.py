@@ -117,7 +117,7 @@ def broadcast(
 def _each(given: Any, name: str, read: Callable[[Any], T | None]) -> tuple[T, ...]:
     """Read one value, or each of several; numbers may be numpy's or torch's."""
     try:
-        values = [given] if isinstance(given, str) or getattr(given, "shape", None) == () else [*given]
+        values = [given] if isinstance(given, str | bytes) or getattr(given, "shape", None) == () else [*given]
     except TypeError:  # one number
         values = [given]
     found = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +12,12 @@ from html import escape
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 import torch
 from torch import Tensor
 
+from guideflow import provenance
 from guideflow._require import count, number, require, write_whole
 from guideflow.errors import InvalidArgument
 from guideflow.images import to_pil
@@ -35,6 +39,7 @@ def comparison(solution: Any) -> PILImage.Image | None:
     guided, before = solution.images, solution.history["loss"][0].tolist()
     if not are_pictures(guided):
         return None
+    guided, unguided = (provenance.shown(one)[0] for one in (guided, solution.unguided))
     shown, references = range(min(len(guided), _MOST)), [one for one in solution.references if one.shape[0] == 3]
     heads = [*(["reference" if len(references) == 1 else "references"] if references else []), "unguided", "guided"]
     titles = list(dict.fromkeys(solution.prompts))
@@ -53,7 +58,7 @@ def comparison(solution: Any) -> PILImage.Image | None:
     for j, text in enumerate(heads):
         draw(_GAP + j * (_CELL + _GAP), _GAP + len(above) * line, text, _INK)
     for i, top_i in zip(shown, tops, strict=True):
-        cells = [*([_mosaic(references)] if references else []), _fit(solution.unguided[i]), _fit(guided[i])]
+        cells = [*([_mosaic(references)] if references else []), _fit(unguided[i]), _fit(guided[i])]
         for j, cell in enumerate(cells):
             sheet.paste(cell, (_GAP + j * (_CELL + _GAP), top_i))
         after = float(solution.loss[i])
@@ -85,7 +90,7 @@ def film(frames: Sequence[Tensor], labels: Sequence[str]) -> list[PILImage.Image
     drawn = []
     for images, label in zip(frames, labels, strict=True):
         sheet, draw = _paper(min(len(images), _MOST) * (_CELL + _GAP) + _GAP, _CELL + 2 * _GAP + _TEXT + 4)
-        for i, image in enumerate(images[:_MOST]):
+        for i, image in enumerate(provenance.shown(images[:_MOST])[0]):
             sheet.paste(_fit(image), (_GAP + i * (_CELL + _GAP), _GAP))
         draw(_GAP, _CELL + _GAP + 5, label, _INK)
         drawn.append(sheet)
@@ -150,12 +155,18 @@ def write_film(path: Path, pictures: Sequence[PILImage.Image], seconds: float) -
         raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .gif or .mp4.")
     imageio, numpy = require("imageio", extra="video"), require("numpy", extra="video")
     rate = max(1.0, len(pictures) / seconds)
+    partial = path.with_name(f".{path.stem}-{uuid4().hex}.part.mp4")
     try:
-        with imageio.get_writer(path, format="FFMPEG", fps=rate, codec="libx264", macro_block_size=2) as writer:
+        with imageio.get_writer(partial, format="FFMPEG", fps=rate, codec="libx264", macro_block_size=2) as writer:
             for picture in [*pictures, *[pictures[-1]] * round(rate)]:
                 writer.append_data(numpy.asarray(picture))
+        if b"moov" not in partial.read_bytes():  # its table of contents, written last: ffmpeg fails in silence
+            raise OSError(errno.ENOSPC, "the film could not be written to its end", str(path))
+        os.replace(partial, path)
     except ImportError as error:  # imageio without its ffmpeg
         raise InvalidArgument("Writing .mp4 needs imageio's ffmpeg. Type: pip install 'guideflow[video]'") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

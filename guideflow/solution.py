@@ -19,6 +19,7 @@ from guideflow.settings import Result, Settings
 from guideflow.solvers import Solver, State
 from guideflow.started import Edit
 from guideflow.storage.damage import check
+from guideflow.storage.folder import as_folder
 from guideflow.storage.records import unflatten
 from guideflow.types import BY_STEP, shown
 
@@ -67,7 +68,8 @@ class Solution:
         state: the solver's last state, from which `resume` goes on.
         noise: the frozen noise.
         references: reference images of the loss, (3, height, width) each.
-        configs: how to load sampler, loss and solver again; None for what was made by hand.
+        configs: how to load sampler, loss and solver again; None for what was made by hand. "copies" are the bytes of
+            the pictures that the loss names beside its references, such as a layout.
         edit: the start picture with its mask and strength; None for images that began at noise.
         problem: the problem solved; None for a solution loaded from disk, or from a pickle.
         solver: the solver used; None likewise.
@@ -209,6 +211,8 @@ class Solution:
         )
         if self.edit is not None:
             start["edit"] = {"picture": self.edit.picture, "mask": self.edit.mask}
+        if copies := self.configs.get("copies"):
+            start["copies"] = copies
         shown = {"guided": self.images, "unguided": self.unguided}
         images = zip(self.prompts, self.seeds, self.result, self.loss.tolist(), strict=True)
         about = {
@@ -222,10 +226,12 @@ class Solution:
             "settings": asdict(self.settings),
             "edit": self.edit and {"strength": self.edit.strength, "paste_back": self.edit.paste_back},
             "stats": dict(self.stats),
-            "configs": dict(self.configs),
+            "configs": {name: value for name, value in self.configs.items() if name != "copies"},
             "versions": storage.versions(self.configs),
         }
-        storage.write(Path(directory), about, start, state, self.references, self.history, shown, overwrite=overwrite)
+        storage.write(
+            as_folder(directory), about, start, state, self.references, self.history, shown, overwrite=overwrite
+        )
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> "Solution":
@@ -234,8 +240,9 @@ class Solution:
         Raises:
             CannotResume: if the folder holds no readable solution.
         """
+        folder = as_folder(directory)
         try:
-            about, tensors, references = storage.read(Path(directory))
+            about, tensors, references = storage.read(folder)
             parts = unflatten(tensors)
             if references is None:
                 references = [parts["references"][str(i)] for i in range(len(parts["references"]))]
@@ -257,7 +264,9 @@ class Solution:
                 state=State(**{**state, "iteration": about["iteration"], "rollout": rollout}),
                 noise=Noise(noise["initial"], tuple(noise["steps"].get(str(k)) for k in range(len(state["controls"])))),
                 references=tuple(references),
-                configs=dict.fromkeys(("sampler", "loss", "solver")) | about["configs"],
+                configs=dict.fromkeys(("sampler", "loss", "solver"))
+                | about["configs"]
+                | ({"copies": parts["copies"]} if "copies" in parts else {}),
                 edit=None if edit is None else Edit(**{"mask": None, **edit, **about["edit"]}),
             )
             check(solution)

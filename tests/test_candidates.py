@@ -1,5 +1,6 @@
 """Candidates: each image starts from the best of a few noises, which depend on its seed alone."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,6 +164,37 @@ def test_a_candidate_without_a_loss_is_never_chosen(lost_value: float) -> None:
     other = gf.solve(sampler, loss, seed=0, max_iterations=0, candidates=6)
     assert bool(other.loss.isfinite().all())
     assert int(other.chosen) != int(plain.chosen)
+
+
+@pytest.mark.parametrize("call", [2, 4, 6])
+def test_what_a_loss_raises_while_the_start_is_chosen_leaves_the_best_so_far(tmp_path: Path, call: int) -> None:
+    sampler, calls = mixture(), list[int]()
+
+    def distance(image: Tensor) -> Tensor:
+        calls.append(len(calls))
+        if len(calls) == call:
+            raise ConnectionError("the judge is gone")
+        return Distance(target(sampler))(image)
+
+    options: dict[str, Any] = {"seed": [0, 1], "candidates": 5}
+    with pytest.raises(ConnectionError, match="the judge is gone") as error:
+        gf.solve(sampler, distance, max_iterations=3, save_to=tmp_path / "run", **options)
+    kept: gf.Solution = error.value.solution  # type: ignore[attr-defined]
+    fewer = gf.solve(sampler, Distance(target(sampler)), max_iterations=0, **options | {"candidates": call - 1})
+    assert torch.equal(kept.images, fewer.images) and set(kept.result) == {gf.Result.ERROR}
+    whole = gf.solve(sampler, Distance(target(sampler)), max_iterations=3, **options)
+    again = gf.resume(tmp_path / "run", max_iterations=3, sampler=sampler, loss=Distance(target(sampler)))
+    assert torch.equal(again.images, whole.images)
+
+
+def test_what_the_first_of_all_calls_raises_is_raised_as_it_is(tmp_path: Path) -> None:
+    def fails(image: Tensor) -> Tensor:
+        raise ConnectionError("the judge is gone")
+
+    for candidates in (1, 4):
+        with pytest.raises(ConnectionError) as error:
+            gf.solve(mixture(), fails, max_iterations=3, candidates=candidates, save_to=tmp_path / "run")
+        assert not hasattr(error.value, "solution") and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("given", [0, -1])

@@ -139,11 +139,32 @@ def test_a_hook_that_fails_is_guarded(install, capsys, body):
     assert "The plugin 'dark' of plugin_dark could not be loaded" in capsys.readouterr().err
 
 
-def test_what_a_module_does_at_import_is_guarded_but_for_control_c(install):
-    install("dark = plugin_dark", "import sys; sys.exit('gone')")
-    with pytest.raises(BrokenPlugin, match="SystemExit: gone"):
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("import sys; sys.exit('gone')", "SystemExit: gone"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("def f(): f()\nf()", "RecursionError"),
+        ("class E(Exception):\n    def __str__(self): raise RuntimeError\nraise E", "E: of which it cannot say more"),
+        ("raise ValueError('y ' * 10**6)", r"ValueError: (y )+\.\.\."),
+    ],
+)
+def test_what_a_module_does_at_import_is_guarded(install, capsys, body, says):
+    install("dark = plugin_dark", body)
+    with pytest.raises(BrokenPlugin, match=says):
         gf.load_loss("dark")
-    install("light = plugin_light", "raise KeyboardInterrupt")
+    assert main(["list"]) == 0
+    assert len(capsys.readouterr().err) < 1000
+
+
+def test_control_c_while_a_plugin_is_asked_is_the_users(install, monkeypatch):
+    install("dark = plugin_dark", "")
+
+    def interrupted(self, timeout=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("threading.Thread.join", interrupted)
     with pytest.raises(KeyboardInterrupt):
         gf.load_loss("dark")
 

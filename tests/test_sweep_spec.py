@@ -48,7 +48,9 @@ def jobs(text: str) -> list[tuple[Any, ...]]:
 def test_the_example_is_a_spec_and_says_what_the_defaults_are() -> None:
     spec = parse_spec(EXAMPLE)
     assert len(Plan(spec)) == 8 * 3 * 2 and all(one.digest for one in Plan(spec).references)
-    assert set(spec.model_fields_set) | {"memory", "device", "looks"} == set(Spec.model_fields), "every field is shown"
+    assert set(spec.model_fields_set) | {"memory", "device", "looks", "watermark"} == set(Spec.model_fields), (
+        "every field is shown"
+    )
     assert spec.model_copy(update={"references": None}).written().keys() == {"sampler", "loss", "solver", "prompts"}
 
 

@@ -237,7 +237,7 @@ def test_what_is_wrong_is_told_with_its_line_and_field(text: str) -> None:
 
 def test_the_example_is_a_spec_with_every_field() -> None:
     made = parse_tune(EXAMPLE)
-    assert set(made.model_fields_set) | {"memory", "device", "gradient_mode", "workers", "looks"} >= set(
+    assert set(made.model_fields_set) | {"memory", "device", "gradient_mode", "watermark", "workers", "looks"} >= set(
         Tune.model_fields
     )
     assert (made.at_most, made.trials, made.seed) == (Tune.model_fields["at_most"].default, 20, 0)

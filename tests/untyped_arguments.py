@@ -1,6 +1,8 @@
 """Arguments as users of numpy, Pillow and torch pass them: taken where they are meant, else refused in one line."""
 
+import enum
 import pickle
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +280,51 @@ def test_losses_and_samplers_are_sent_to_other_processes_after_use() -> None:
     again = gf.solve(pickle.loads(pickle.dumps(sampler)), warmth, **options)
     assert torch.equal(again.images, solution.images)
     assert torch.equal(pickle.loads(pickle.dumps(solution)).images, solution.images)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"labels": {"hair"}},
+        {"labels": np.array([3, 1])},
+        {"labels": [np.int64(3)]},
+        {"class_weights": {3: 2.0}},
+        {"class_weights": np.full(6, 2.0)},
+        {"class_weights": torch.ones(6)},
+        {"ignore_index": np.uint8(255)},
+    ],
+)
+def test_sets_arrays_and_numbers_as_keys_come_back_from_a_run(tmp_path: Path, options: dict[str, Any]) -> None:
+    sampler = gf.load_sampler("toy-mixture", size=16, num_steps=2)
+    loss = gf.load_loss("avatars-segmentation", reference="ada", **options)
+    gf.solve(sampler, loss, max_iterations=0, candidates=1, save_to=tmp_path / "run")
+    again = gf.resume(tmp_path / "run", max_iterations=0)
+    image = torch.rand(1, 3, 16, 16)
+    assert torch.equal(again.problem.loss(image), loss(image))
+
+
+def test_fractions_and_enums_in_settings_come_back_from_a_run(tmp_path: Path) -> None:
+    sampler = gf.load_sampler("toy-mixture", size=16, num_steps=2)
+
+    class Mode(str, enum.Enum):
+        WINDOWED = "windowed"
+
+    settings: dict[str, Any] = {"target_loss": Fraction(1, 100), "gradient_mode": Mode.WINDOWED, "patience": np.int8(5)}
+    gf.solve(sampler, warmth, max_iterations=1, candidates=1, save_to=tmp_path / "run", **settings)
+    again = gf.resume(tmp_path / "run", max_iterations=2, sampler=sampler, loss=warmth).settings
+    assert (again.target_loss, again.gradient_mode, again.patience) == (0.01, "windowed", 5)
+
+
+@pytest.mark.parametrize("folder", [3, b"out", "a\0b", None, ["out"]])
+def test_what_is_no_folder_is_refused_before_the_work(folder: Any) -> None:
+    calls = list[Any]()
+    sampler, options = mixture(), {"max_iterations": 0, "candidates": 1}
+    for use in (
+        *([] if folder is None else [lambda: gf.solve(sampler, calls.append, save_to=folder, **options)]),
+        lambda: gf.Solution.load(folder),
+        lambda: gf.verify(folder),
+        lambda: gf.solve(sampler, warmth, **options).save(folder),
+    ):
+        with pytest.raises(InvalidArgument, match=r"as folder. Expected a path"):
+            use()
+    assert calls == []

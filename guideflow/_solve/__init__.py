@@ -18,6 +18,7 @@ from guideflow._solve.parts import check_memory, complete, describe, pose
 from guideflow._solve.preset import named
 from guideflow._solve.run import Run, begin
 from guideflow._solve.same_loss import check_same_loss
+from guideflow._solve.same_weights import check_same_weights
 from guideflow._solve.verify import Compared as Compared
 from guideflow._solve.verify import Verification as Verification
 from guideflow._solve.verify import verify as verify
@@ -30,6 +31,7 @@ from guideflow.settings import Settings, broadcast
 from guideflow.solution import Solution
 from guideflow.solvers import Solver, State
 from guideflow.started import Started, started
+from guideflow.storage.folder import as_folder
 from guideflow.types import LossLike, map_tensors
 
 
@@ -184,10 +186,11 @@ def resume(
     Images that had reached the target, run out of patience or met nan stay as they are.
 
     A folder may come from anybody. What it says is made again by installed plugins alone; code is never run on its
-    word, so a loss from a file, or one made with `allow_pickle=True`, has to be given again. Reference images are those
-    in the folder. Other files outside of it are read with `trust` only. A name on the Hub is no file: it is fetched
-    again without trust, as what is fetched holds numbers and no code that is run. A solution that still holds its
-    parts goes on with them, and reads nothing.
+    word, so a loss from a file, or one made with `allow_pickle=True`, has to be given again. Reference images and
+    layouts are those in the folder. Other files outside of it are read with `trust` only, and other weights than those
+    that the solve was made with are refused. A name on the Hub is no file: it is fetched again without trust, as what
+    is fetched holds numbers and no code that is run. A solution that still holds its parts goes on with them, and reads
+    nothing.
 
     Arguments:
         solution: a solution or the folder it was saved to.
@@ -222,6 +225,9 @@ def resume(
         "solver": solver or saved.solver,
     }
     sampler, loss, solver = complete(saved, parts, folder, trust)
+    if old is None or old.sampler is not sampler or old.loss is not loss:
+        chosen = {name for name, part in (("sampler", parts["sampler"]), ("loss", parts["loss"])) if part is not None}
+        check_same_weights(saved, folder, sampler, loss, chosen)
     saved = map_tensors(lambda tensor, axis: tensor.to(sampler.device), replace(saved, problem=None, solver=None))
     if given is not None and (old is None or old.loss is not given):
         check_same_loss(saved, given)
@@ -238,7 +244,7 @@ def resume(
 
 def _keeping(save_to: str | PathLike[str] | None, checkpoint_every: int) -> Keeping:
     count("checkpoint_every", checkpoint_every)
-    return Keeping(None if save_to is None else Path(save_to), int(checkpoint_every))
+    return Keeping(None if save_to is None else as_folder(save_to), int(checkpoint_every))
 
 
 def _deadline(time_limit: float | None) -> float:

@@ -21,14 +21,17 @@ from guideflow.types import map_tensors, where
 
 
 class Start(NamedTuple):
-    """The problem with the noises chosen; and, if there was something to choose, what they and the seeds' own give."""
+    """The problem with the noises chosen; and, if there was something to choose, what they and the seeds' own give.
+
+    `error` is what ended the choice early.
+    """
 
     problem: Problem
     chosen: Tensor
     plain: Tensor | None = None
     rollout: Rollout | None = None
     evaluations: int = 0
-    complete: bool = True
+    error: BaseException | None = None
 
 
 def candidate_seed(seed: int, number: int) -> int:
@@ -47,10 +50,11 @@ def choose_start(problem: Problem, seeds: Sequence[int], candidates: int, radius
     """Roll candidates out without gradients, one of every image at a time, and keep the best of each image.
 
     Image i draws what is new in candidate j from (seed i, j) alone. A loss that is nan or inf loses to any other. An
-    interrupt ends the choice with those rolled out so far; before there is one, it is raised.
+    interrupt, or what the loss raises, ends the choice with those rolled out so far; before there is one, it is raised.
     """
     sampler, best, plain, number, noise = problem.sampler, None, None, 0, problem.noise
     chosen, lowest = torch.zeros(len(seeds), dtype=torch.int64, device=sampler.device), torch.tensor(torch.inf)
+    error: BaseException | None = None
     if candidates == 1:
         return Start(problem, chosen)
     try:
@@ -69,9 +73,10 @@ def choose_start(problem: Problem, seeds: Sequence[int], candidates: int, radius
                 torch.where(better, loss, lowest.to(loss)),
                 where(better, now.noise, noise),
             )
-    except KeyboardInterrupt:
+    except BaseException as raised:
         if plain is None:
             raise
+        error = raised
     else:
         number += 1
-    return Start(replace(problem, noise=noise), chosen, plain, best, number * problem.num_steps, number == candidates)
+    return Start(replace(problem, noise=noise), chosen, plain, best, number * problem.num_steps, error)

@@ -29,6 +29,8 @@ def describe(sampler: Sampler, loss: LossLike, solver: Solver) -> dict[str, Any]
         "solver": registry.config(solver),
     }
     configs["files"] = recipes.digests(configs)
+    if copies := recipes.copies(configs["loss"]):
+        configs["copies"] = copies
     configs["weights"] = {"sampler": origins.weights(sampler), "loss": origins.weights(loss)}
     configs["machine"] = origins.machine(sampler.device)
     return configs
@@ -59,8 +61,8 @@ def complete(
         CannotResume: if they cannot be, or do not fit what was saved.
     """
     lacking = {kind: saved.configs[kind] for kind, part in given.items() if part is None}
-    files = saved.configs.get("files") or {}
-    parts = {**given, **rebuild(lacking, folder, saved.references, files, trust)}
+    files, copies = saved.configs.get("files") or {}, saved.configs.get("copies") or {}
+    parts = {**given, **rebuild(lacking, folder, saved.references, files, trust, copies)}
     if saved.edit is not None and not isinstance(parts["sampler"], Started):
         parts["sampler"] = saved.edit.begin(parts["sampler"])
     _check_fit(saved, parts["sampler"], parts["solver"])

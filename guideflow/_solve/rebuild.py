@@ -1,11 +1,14 @@
 """Load the parts of a saved solve again, on the word of a manifest that may come from anybody."""
 
 import copy
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,23 +19,26 @@ from guideflow.errors import CannotResume
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Term, WeightedSum, as_sum
 from guideflow.losses.schedules import Ramp
-from guideflow.storage.recipes import digest, plugins, texts, typed_losses
+from guideflow.storage.recipes import REFERENCES, digest, plugins, texts, typed_losses
 
 _PICTURES = re.compile("Tensor|ImageSource|References")
 """In the annotation of an option that may be a tensor."""
 
-_OPTIONS = ("reference", "observed")
-"""The options of losses that hold what `Loss.references` returns."""
-
 
 def rebuild(
-    configs: Mapping[str, Any], folder: Path | None, pictures: Sequence[Tensor], files: Mapping[str, str], trust: bool
+    configs: Mapping[str, Any],
+    folder: Path | None,
+    pictures: Sequence[Tensor],
+    files: Mapping[str, str],
+    trust: bool,
+    copies: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """Load parts again, "sampler", "loss" or "solver", as their configs say, or raise `CannotResume`.
 
-    Only what installed plugins offer is made, from plain options. Reference pictures are the saved ones. Whatever else
-    the configs name outside the folder is read with `trust` only; a name on the Hub is, as nothing fetched is run. What
-    is another file than when the solve was made, by the checksums in `files`, is refused.
+    Only what installed plugins offer is made, from plain options. Reference pictures are the saved ones, and so are
+    others of which there are `copies` by checksum. Whatever else the configs name outside the folder is read with
+    `trust` only; a name on the Hub is, as nothing fetched is run. What is another file than when the solve was made, by
+    the checksums in `files`, is refused.
     """
     for kind, config in configs.items():
         if why := "made by hand" if config is None else runs_code(config):
@@ -43,13 +49,20 @@ def rebuild(
             own, option = list(islice(saved, part.get("references", 0))), _takes_pictures(part["name"])
             if own and len(own) == len(list(texts(part["options"].get(option)))):
                 part["options"][option] = _put(iter(own), part["options"][option])
-        named = [(text, part["name"]) for part in plugins(configs) for text in texts(part["options"])]
+        kept = {text: copies[files[text]] for text in files if files[text] in copies}
+        found = [(text, part["name"]) for part in plugins(configs) for text in texts(part["options"])]
+        named = [(text, name) for text, name in found if text not in kept]
         outside = dict.fromkeys(f"{text!r} ({name})" for text, name in named if _is_outside(text, folder))
         if outside and not trust:
             why = f"The solution names files outside of {folder or 'a saved folder'}: {', '.join(outside)}."
             why = f"{why} If they are what you want to be read, type"
             raise CannotResume(f"{why} `gf.resume(..., trust=True)`.").as_typed(f"{why} --trust beside --resume.")
-        made = {kind: _load(kind, config) for kind, config in configs.items()}
+        with ExitStack() as stack:
+            if any(text in kept for text, _ in found):
+                place = Path(stack.enter_context(TemporaryDirectory(prefix="guideflow-")))
+                paths = {text: _put_down(content, files[text], place, text) for text, content in kept.items()}
+                configs = {kind: _in_place_of(config, paths) for kind, config in configs.items()}
+            made = {kind: _load(kind, config) for kind, config in configs.items()}
         seen = [one.cpu() for one in as_sum(made["loss"]).references()] if "loss" in made else pictures
         if len(seen) != len(pictures) or not all(map(torch.equal, seen, pictures)):
             why = "The loss that the saved solution names has other reference images than those saved with it."
@@ -96,7 +109,7 @@ def runs_code(config: Any) -> str:
 def _takes_pictures(loss: str) -> str:
     """Return the option in which a loss takes its reference pictures as tensors too; empty if it has none."""
     options = registry.options(registry.factory("loss", loss)) or ()
-    names = (option.name for option in options if option.name in _OPTIONS and _PICTURES.search(option.type))
+    names = (option.name for option in options if option.name in REFERENCES and _PICTURES.search(option.type))
     return next(names, "")
 
 
@@ -112,6 +125,25 @@ def _load(kind: str, config: Any) -> Any:
     if kind == "solver":  # one inside another is an option that is a config itself
         options = {key: _load(kind, value) if isinstance(value, dict) else value for key, value in options.items()}
     return load(config["name"], **options)
+
+
+def _put_down(content: Tensor, checksum: str, place: Path, name: str) -> str:
+    """Write the saved copy of a picture where a loss can read it, and return its path."""
+    written = content.cpu().numpy().tobytes()
+    if hashlib.sha256(written).hexdigest() != checksum:
+        raise CannotResume(f"The saved copy of {name!r} is damaged. Give another copy of the folder.")
+    path = place / f"{checksum[:16]}{Path(name).suffix}"
+    path.write_bytes(written)
+    return str(path)
+
+
+def _in_place_of(value: Any, paths: Mapping[str, str]) -> Any:
+    """Put other paths in the place of the texts that they are given for, however deep."""
+    if isinstance(value, dict):
+        return {key: _in_place_of(inner, paths) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_place_of(inner, paths) for inner in value]
+    return paths.get(value, value) if isinstance(value, str) else value
 
 
 def _is_outside(text: str, folder: Path | None) -> bool:

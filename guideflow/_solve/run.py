@@ -13,6 +13,7 @@ from guideflow._solve.candidates import choose_start
 from guideflow._solve.history import measure
 from guideflow._solve.recover import is_good, shorten
 from guideflow.callbacks import Callback, Progress
+from guideflow.errors import GuideflowError
 from guideflow.losses.base import as_sum
 from guideflow.memory import peak_bytes
 from guideflow.problem import Problem
@@ -26,17 +27,19 @@ from guideflow.types import where
 def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping[str, Any]) -> "Run":
     """Choose where to start, and roll the unguided images out.
 
-    Interrupted on the way, it is a run of no iterations from the best start so far, without gradients, if there is one.
+    Interrupted on the way, or by what the loss raises, it is a run of no iterations from the best start so far, without
+    gradients, if there is one.
     """
     began = time.perf_counter()
     start = choose_start(problem, settings.seeds, settings.candidates, settings.candidate_radius)
-    advance, state = Advance(start.problem, solver), None
-    if start.complete:
+    advance, state, error = Advance(start.problem, solver), None, start.error
+    if error is None:
         try:
             state = advance(None)
-        except KeyboardInterrupt:
-            if start.rollout is None:
+        except BaseException as raised:
+            if start.rollout is None or isinstance(raised, GuideflowError):  # which nothing reached would mend
                 raise
+            error = raised
     if state is None:
         assert start.rollout is not None
         z0 = start.problem.z0
@@ -63,14 +66,14 @@ def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping
         configs=configs,
         edit=problem.sampler.edit if isinstance(problem.sampler, Started) else None,
     )
-    return Run(advance, solution, stopped=rollout.gradients is None)
+    return Run(advance, solution, error)
 
 
 class Run:
     """The changing part of a solve that goes on where a solution ended."""
 
-    def __init__(self, advance: Advance, saved: Solution, stopped: bool = False) -> None:
-        self.advance, self.saved, self.settings, self.stopped = advance, saved, saved.settings, stopped
+    def __init__(self, advance: Advance, saved: Solution, error: BaseException | None = None) -> None:
+        self.advance, self.saved, self.settings, self.error = advance, saved, saved.settings, error
         self.state, self.best = saved.state, saved.best
         columns, count = saved.history.items(), len(saved.history["loss"])
         self.rows = [{name: column[i] for name, column in columns} for i in range(count)]
@@ -88,8 +91,8 @@ class Run:
             keep: see `tell`.
             deadline: the point.
         """
-        if self.stopped:
-            raise KeyboardInterrupt
+        if self.error is not None:  # what was reached before it is a run by now, and kept
+            raise self.error
         outcome = Result.MAX_ITERATIONS
         self._review()
         keep(self)

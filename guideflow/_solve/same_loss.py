@@ -1,5 +1,7 @@
 """Whether a loss that is given on resuming is the one that the solve was made with: told before the work."""
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from guideflow.losses.base import as_sum
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import FOUND
 from guideflow.solution import Solution
-from guideflow.storage.recipes import typed_losses
+from guideflow.storage.recipes import code, digest, loss_config, plugins, typed_losses
 from guideflow.types import LossLike
 
 _TOLERANCE = 0.02
@@ -28,6 +30,14 @@ def check_same_loss(saved: Solution, loss: LossLike) -> None:
     for i in off.nonzero()[:1, 0].tolist():
         now, then = found.loss[i].item(), rollout.loss[i].item()
         raise _another(saved, f"it is {now:.4g} for image {i}, which had {then:.4g}")
+    files = saved.configs.get("files") or {}
+    for name in filter(None, map(code, plugins(loss_config(loss)))):
+        if name in files and digest(name) != files[name]:
+            warnings.warn(
+                f"{name} is another file than the one that the solve was made with, and the loss in it about the same "
+                "for the saved images. The solve goes on with it.",
+                stacklevel=4,
+            )
 
 
 def _seen(loss: LossLike, images: int) -> Tensor:

@@ -21,7 +21,7 @@ from guideflow.sampler import Sampler
 from guideflow.solution import Solution
 from guideflow.solvers import Solver
 from guideflow.storage import origins
-from guideflow.storage.folder import MANIFEST, read_manifest
+from guideflow.storage.folder import MANIFEST, as_folder, read_manifest
 from guideflow.types import LossLike
 
 
@@ -93,7 +93,7 @@ def verify(
         CannotResume: if the folder is damaged, or a part cannot be made again.
     """
     in_range("tolerance", tolerance, 0)
-    folder = Path(directory)
+    folder = as_folder(directory)
     saved, manifest = Solution.load(folder), read_manifest(folder / MANIFEST)
     if saved.state.rollout.gradients is None:
         raise CannotResume(

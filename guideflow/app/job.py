@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guideflow import images
+from guideflow import images, provenance
 from guideflow._solve import solve
 from guideflow.app.recipe import Recipe
 from guideflow.app.uploads import fit_start
@@ -222,7 +222,7 @@ def _encode(pictures: Tensor) -> tuple[bytes, ...]:
     from PIL import Image
 
     found = []
-    for one in pictures.detach().float().nan_to_num(0.0).clamp(0, 1).cpu():
+    for one in provenance.shown(pictures.detach().float().nan_to_num(0.0).clamp(0, 1).cpu())[0]:
         picture, content = images.to_pil(one), io.BytesIO()
         picture.thumbnail((_PREVIEW, _PREVIEW), Image.Resampling.LANCZOS)
         picture.save(content, format="WEBP", quality=92, method=2)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from guideflow import images
 from guideflow._pictures import check_file
+from guideflow._require import write_picture, write_whole
 from guideflow.errors import GuideflowError, InvalidImage
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def keep_picture(upload: str | Path, target: Path, room: Path) -> Path:
         factor = LONGEST_SIDE / max(picture.size)
         width, height = (max(1, round(side * factor)) for side in picture.size)
         picture = picture.resize((width, height), _resampling().LANCZOS)
-    picture.save(target, format="PNG")
+    write_picture(target, picture)
     return target
 
 
@@ -62,15 +62,15 @@ def keep_layout(upload: str | Path, target: Path, room: Path) -> Path:
             size = f"{picture.width} x {picture.height} pixels; at most {_LAYOUT_SIDE} a side are taken"
             raise InvalidImage(f"The layout {path.name} has {size}. Give a smaller one.")
         if picture.format == "PNG":
-            shutil.copyfile(path, target)
+            write_whole(target, path.read_bytes())
         else:
-            picture.convert("RGB").save(target, format="PNG")
+            write_picture(target, picture.convert("RGB"))
     return target
 
 
 def keep_drawing(drawing: PILImage.Image, target: Path) -> Path:
     """Keep what was drawn in the page; where nothing was, it stays transparent, which is free in a layout."""
-    drawing.convert("RGBA").save(target, format="PNG")
+    write_picture(target, drawing.convert("RGBA"))
     return target
 
 
@@ -84,14 +84,14 @@ def keep_start(photograph: PILImage.Image, painted: PILImage.Image | None, folde
         raise InvalidImage(f"The start photograph has more than {MOST_PIXELS / 1e6:.0f} million pixels.")
     kept = images.to_pil(images.from_pil(photograph))
     kept.thumbnail((LONGEST_SIDE, LONGEST_SIDE), _resampling().LANCZOS)
-    kept.save(folder / "start.png", format="PNG")
+    write_picture(folder / "start.png", kept)
     if painted is None or is_blank(painted):
         return ["start"]
     mask = painted.convert("RGBA").getchannel("A")
     # The brush lets the photograph shine through: half of how dense its strokes are is the edge of one.
     half = max(alpha for alpha, count in enumerate(mask.histogram()) if count) / 2
     mask = mask.resize(kept.size, _resampling().BILINEAR)
-    mask.point([255 * (alpha > half) for alpha in range(256)]).save(folder / "mask.png", format="PNG")
+    write_picture(folder / "mask.png", mask.point([255 * (alpha > half) for alpha in range(256)]))
     return ["start", "mask"]
 
 
@@ -104,7 +104,7 @@ def fit_start(folder: Path, size: tuple[int, int]) -> None:
         if (path := folder / f"{name}.png").is_file():
             with Image.open(path) as picture:
                 fitted = ImageOps.fit(picture, (size[1], size[0]), method)
-            fitted.save(path, format="PNG")
+            write_picture(path, fitted)
 
 
 def is_blank(drawing: PILImage.Image) -> bool:

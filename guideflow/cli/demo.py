@@ -1,6 +1,7 @@
 """The main job in one command: the same four seeds, without guidance and guided to people nobody trained on."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.text import Text
 from torch import Tensor
 
 import guideflow as gf
-from guideflow._require import require
+from guideflow._require import require, write_whole
 from guideflow.cli.console import console, visible
 from guideflow.storage.folder import check_folder
 
@@ -47,7 +48,8 @@ def demo(out: Path) -> None:
         style="dim",
     )
     path = out / "demo.png"
-    _figure(solutions).savefig(path, dpi=85)
+    _figure(solutions).savefig(content := BytesIO(), format="png", dpi=85)
+    write_whole(path, content.getvalue())
     screen.print(Text.assemble("Open ", (visible(path), "bold")), soft_wrap=True)
 
 

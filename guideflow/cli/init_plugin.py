@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 from guideflow import registry
-from guideflow._require import one_of
+from guideflow._require import one_of, write_whole
 from guideflow.cli.console import console, visible
 from guideflow.cli.templates import MODULES, PYPROJECT, README, TESTS, USE
 from guideflow.errors import DuplicatePlugin, FolderInUse, InvalidArgument
@@ -50,7 +50,7 @@ def init_plugin(name: str, kind: str = "loss", out: Path | None = None) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
-        (folder / file).write_text(Template(text).substitute(words), encoding="utf-8")
+        write_whole(folder / file, Template(text).substitute(words).encode())
     screen = console()
     screen.print(visible(f"Wrote {', '.join(files)} to {folder}. Try it:"), soft_wrap=True)
     for command in (

@@ -5,15 +5,23 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from guideflow._require import number, require
 from guideflow.cli.console import console, visible
-from guideflow.errors import GuideflowError, MissingExtra
+from guideflow.errors import CannotResume, GuideflowError, MissingExtra
+from guideflow.images import from_pil, save_image, to_pil
+from guideflow.provenance.publishing import mark
+from guideflow.provenance.statement import statement
 from guideflow.settings import Result
 from guideflow.sheets import comparison, film, write_film
 from guideflow.solution import Solution
+from guideflow.storage import signed
+from guideflow.storage.folder import MANIFEST, read_manifest
 
 MORE = 12  # iterations to go on by, as suggested
 
@@ -26,23 +34,43 @@ def draw(solution: Solution, out: Path, frames: Sequence[Any] = (), films: Seque
     drawn: list[str] = []
     try:
         if (sheet := comparison(solution)) is not None:
-            sheet.save(out / "comparison.png")
+            _write(out / "comparison.png", sheet, solution)
             drawn.append("comparison.png")
         labels = [f"iteration {i}" for i in range(len(frames))]
         pictures = film(frames, labels) if films and len(frames) > 0 else []
+        pictures = [_marked(picture, solution) for picture in pictures]
         for name in films if pictures else ():
             write_film(out / name, pictures, max(1.0, 0.15 * len(pictures)))
             drawn.append(name)
+        from PIL import Image
+
         require("matplotlib", extra="plot")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of letters that the font has not
-            solution.plot().savefig(out / "plot.png", dpi=110)
+            solution.plot().savefig(content := BytesIO(), format="png", dpi=110)
+        _write(out / "plot.png", Image.open(content), solution)
         drawn.append("plot.png")
     except MissingExtra as error:
         print(f"guideflow: There is no plot.png: {error}", file=sys.stderr)
     except (GuideflowError, OSError) as error:
         print(f"guideflow: Not everything could be drawn: {error}", file=sys.stderr)
     return drawn
+
+
+def _marked(sheet: Any, solution: Solution) -> Any:
+    return to_pil(mark(from_pil(sheet)[0], solution.settings.watermark).picture)
+
+
+def _write(path: Path, sheet: Any, solution: Solution) -> None:
+    """Write a sheet of pictures as they are themselves: marked, signed, and with what made them."""
+    told: dict[str, str] = {}
+    with suppress(CannotResume, OSError, ValueError, LookupError, TypeError):  # of a folder without a manifest
+        told = statement(read_manifest(path.parent / MANIFEST), 0, path.stem)
+        told |= {"guideflow:prompt": json.dumps(solution.prompts), "guideflow:seed": json.dumps(solution.seeds)}
+        told |= {"guideflow:loss": json.dumps([f"{loss:.9g}" for loss in solution.loss.tolist()])}
+    picture, says = mark(from_pil(sheet)[0], solution.settings.watermark)
+    told |= {f"guideflow:{name}": text for name, text in says.items()}
+    save_image(path, picture, told, partial(signed, name=path.name))
 
 
 def show(solution: Solution, out: Path, drawn: Sequence[str]) -> None:

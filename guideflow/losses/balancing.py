@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guideflow._require import in_range
 from guideflow.errors import InvalidArgument
-from guideflow.losses.base import Loss, WeightedSum, as_sum
+from guideflow.losses.base import Loss, Term, WeightedSum, as_sum
 from guideflow.losses.evaluation import Evaluation, no_gradient
 from guideflow.types import LossLike
 
@@ -63,6 +63,11 @@ class Balanced(Loss):
         linear = (gradient * (images - images.detach())).flatten(1).sum(1)
         terms = {name: value.detach() for name, value in found.terms.items()}
         return Evaluation(found.loss.detach() + linear, objective + linear, terms)
+
+    @property
+    def inside(self) -> Sequence[Term]:
+        """The terms."""
+        return self.sum.terms
 
     @property
     def settled(self) -> int:

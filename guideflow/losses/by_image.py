@@ -80,6 +80,11 @@ class ByImage(Loss):
         )
 
     @property
+    def inside(self) -> Sequence[Term]:
+        """The terms of all images."""
+        return self._terms
+
+    @property
     def settled(self) -> int:
         """First iteration from which every loss is that of the end."""
         return max(term.loss.settled if isinstance(term.loss, Loss) else 0 for term in self._terms)

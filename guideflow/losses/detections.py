@@ -31,6 +31,9 @@ from guideflow.losses.matching import (
     assign,
 )
 
+_AT_ONCE = 64
+"""Of a crowd so many are compared at once, so that memory is bounded."""
+
 
 class DetectionLoss(Loss):
     """Distance between the subjects in an image and those in reference images.
@@ -136,7 +139,8 @@ class DetectionLoss(Loss):
         if not owner or (self._count == 1 and all(len(each) <= 1 for each in rows)):
             pairs = [[(k, 0) for k in each if found.allowed[k, 0]] for each in rows]
         else:
-            table = self.distances(x, found.image, found.place).cpu()
+            parts = zip(torch.split(found.image, _AT_ONCE), torch.split(found.place, _AT_ONCE), strict=True)
+            table = torch.cat([self.distances(x, *part).cpu() for part in parts])
             pairs = []
             for row in rows:
                 some = Detections(*(part[row] for part in found))

@@ -36,6 +36,8 @@ def is_marked(loss: LossLike) -> bool:
 
 
 def _shows_face(loss: LossLike) -> bool:
+    if any(_shows_face(term.loss) for term in getattr(loss, "inside", ())):
+        return True
     if getattr(loss, "shows_face", False):
         return True
     config = registry.config(loss)
@@ -49,7 +51,7 @@ def publish(images: Tensor, marked: bool) -> list[Published]:
     """Return what is saved of a batch of images."""
     pictures = shown(images)
     return [
-        _marked(picture, marked) if one is None else Published(picture, {"withheld": "by a safety checker"})
+        mark(picture, marked) if one is None else Published(picture, {"withheld": "by a safety checker"})
         for picture, one in zip(*pictures, strict=True)
     ]
 
@@ -69,8 +71,9 @@ def finished(image: Tensor, marked: bool) -> Tensor:
     return from_pil(to_pil(picture))[0]
 
 
-def _marked(picture: Tensor, marked: bool) -> Published:
-    if not marked:
+def mark(picture: Tensor, wanted: bool) -> Published:
+    """Return a picture, (3, height, width), with the watermark if it is wanted and can be had."""
+    if not wanted:
         return Published(picture, {"watermark": "none"})
     side = watermark.SMALLEST
     if min(picture.shape[-2:]) < side:

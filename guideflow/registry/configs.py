@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from os import PathLike, fspath
 from typing import Any
 
@@ -13,6 +14,7 @@ from guideflow.errors import GuideflowError
 from guideflow.registry.discovery import find
 
 _CONFIG = "guideflow_config"
+_LONGEST = 1000
 
 
 def note(made: Any, name: str, options: Mapping[str, Any]) -> Any:
@@ -57,4 +59,11 @@ def _written(value: object) -> Any:
         return found
     if isinstance(plain := plain_number(value), bool | int | float):
         return plain
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    tolist = getattr(value, "tolist", None)
+    if callable(tolist) and len(getattr(value, "shape", ())) == 1 and len(value) <= _LONGEST:  # type: ignore[arg-type]
+        return tolist()  # of a few numbers; a picture is none of those
     raise TypeError(f"{type(value).__name__} cannot be written down")

@@ -117,7 +117,7 @@ def _ask_in_time(plugin: Plugin) -> list[Offer] | BaseException:
     def ask() -> None:
         try:
             answers.append(_ask(plugin))
-        except BaseException as error:  # a module may well call sys.exit
+        except BaseException as error:  # a module may well call sys.exit; Ctrl-C goes to the main thread
             answers.append(error)
 
     seconds = _timeout()
@@ -127,8 +127,6 @@ def _ask_in_time(plugin: Plugin) -> list[Offer] | BaseException:
     if not answers:
         left_out = f"{DISABLE}={plugin.name}"
         return TimeoutError(f"no answer within {seconds:g} seconds; {TIMEOUT}=60 waits longer, {left_out} not at all")
-    if isinstance(answers[0], KeyboardInterrupt):
-        raise answers[0]
     return answers[0]
 
 

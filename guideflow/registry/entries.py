@@ -9,6 +9,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, cast
 
+from guideflow._require import shorten
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.weights import Download, Footprint
 
@@ -137,5 +138,9 @@ def is_file(name: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Write what went wrong on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """Write what went wrong on one line, whatever a plugin raises."""
+    try:
+        text = str(error)
+    except Exception:  # of a class whose text fails itself
+        text = "of which it cannot say more"
+    return f"{type(error).__name__}: {shorten(text, 500)}"

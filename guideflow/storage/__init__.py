@@ -78,7 +78,7 @@ def write(
                 _write(folder / name, content)
         for name, (picture, metadata) in named.items():
             written.append(name)
-            images.save_image(folder / name, picture, metadata, partial(_signed, name=name))
+            images.save_image(folder / name, picture, metadata, partial(signed, name=name))
         written.append("history.csv")
         write_whole(folder / "history.csv", table)
         write_whole(folder / MANIFEST, (manifest + "\n").encode())
@@ -208,7 +208,8 @@ def _pictures(batches: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[s
     return found
 
 
-def _signed(content: bytes, name: str) -> bytes:
+def signed(content: bytes, name: str) -> bytes:
+    """Return the content of a PNG with content credentials, where there is a certificate for them."""
     if not credentials.wanted():
         return content
     try:

@@ -16,6 +16,17 @@ MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 64 * 2**20
 
 
+def as_folder(given: object) -> Path:
+    """Read the name of a folder, which need not exist.
+
+    Raises:
+        InvalidArgument: if it is no name that a folder may have.
+    """
+    if isinstance(given, str | os.PathLike) and isinstance(path := os.fspath(given), str) and "\0" not in path:
+        return Path(path)
+    raise InvalidArgument(f"Got {given!r} as folder. Expected a path, such as 'out'.")
+
+
 def check_folder(folder: Path, run: str | None = None, size: float = 0, *, overwrite: bool = False) -> dict[str, Any]:
     """Refuse before the work a folder that could not be saved to after it; return the manifest in it.
 

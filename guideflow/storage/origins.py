@@ -60,7 +60,8 @@ def weights(part: object) -> dict[str, str]:
 
 
 def _checksum(network: nn.Module) -> str:
-    tensors = {name: one for name, one in network.state_dict(keep_vars=True).items() if isinstance(one, Tensor)}
+    held = network.state_dict(keep_vars=True).items()  # of what is compiled, by the names it had before
+    tensors = {name.replace("_orig_mod.", ""): one for name, one in held if isinstance(one, Tensor)}
     state = tuple((one.data_ptr(), one._version) for one in tensors.values() if not one.is_inference())
     known = _known.get(network)
     if known is not None and known[0] == state:

@@ -8,12 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+from torch import Tensor
+
 from guideflow import registry
 from guideflow.losses.balancing import Balanced
 from guideflow.losses.base import Loss, WeightedSum
+from guideflow.registry.entries import FILE_NAME
+from guideflow.registry.references import PICTURES
 from guideflow.types import LossLike
 
 _LARGEST: Final = 64 * 2**20
+
+REFERENCES: Final = ("reference", "observed")
+"""The options of losses that hold what `Loss.references` returns."""
 
 
 def loss_config(loss: LossLike) -> dict[str, Any] | None:
@@ -60,8 +68,32 @@ def texts(value: Any) -> Iterator[str]:
 
 def digests(configs: Mapping[str, Any]) -> dict[str, str]:
     """Return the checksum of every file that options name, so that another one under the name is noticed."""
-    named = {text for part in plugins(dict(configs)) for text in texts(part["options"])}
+    parts = [*plugins(dict(configs))]
+    named = {text for part in parts for text in texts(part["options"])} | {*filter(None, map(code, parts))}
     return {text: found for text in sorted(named) if (found := digest(text))}
+
+
+def code(part: Mapping[str, Any]) -> str:
+    """Return the file that a loss, sampler or solver is read from; empty if it is a plugin's."""
+    found = FILE_NAME.fullmatch(str(part.get("name")))
+    return found[1] if found else ""
+
+
+def copies(config: Any) -> dict[str, Tensor]:
+    """Return the pictures that a loss names beside its references, such as a layout: their bytes by their checksum."""
+    named = (
+        text
+        for part in plugins(config)
+        for option, value in part["options"].items()
+        if option not in REFERENCES
+        for text in texts(value)
+        if Path(text).suffix.lower() in PICTURES
+    )
+    found = {}
+    for text in named:
+        if name := digest(text):
+            found[name] = torch.frombuffer(bytearray(Path(text).read_bytes()), dtype=torch.uint8)
+    return found
 
 
 def digest(name: str) -> str | None:

@@ -46,6 +46,7 @@ seeds: [0]
 batch: 8              # most images that are solved together
 # memory: 8 GB        # of a worker, in all: batches are made as small as it takes
 gradient_mode: full   # full, windowed, checkpointed or auto
+# watermark: false    # pictures of people's faces are marked as generated
 # device: cuda
 workers:              # with --ray: what each takes. Without a count there are as many as the cluster has room for
   cpus: 1

@@ -93,7 +93,7 @@ class Plan:
                     sampler,
                     loss,
                     solver,
-                    {**solve, "gradient_mode": self.spec.gradient_mode},
+                    {**solve, "gradient_mode": self.spec.gradient_mode, "watermark": self.spec.watermark},
                     tuple(look for look in self.spec.looks if look < solve["max_iterations"]),
                 )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from guideflow import images
+from guideflow import images, provenance
 from guideflow.callbacks import Progress
 from guideflow.errors import GuideflowError
 from guideflow.losses.evaluation import COLUMNS
@@ -35,7 +35,10 @@ class Looks:
 
 def why(error: BaseException) -> str:
     """Write an error on one line; its kind and its place in the code too, unless it is meant for the user."""
-    text = " ".join(str(error).split())[:500]
+    try:
+        text = " ".join(str(error).split())[:500]
+    except Exception:  # of a plugin's class whose text fails itself
+        text = "of which it cannot say more"
     if isinstance(error, GuideflowError) and text:
         return text
     frames = traceback.extract_tb(error.__traceback__)
@@ -92,7 +95,7 @@ def report(
         for look, solution in found.items():
             row = common | weights | {"iteration": look} | _measured(solution, i)
             if row["status"] == "done":
-                row.update(_draw(batch, job, look, solution, i, pictures))
+                row.update(_draw(batch, job, row, solution, i, pictures))
             rows.append(row)
     return rows, pictures
 
@@ -128,19 +131,33 @@ def _measured(solution: Solution, i: int) -> Row:
     }
 
 
-def _draw(batch: Batch, job: Job, look: int, solution: Solution, i: int, pictures: dict[str, bytes]) -> Row:
+def _draw(batch: Batch, job: Job, row: Row, solution: Solution, i: int, pictures: dict[str, bytes]) -> Row:
     """Add the pictures of image i, and return where they go; a look's own has its iteration in its name."""
+    look = row["iteration"]
     plain = parts.key(batch.config.sampler_key, batch.config.solve["negative_prompt"], job.prompt, job.seed)
     name = f"{look:05d}-{job.key}" if look in batch.config.looks else job.key
     shown = {"image": (name, solution.images[i]), "unguided": (f"unguided-{plain}", solution.unguided[i])}
     found: Row = {}
     for column, (name, image) in shown.items():
         if image.dim() == 3 and len(image) == 3 and image.min() >= -1e-3 and image.max() <= 1 + 1e-3:
-            about = {"job": job.key, "prompt": job.prompt, "seed": str(job.seed), "kind": column}
             found[column] = f"pictures/{name[-2:]}/{name}.png"
             if found[column] not in pictures:  # the unguided one is that of all looks
-                pictures[found[column]] = images.png(image, {f"guideflow:{key}": text for key, text in about.items()})
+                (picture, says), *_ = provenance.publish(image[None], solution.settings.watermark)
+                about = _told(batch, row) | {"kind": column} | says
+                pictures[found[column]] = images.png(picture, {f"guideflow:{key}": text for key, text in about.items()})
     return found
+
+
+def _told(batch: Batch, row: Row) -> dict[str, str]:
+    """Say in a picture what made it: nothing of the reference, and no path."""
+    config = batch.config
+    parts = {"sampler": config.sampler, "loss": {"terms": config.loss}, "solver": config.solver}
+    return {
+        **{name: str(row[name]) for name in ("job", "prompt", "seed", "iteration", "guideflow")},
+        "configs": json.dumps(provenance.public(parts, {}), default=str),
+        "settings": json.dumps(config.solve, default=str),
+        "weights": json.dumps({name: row.get(name) for name in ("weights", "sampler_weights")}),
+    }
 
 
 def _number(value: torch.Tensor) -> float | None:

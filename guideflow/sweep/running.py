@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -121,6 +122,10 @@ def _run(store: Store, plan: Plan, counts: Counts, done: Keys, engine: Engine, w
                 watch(counts, finished)
         except KeyboardInterrupt:
             store.merge()
+            raise
+        except OSError:  # a disk without room for pictures may have some for rows
+            with suppress(OSError):
+                store.flush()
             raise
         finally:
             close: Any = getattr(found, "close", None)

@@ -184,6 +184,7 @@ class Spec(_Model):
         batch: Most images that are solved together.
         memory: Bytes that a worker may use in all, by which batches are made smaller; None does not look.
         gradient_mode: As of `guideflow.solve`; it changes no picture.
+        watermark: Likewise, of the files.
         device: Where samplers and losses run, given to each that has such an option; None leaves it to them.
         workers: Those of Ray's.
     """
@@ -199,6 +200,7 @@ class Spec(_Model):
     batch: int = Field(default=8, ge=1)
     memory: Annotated[float | None, BeforeValidator(_bytes)] = Field(default=None, gt=0)
     gradient_mode: Literal["full", "windowed", "checkpointed", "auto"] = "full"
+    watermark: bool | None = None
     device: str | None = None
     workers: Workers = Workers()
 

@@ -99,8 +99,12 @@ class ArcFaces(FaceBackend):
 
 def _check_recogniser(network: OnnxNetwork, size: int) -> None:
     """Refuse a graph that does not turn a face into numbers before it is needed."""
-    with torch.no_grad():
-        found = network(torch.zeros(1, 3, size, size))
+    try:
+        with torch.no_grad():
+            found = network(torch.zeros(1, 3, size, size))
+    except (RuntimeError, MemoryError) as error:  # of one face: no graph that is whole takes as much
+        why = f"needs more memory for one face than there is ({one_line(error)})"
+        raise InvalidArgument(f"The recogniser of the pack {why}. Give another pack.") from error
     if not found or not isinstance(found[0], Tensor) or not found[0].is_floating_point() or len(found[0]) != 1:
         raise InvalidArgument("The recogniser of the pack returns no embedding of a face. Give another pack.")
 

@@ -20,6 +20,9 @@ _TEMPLATE = (
     (0.3340850613712, 0.2290642403242),
     (0.4901123135679, 0.6277975316475),
 )
+_OVERLAP = 0.4
+"""As insightface has it: boxes of one face share more, those of two faces in a crowd less."""
+
 _PADDING = 0.25
 _MARGIN = 1.1
 """Side of what the landmarks see, relative to the box."""
@@ -54,7 +57,7 @@ class DlibFaces(FaceBackend):
         image = image.detach().clamp(0, 1)
         found = [self._boxes(image, size) for size in self.detector_sizes]
         score, box = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-        index, place = suppress(score, box, floor, overlap=0.5)
+        index, place = suppress(score, box, floor, _OVERLAP)
         score, box = score[index, place], box[index, place]
         points = self._points(image, index, square(box, FaceLandmarks.SIZE, _MARGIN))
         for _ in range(2):  # the landmarks expect an upright face

@@ -77,8 +77,9 @@ class FaceBackend(nn.Module, ABC):
 def suppress(score: Tensor, box: Tensor, floor: float, overlap: float) -> tuple[Tensor, Tensor]:
     """Keep the best of boxes (B, N, 4) that overlap (non-maximum suppression), for each image by itself.
 
-    Boxes that share more than `overlap` of the smaller one's area with a better one are dropped. Returns the images and
-    the places in the input, (M,), of those that are kept, the best of each image first.
+    Boxes whose intersection over union with a better one is above `overlap` are dropped: a face behind another's
+    shoulder, or small within its box, is one of its own. Returns the images and the places in the input, (M,), of those
+    that are kept, the best of each image first.
     """
     kept = []
     for i, (scores, boxes) in enumerate(zip(score.cpu(), box.cpu(), strict=True)):
@@ -90,7 +91,7 @@ def suppress(score: Tensor, box: Tensor, floor: float, overlap: float) -> tuple[
             one, others = boxes[best], boxes[left]
             top_left, bottom_right = torch.maximum(one[:2], others[:, :2]), torch.minimum(one[2:], others[:, 2:])
             shared = (bottom_right - top_left).clamp_min(0).prod(1)
-            smaller = torch.minimum((one[2:] - one[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(1))
-            left = left[shared <= overlap * smaller]
+            union = (one[2:] - one[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared
+            left = left[shared <= overlap * union]
     image, place = torch.tensor(kept, dtype=torch.long, device=score.device).view(-1, 2).T
     return image, place

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -51,11 +50,11 @@ def inside(faces: Faces, regions: Sequence[Region], height: int, width: int) -> 
 def candidates(score: Sequence[float], allowed: Sequence[Sequence[bool]], threshold: float, people: int) -> list[int]:
     """Choose among the faces of an image, the best first: those that are sure, or else as many as there are people.
 
-    Of many faces at most 8 more than twice the number of people are chosen.
+    All that are sure, as in a crowd anyone may be the one looked for.
     """
     usable = [i for i, row in enumerate(allowed) if any(row)]
     sure = [i for i in usable if score[i] >= threshold]
-    return sure[: 2 * people + 8] if len(sure) >= people else usable[:people]
+    return sure if len(sure) >= people else usable[:people]
 
 
 def assign_in_order(place: Sequence[float], distance: Tensor, allowed: Tensor) -> list[tuple[int, int]]:
@@ -64,17 +63,22 @@ def assign_in_order(place: Sequence[float], distance: Tensor, allowed: Tensor) -
     With more faces than people, or fewer, those are matched that make the sum of distances (faces, people) least
     without changing the order.
     """
-    faces, people = distance.shape
-    order = sorted(range(faces), key=lambda k: place[k])
-    cost = torch.where(allowed, distance, _FORBIDDEN).tolist()
-    count = min(faces, people)
-    ways = (
-        list(zip(chosen, named, strict=True))
-        for chosen in combinations(order, count)
-        for named in combinations(range(people), count)
-    )
-    best = min(ways, key=lambda pairs: sum(cost[k][r] for k, r in pairs))
-    return [(k, r) for k, r in best if allowed[k, r]]
+    order = torch.tensor(place).argsort(stable=True)
+    cost = torch.where(allowed, distance, _FORBIDDEN)[order].double()
+    few, many = sorted(cost.shape)
+    table = cost if len(cost) == few else cost.T
+    # least[i, j]: the first i of the fewer are matched among the first j of the others.
+    least = torch.full((few + 1, many + 1), torch.inf, dtype=torch.float64)
+    least[0] = 0
+    for i in range(1, few + 1):
+        least[i, 1:] = (least[i - 1, :-1] + table[i - 1]).cummin(0).values
+    pairs, j = list[tuple[int, int]](), many
+    for i in range(few, 0, -1):
+        while j > i and least[i, j - 1] == least[i, j]:  # an earlier one is as good
+            j -= 1
+        pairs.append((i - 1, j := j - 1))
+    found = [(int(order[k]), r) for k, r in (pair if len(cost) == few else pair[::-1] for pair in pairs)]
+    return [(k, r) for k, r in sorted(found, key=lambda pair: pair[1]) if allowed[k, r]]
 
 
 def central(template: Tensor, size: int, r: int, people: int, height: int, width: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from guideflow._require import did_you_mean
+from guideflow._require import did_you_mean, plain_number
 from guideflow.errors import InvalidArgument
 
 
@@ -26,10 +27,13 @@ class Classes:
 
     def number(self, given: str | int) -> int:
         """Return the number of a class, or refuse it with the nearest name."""
+        given = plain_number(given)  # type: ignore[assignment]
         if isinstance(given, int) and 0 <= given < self.count:
             return given
         if isinstance(given, str) and self.names and given in self.names:
             return self.names.index(given)
+        if isinstance(given, str) and re.fullmatch("[0-9]{1,9}", given) and int(given) < self.count:
+            return int(given)  # as the keys of a saved run are
         hint = did_you_mean(str(given), self.names or ())
         if isinstance(given, str) and not self.names:
             hint = " Its classes have no names; give them: names=['background', ...]."
@@ -39,7 +43,8 @@ class Classes:
         """Return the numbers of one class or several, in order; of all for None."""
         if given is None:
             return tuple(range(self.count))
-        several = [given] if isinstance(given, str | int) else list(given)
+        one = isinstance(plain_number(given), str | int)
+        several: list[str | int] = [given] if one else list(given)  # type: ignore[list-item, arg-type]
         if not several:
             raise InvalidArgument(f"Got no labels. Expected some of {self.listing()}; leave labels= out for all.")
         return tuple(sorted({self.number(one) for one in several}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -64,9 +65,16 @@ def read_layout(given: Layout, colours: Mapping[int, Colour] | None = None, igno
 
 
 def _from_file(path: Path, colours: Mapping[int, Colour] | None, ignore_index: int) -> Tensor:
-    read_image(path)  # refuses what is missing, damaged or too large
+    check_readable(path)
     with open_picture(path) as picture:
         return _from_picture(picture, str(path), colours, ignore_index)
+
+
+def check_readable(path: Path) -> None:
+    """Refuse a file that is missing, damaged or too large; what its numbers mean as colours is nothing to a layout."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read_image(path)
 
 
 def _from_picture(

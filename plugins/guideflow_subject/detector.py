@@ -135,15 +135,16 @@ class OwlViT(Detector):
         return found if isinstance(found, Tensor) else found.pooler_output
 
 
-def candidates(boxes: Tensor, scores: Tensor, floor: float, smallest: float, each: int = 3) -> list[int]:
+def candidates(boxes: Tensor, scores: Tensor, floor: float, smallest: float, each: int | None = None) -> list[int]:
     """Choose among boxes (N, 4) of scores (S, N) the best `each` of every subject, without doubles, the best first.
 
-    Nothing under the score `floor` is a subject, and nothing with a side under `smallest` is looked at.
+    By default eight more than twice the number of subjects: those of a kind, in a group of that kind, compete for the
+    same boxes. Nothing under the score `floor` is a subject, and nothing with a side under `smallest` is looked at.
     """
     best = scores.amax(0)
     usable = (best >= floor) & ((boxes[:, 2:] - boxes[:, :2]).amin(1) >= smallest)
     chosen: list[int] = []
-    quota = [each] * len(scores)
+    quota = [2 * len(scores) + 8 if each is None else each] * len(scores)
     for n in torch.where(usable, best, -1.0).argsort(descending=True, stable=True).tolist():
         if not usable[n] or not any(quota):
             break

@@ -11,11 +11,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from guideflow.images import open_picture, read_image
+from guideflow.images import open_picture
 from guideflow.losses.vision import PillowImage
 from guideflow_avatars.identity import WEIGHTS
 from guideflow_segmentation import Segmentation
-from guideflow_segmentation.layout import Colour, Layout
+from guideflow_segmentation.layout import Colour, Layout, check_readable
 
 # No mixture of two of these is near a third, so that soft edges between two classes never read as another one.
 PALETTE: Final[Mapping[str, str]] = MappingProxyType(
@@ -108,7 +108,7 @@ def _drawn_in_palette(layout: str | Path | PillowImage) -> bool:
     a palette is a drawing if nearly all of it is in colours of classes, transparent, or the grey of free pixels.
     """
     if isinstance(layout, str | Path):
-        read_image(layout)  # refuses what is missing, damaged or too large
+        check_readable(Path(layout))
     with open_picture(Path(layout)) if isinstance(layout, str | Path) else nullcontext(layout) as picture:
         if picture.mode != "P":
             return picture.mode not in ("1", "L", "I", "I;16")

@@ -119,7 +119,9 @@ class FluxText:
 
     def _encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         device = self.text_encoder.device
-        first = self.text_encoder(tokens(self.tokenizer, list(prompts)).to(device))
+        # What CLIP, asked for the whole alone, does not read, T5 does.
+        read = tokens(self.tokenizer, list(prompts), tell=self.text_encoder_2 is None)
+        first = self.text_encoder(read.to(device))
         if self.text_encoder_2 is None:
             return first.last_hidden_state, first.pooler_output
         ids = tokens(self.tokenizer_2, list(prompts), self.max_sequence_length)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import guideflow as gf
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers.checkpoints import vae_dtype
+from guideflow_diffusers.cut_prompts import watched
 from guideflow_diffusers.decoding import DecoderGradient
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import Parts
@@ -149,14 +150,15 @@ def _encode(
     clip_skip: int | None,
 ) -> Condition:
     """Let the pipeline encode prompts as it does for itself: LoRAs, textual inversion and its own negative prompt."""
-    made = pipe.encode_prompt(
-        prompt=list(prompts),
-        device=unet.device,
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=guided,
-        negative_prompt=list(negative_prompts) if guided and negative_prompts is not None else None,
-        clip_skip=clip_skip,
-    )
+    with watched(pipe, [*prompts, *(negative_prompts or ())], {}) as view:
+        made = view.encode_prompt(
+            prompt=list(prompts),
+            device=unet.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=guided,
+            negative_prompt=list(negative_prompts) if guided and negative_prompts is not None else None,
+            clip_skip=clip_skip,
+        )
     send_back(pipe)
     cast = [None if one is None else one.to(unet.device, unet.dtype) for one in (*made, None, None)]
     text, negative, pooled, negative_pooled = cast[:4]

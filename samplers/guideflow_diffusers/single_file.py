@@ -17,11 +17,23 @@ from guideflow_diffusers.hub import locate
 from guideflow_diffusers.weights import Weights
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_FIRST = "input_blocks.0.0.weight"
+"""Of a denoiser that is saved without the name of the model around it."""
+
+_OTHERS = {"first_stage_model", "cond_stage_model", "conditioner"}
 
 
 def is_single_file(weights: Weights) -> bool:
-    """Tell whether a file holds a model in Stability's layout, or at least its denoiser."""
-    return any(name.startswith(_UNET) for name in weights)
+    """Tell whether a file holds a model in Stability's layout, or at least its denoiser.
+
+    Raises:
+        InvalidArgument: If it holds other parts of a model, and no denoiser.
+    """
+    starts = {name.partition(".")[0] for name in weights}
+    if starts & _OTHERS and not any(name.startswith(_UNET) for name in weights):
+        parts = ", ".join(sorted(starts & _OTHERS))
+        raise InvalidArgument(f"{weights.where} has no denoiser: found {parts} only. Give a checkpoint with one.")
+    return any(name.startswith(_UNET) for name in weights) or _FIRST in weights
 
 
 def load_single_denoiser(weights: Weights, config: Path, *, dtype: torch.dtype) -> Any:
@@ -51,6 +63,7 @@ def load_single_file(weights: Weights, *, dtype: torch.dtype) -> dict[str, Any]:
 
 def _load(weights: Weights, prefix: str, kind: str, folder: Path, dtype: torch.dtype) -> Any:
     own = {name: weights[name] for name in weights if name.startswith(prefix)}
+    own = own or {prefix + name: weights[name] for name in weights}
     convert = getattr(_utilities(), f"convert_ldm_{kind}_checkpoint")
     try:
         named = convert(own, read_config(str(folder), "config.json") or {})

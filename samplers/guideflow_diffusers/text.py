@@ -139,11 +139,11 @@ def _spread(encoded: Tensor, different: list[str], prompts: Sequence[str]) -> Te
     return encoded[[rows[prompt] for prompt in prompts]]
 
 
-def tokens(tokenizer: Any, prompts: list[str], length: int | None = None) -> Tensor:
+def tokens(tokenizer: Any, prompts: list[str], length: int | None = None, *, tell: bool = True) -> Tensor:
     """Turn prompts into ids, filled up to what the text encoder reads; what is cut off is told in a warning."""
     length = length or tokenizer.model_max_length
     for prompt, ids in zip(prompts, tokenizer(prompts, verbose=False).input_ids, strict=True):
-        if len(ids) > length:
+        if tell and len(ids) > length:
             lost = tokenizer.decode(ids[length - 1 : -1])
             warnings.warn(
                 f"A prompt has {len(ids) - 2} tokens and the text encoder reads {length - 2}: {lost!r} is not seen. "

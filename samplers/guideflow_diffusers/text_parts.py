@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from guideflow.memory import available_bytes
+from guideflow_diffusers.cut_prompts import watched
 from guideflow_diffusers.parts import Parts
 from guideflow_diffusers.text import Condition, encode_prompts, joined
 
@@ -58,7 +59,8 @@ def encode_by(
     guided: bool = False,
 ) -> Condition:
     """Encode one prompt per image by a pipeline's own text encoders, whoever they belong to."""
-    made = encode(pipe, device, options, prompts, negative_prompts, guided=guided)
+    with watched(pipe, [*prompts, *(negative_prompts or ())], options) as view:
+        made = encode(view, device, options, prompts, negative_prompts, guided=guided)
     send_back(pipe)
     return made
 

@@ -131,3 +131,12 @@ def test_a_pack_with_a_broken_file_of_another_kind_is_taken(pack, tmp_path):
     os.mkfifo(folder / "pipe.onnx")
     with pytest.raises(InvalidArgument, match=r"pipe\.onnx is no file"):
         load_pack(folder)
+
+
+def test_a_graph_that_takes_all_memory_is_refused_in_one_line():
+    model = recogniser()
+    model = model if isinstance(model, onnx.ModelProto) else model[0]
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    next(one for one in convolution.attribute if one.name == "pads").ints[:] = [10**8] * 4
+    with pytest.raises(InvalidArgument, match=r"more memory for one face than there is|cannot be evaluated"):
+        arcface._check_recogniser(arcface.OnnxNetwork(model), 112)

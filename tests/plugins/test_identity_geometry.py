@@ -108,7 +108,7 @@ def test_a_square_is_cut_about_the_middle_of_a_box():
 
 
 def test_of_overlapping_boxes_the_best_is_kept():
-    box = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [20, 0, 30, 10], [2, 2, 6, 6]]).expand(2, 4, 4)
+    box = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [20, 0, 30, 10], [2, 2, 10, 10]]).expand(2, 4, 4)
     score = torch.tensor([[0.5, 0.9, 0.3, 0.8], [0.9, 0.1, 0.2, 0.3]])
     image, place = suppress(score, box, floor=0.1, overlap=0.5)
     assert image.tolist() == [0, 0, 1, 1] and place.tolist() == [1, 2, 0, 2]

@@ -28,6 +28,41 @@ def test_every_face_is_kept_however_many_boxes_it_has(faces, doubles):
     assert suppress(score, box, floor=0.95, overlap=0.5)[0].tolist() == []
 
 
+def test_what_is_kept_of_a_crowd_is_what_torchvision_keeps_image_by_image():
+    ops = pytest.importorskip("torchvision.ops")
+    generator = torch.Generator().manual_seed(1)
+    corner, size = (
+        300 * torch.rand(3, 400, 2, generator=generator),
+        20 + 80 * torch.rand(3, 400, 2, generator=generator),
+    )
+    box, score = torch.cat([corner, corner + size], -1), torch.rand(3, 400, generator=generator)
+    image, place = suppress(score, box, floor=0.0, overlap=0.4)
+    for i in range(3):
+        assert place[image == i].tolist() == ops.nms(box[i], score[i], 0.4).tolist()
+
+
+def test_a_face_behind_another_or_small_within_its_box_is_kept():
+    box = torch.tensor([[[0.0, 0, 100, 100], [55, 0, 155, 100], [10, 60, 40, 95], [5, 5, 98, 98]]])
+    assert suppress(torch.tensor([[0.9, 0.8, 0.7, 0.6]]), box, floor=0.2, overlap=0.4)[1].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("faces", "people"), [(5, 2), (2, 5), (4, 4), (6, 3), (1, 3)])
+def test_in_order_the_sum_is_the_least_of_all_ways(faces, people):
+    generator = torch.Generator().manual_seed(10 * faces + people)
+    for _ in range(20):
+        place, distance = torch.rand(faces, generator=generator), torch.rand(faces, people, generator=generator)
+        order, count = place.argsort().tolist(), min(faces, people)
+        ways = itertools.product(itertools.combinations(order, count), itertools.combinations(range(people), count))
+        best = min((list(zip(*way, strict=True)) for way in ways), key=lambda way: sum(distance[k, r] for k, r in way))
+        assert assign_in_order(place.tolist(), distance, YES[:faces, :people]) == best
+
+
+def test_a_row_of_many_people_is_matched_at_once():
+    distance = torch.rand(200, 30, generator=torch.Generator().manual_seed(0))
+    found = assign_in_order(range(200), distance, torch.ones(200, 30, dtype=torch.bool))
+    assert [r for _, r in found] == [*range(30)] and sorted(k for k, _ in found) == [k for k, _ in found]
+
+
 def test_the_sum_is_least_not_each_distance():
     distance = torch.tensor([[0.1, 0.2], [0.15, 0.9]])
     assert sorted(assign(distance, YES[:2, :2])) == [(0, 1), (1, 0)]

@@ -83,3 +83,15 @@ def test_without_a_face_there_is_none_at_any_angle_or_size(backend):
 def test_a_drawing_of_flat_colours_is_told():
     with pytest.warns(UserWarning, match=r"The face in .*cleo\.png looks drawn.*'avatars-identity'"):
         gf.load_loss("identity", reference=avatars.portrait("cleo"))
+
+
+def test_in_a_crowd_the_one_looked_for_may_be_the_least_sure():
+    photo = gf.images.read_image(identity.example())
+    others = F.interpolate(photo, (192, 270), mode="bicubic").clamp(0, 1)[..., 39:231]
+    crowd = others.repeat(1, 1, 4, 4)
+    crowd[..., 576:, 576:] = photo * 0.5
+    loss = gf.load_loss("identity", reference=photo)
+    without, there = loss(torch.cat([others.repeat(1, 1, 4, 4), crowd])).tolist()
+    assert there < 0.05 < without
+    left, top = loss.outcome.place[1, 0].amin(0)
+    assert left > 576 and top > 576

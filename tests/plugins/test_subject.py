@@ -132,6 +132,14 @@ def test_the_sum_of_distances_decides_not_the_first_subject():
     assert loss.outcome.place[0].tolist() == [[2, 2, 12, 12], [18, 18, 28, 28]]
 
 
+def test_a_group_of_one_kind_has_a_box_for_each_subject():
+    left = 40.0 * torch.arange(9).view(9, 1)
+    boxes = torch.cat([left, left * 0, left + 30, left * 0 + 30], dim=1)
+    for subjects in (2, 4, 6):
+        assert candidates(boxes, torch.full((subjects, 9), 0.6), 0.2, 4.0) == [*range(9)]
+    assert candidates(boxes, torch.full((4, 9), 0.6), 0.2, 4.0, each=3) == [0, 1, 2]
+
+
 def test_candidates_and_assignment():
     boxes = torch.tensor([[0, 0, 10, 10], [1, 0, 10, 10], [20, 0, 30, 10], [40, 0, 42, 10]], dtype=torch.float32)
     scores = torch.tensor([[0.9, 0.8, 0.2, 0.9], [0.1, 0.3, 0.5, 0.9]])

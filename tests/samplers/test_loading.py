@@ -209,6 +209,27 @@ def test_one_file_without_some_parts_takes_them_from_its_base(checkpoint, second
         load_parts(file)
 
 
+def test_a_denoiser_without_the_name_of_the_model_around_it(checkpoint, second, tmp_path):
+    whole, start = load_file(stability_file(checkpoint, tmp_path / "whole.safetensors")), "model.diffusion_model."
+    bare = {name.removeprefix(start): w for name, w in whole.items() if name.startswith(start)}
+    save_file(bare, tmp_path / "bare.safetensors")
+    assert same(load_parts(tmp_path / "bare.safetensors", base=second).unet, load_parts(checkpoint).unet)
+    with pytest.raises(InvalidArgument, match=r"has no autoencoder and no text encoder. Give base="):
+        load_parts(tmp_path / "bare.safetensors")
+    save_file({name: w for name, w in bare.items() if name != "out.2.bias"}, tmp_path / "part.safetensors")
+    with pytest.raises(InvalidArgument, match=r"conv_out\.bias"):
+        load_parts(tmp_path / "part.safetensors", base=second)
+
+
+@pytest.mark.parametrize("part", ["cond_stage_model", "first_stage_model"])
+def test_a_file_without_a_denoiser_says_what_it_holds(checkpoint, second, tmp_path, part):
+    whole = load_file(stability_file(checkpoint, tmp_path / "whole.safetensors"))
+    save_file({name: w for name, w in whole.items() if name.startswith(part)}, tmp_path / "part.safetensors")
+    for base in ({}, {"base": second}):
+        with pytest.raises(InvalidArgument, match=f"has no denoiser: found {part} only"):
+            load_parts(tmp_path / "part.safetensors", **base)
+
+
 def test_one_file_that_lacks_a_tensor_is_refused(checkpoint, second, tmp_path, hub):
     hub(second, "stable-diffusion-v1-5/stable-diffusion-v1-5")
     whole = load_file(stability_file(checkpoint, tmp_path / "whole.safetensors"))
