@@ -20,6 +20,7 @@ import functools
 import json
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -42,14 +43,16 @@ from avatars import (
     real_pairs,
     real_pictures,
 )
-from realism import naturalness
+from realism import naturalness, trained
 from torch import Tensor
 
 import guideflow as gf
+from guideflow import registry
 from guideflow_avatars import judges
 
 LONG, SHORT, QUICK = 100, 20, 12  # iterations
 AT = {LONG: (10, 20, 40, 100), SHORT: (5, 10, 20), QUICK: (4, 8, 12), 24: (8, 16, 24), 9: (3, 6, 9), 7: (3, 5, 7)}
+AT |= {0: (), 3: (1, 2, 3)}
 PEOPLE |= {"acceleration-search": 4, "acceleration-run": 32}
 FIRST |= {"acceleration-search": 32, "acceleration-run": 200}  # nobody is searched on and judged on
 PROMPTS["acceleration-run"] = 2
@@ -57,16 +60,17 @@ BATCH, REPEATS = 64 if DEVICE == "cuda" else 16, 2
 
 
 class Rule(NamedTuple):
-    """A solver, for a number of steps of the sampler; in how many iterations; from the best of how many noises."""
+    """A solver, for a sampler; in how many iterations, None for its own number; from the best of how many noises."""
 
-    make: Callable[[int], gf.Solver]
-    iterations: int = SHORT
+    make: Callable[[gf.Sampler], gf.Solver]
+    iterations: int | None = SHORT
     candidates: int = 1
+    radius: float = 1.0
 
 
-def annealed(num_steps: int, *, decay: float = 0.015, clip: float | None = None, start: float = 8.0) -> gf.Solver:
+def annealed(sampler: gf.Sampler, *, decay: float = 0.015, clip: float | None = None, start: float = 8.0) -> gf.Solver:
     """FlowGrad in steps that grow short and forget; the noise of a sampler of one step moves too."""
-    rule = gf.FlowGrad(decay=decay, noise=float(num_steps == 1), clip=clip)
+    rule = gf.FlowGrad(decay=decay, noise=float(sampler.num_steps == 1), clip=clip)
     return gf.Annealed(rule, start=start, end=0.25)
 
 
@@ -76,23 +80,32 @@ def plain() -> gf.Annealed:
 
 
 def clean(
-    num_steps: int, *, decay: float = 0.02, start: float = 5.0, noise: float = 3.0, clip: float | None = 0.03
+    sampler: gf.Sampler, *, decay: float = 0.02, start: float = 5.0, noise: float = 3.0, clip: float | None = 0.03
 ) -> gf.Solver:
     """`auto`, to be varied: the same without the control after the last window."""
-    rule = gf.FlowGrad(decay=decay, noise=noise * (num_steps == 1), clip=clip)
+    rule = gf.FlowGrad(decay=decay, noise=noise * (sampler.num_steps == 1), clip=clip)
     return gf.Annealed(gf.Windows(rule), start=start, end=0.25)
 
 
+def default(sampler: gf.Sampler) -> gf.Solver:
+    """Return what `gf.solve(sampler, avatars_identity)` guides with: `auto`, with its preset where there is one."""
+    preset = registry.find_preset(registry.config(sampler)["name"], "avatars-identity", "auto")
+    return gf.load_solver("auto", **(preset.options if preset else {}))
+
+
 RULES = {
-    "annealed": Rule(annealed),
-    "auto": Rule(lambda k: gf.load_solver("auto"), QUICK, gf.Auto.candidates),
+    "unguided": Rule(lambda sampler: gf.FlowGrad(), 0),
+    "auto, no preset": Rule(lambda sampler: gf.Auto(), None, gf.Auto.candidates),
+    "auto": Rule(default, None, gf.Auto.candidates),
 }
-"""Judged on held-out people; the others only search. `annealed` was the first `auto`."""
+"""Judged on held-out people; the others only search."""
 CANDIDATES = {
+    "annealed": Rule(annealed),
     "anchored": Rule(lambda k: gf.Anchored(), LONG),
     "auto, last control on": Rule(lambda k: annealed(k, decay=0.02, clip=0.03, start=5.0), QUICK, 16),
     "auto, of 1 noise": Rule(clean, QUICK, 1),
     "auto, of 32 noises": Rule(clean, QUICK, 32),
+    "auto, of a walk": Rule(clean, QUICK, 16, 0.7),
     "auto, twice the iterations": Rule(clean, 24, 16),
     "auto, forgetting twice as much": Rule(lambda k: clean(k, decay=0.04), QUICK, 16),
     "auto, steps by noise level": Rule(
@@ -148,9 +161,14 @@ HEADS = {
 }
 
 
+def stored(part: str, family: str, name: str) -> Path:
+    """Where the pictures of a rule are remembered."""
+    return CACHE / f"{part}{PEOPLE[part]}-{family}-{name.replace(' ', '_').replace(',', '')}.pt"
+
+
 def solved(part: str, family: str, name: str) -> dict[str, Tensor]:
     """Pictures of every case at the iterations of `AT`, remembered on disk."""
-    path = CACHE / f"{part}{PEOPLE[part]}-{family}-{name.replace(' ', '_').replace(',', '')}.pt"
+    path = stored(part, family, name)
     if not path.exists():
         CACHE.mkdir(exist_ok=True)
         torch.save(solve(part, family, name), path.with_suffix(".tmp"))
@@ -159,37 +177,47 @@ def solved(part: str, family: str, name: str) -> dict[str, Tensor]:
 
 
 def solve(part: str, family: str, name: str) -> dict[str, Tensor]:
-    """Solve every case, in batches: images and latents by iteration."""
+    """Solve every case, in batches: images and latents by iteration, and those that `solve` keeps."""
     rule = (RULES | CANDIDATES | GRID | ONE_STEP)[name]
     references, prompts, seeds, _ = cases(part)
     sampler = load_sampler(f"avatars-{family}")
     found: dict[str, list[Tensor]] = {}
 
     def note(progress: gf.callbacks.Progress) -> None:
-        if progress.iteration in (0, *AT[rule.iterations]):
-            rollout = progress.state.rollout
+        rollout = progress.state.rollout
+        if progress.iteration in (0, *AT[progress.max_iterations]):
             found.setdefault(str(progress.iteration), []).append(rollout.images.cpu())
             found.setdefault(f"latents {progress.iteration}", []).append(rollout.states[-1].cpu())
+        images, latents, lowest = kept or (rollout.images, rollout.states[-1], torch.full_like(rollout.loss, torch.inf))
+        better = (rollout.loss < lowest).view(-1, 1, 1, 1)
+        kept[:] = (
+            torch.where(better, rollout.images, images),
+            torch.where(better, rollout.states[-1], latents),
+            torch.minimum(rollout.loss, lowest),
+        )
 
     for start in range(0, len(prompts), BATCH):
-        rows = slice(start, start + BATCH)
+        rows, kept = slice(start, start + BATCH), list[Tensor]()
         gf.solve(
             sampler,
             PairedIdentity(references[rows]),
             prompt=prompts[rows],
             seed=seeds[rows],
-            solver=rule.make(sampler.num_steps),
+            solver=rule.make(sampler),
             max_iterations=rule.iterations,
             candidates=rule.candidates,
+            candidate_radius=rule.radius,
             callback=note,
         )
+        found.setdefault("kept", []).append(kept[0].cpu())
+        found.setdefault("latents kept", []).append(kept[1].cpu())
         print(f"{part} {family} {name} {min(start + BATCH, len(prompts))}/{len(prompts)}", flush=True)
     return {key: torch.cat(batches) for key, batches in found.items()}
 
 
 @torch.no_grad()
-def measure(solved: dict[str, Tensor], at: int, part: str) -> dict[str, Tensor]:
-    """Every measure of every picture of an iteration."""
+def measure(solved: dict[str, Tensor], at: int | str, part: str) -> dict[str, Tensor]:
+    """Every measure of every picture of an iteration, or of those that are kept; by patches if that judge is there."""
     references, prompts, _, _ = cases(part)
     images = solved[str(at)]
     return {
@@ -197,9 +225,8 @@ def measure(solved: dict[str, Tensor], at: int, part: str) -> dict[str, Tensor]:
         "judge": judges.identity_similarity(images, references),
         "prompt": judges.prompt_accuracy(images, prompts).float(),
         "denoise": denoise_error(solved[f"latents {at}"], prompts),
-        "real": naturalness(images),
         "features": features(images),
-    }
+    } | ({"real": naturalness(images)} if trained() else {})
 
 
 def search() -> None:
@@ -209,18 +236,19 @@ def search() -> None:
     real = features(renders)
     path = RESULTS / "acceleration-search.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    for name, rule in (RULES | CANDIDATES).items():
+    rules = {"annealed": CANDIDATES["annealed"], "auto, no preset": RULES["auto, no preset"], **CANDIDATES}
+    for name, rule in rules.items():
         if any(row["rule"] == name for row in rows):
             continue
         pictures = solved(part, "perflow", name)
-        for at in (0, *AT[rule.iterations]) if name == "annealed" else AT[rule.iterations]:
+        for at in (0, *AT[rule.iterations or QUICK]) if name == "annealed" else AT[rule.iterations or QUICK]:
             found = measure(pictures, at, part)
             row = {"rule": name, "iterations": at, "candidates": rule.candidates}
-            row |= {key: found[key].mean().item() for key in MEASURES if key != "kid"}
+            row |= {key: found[key].mean().item() for key in MEASURES if key in found}
             row["kid"] = kernel_distance(found["features"], real)
             rows.append(row)
             print(json.dumps(row), flush=True)
-    order = list(RULES | CANDIDATES)
+    order = list(rules)
     rows.sort(key=lambda row: order.index(row["rule"]))
     report = {"date": str(datetime.date.today()), "machine": machine(), "cases": len(cases(part)[1]), "rows": rows}
     path.write_text(json.dumps(report, indent=1) + "\n")
@@ -229,11 +257,12 @@ def search() -> None:
 def grid() -> None:
     """Settings of `auto` at equal time on two families; how far the noise moves, on the family of one step."""
     part, rows = "acceleration-grid", []
-    for families, rules in ((("perflow", "turbo"), RULES | GRID), (("instaflow",), ONE_STEP)):
+    joint = {"annealed": CANDIDATES["annealed"], "auto, no preset": RULES["auto, no preset"], **GRID}
+    for families, rules in ((("perflow", "turbo"), joint), (("instaflow",), ONE_STEP)):
         for family in families:
             for name, rule in rules.items():
                 pictures = solved(part, family, name)
-                for at in (0, rule.iterations) if name == "annealed" else (rule.iterations,):
+                for at in (0, rule.iterations) if name == "annealed" else (rule.iterations or QUICK,):
                     found = {key: value.mean().item() for key, value in measure(pictures, at, part).items()}
                     row = {"family": family, "rule": name, "iterations": at, "candidates": rule.candidates}
                     rows.append(row | {key: found[key] for key in ("loss", "judge", "prompt", "denoise")})
@@ -243,32 +272,31 @@ def grid() -> None:
 
 
 def run(families: list[str], rules: list[str]) -> None:
-    """The rules on people whom the search did not see, with paired differences."""
+    """The rules on people whom the search did not see, with paired differences; other families keep their rows."""
     part = "acceleration-run"
     for family in families:
         for name in rules:
-            solved(part, family, name)
-    if set(families) != set(FAMILIES) or set(rules) != set(RULES):
+            found = measure(solved(part, family, name), "kept", part)
+            print(family, name, {key: round(found[key].mean().item(), 4) for key in MEASURES if key in found})
+    if set(rules) != set(RULES):
         return
     renders, _ = real_pictures()
     real = features(renders)
     path = RESULTS / "acceleration.json"
-    report: dict = {"date": str(datetime.date.today()), "two real pictures": real_pairs(cases(part)[3]), "families": {}}
-    if path.exists():
-        old = json.loads(path.read_text())
-        report |= {key: old[key] for key in ("seconds", "timed on") if key in old}
-    pooled: dict[str, list[dict[str, Tensor]]] = {name: [] for name in ("unguided", *RULES)}
+    report: dict = json.loads(path.read_text()) if path.exists() else {"families": {}}
+    report |= {"date": str(datetime.date.today()), "two real pictures": real_pairs(cases(part)[3])}
+    report["cases"] = len(cases(part)[1])
     for family in families:
-        found = {"unguided": measure(solved(part, family, "annealed"), 0, part)}
-        found |= {name: measure(solved(part, family, name), rule.iterations, part) for name, rule in RULES.items()}
-        report["families"][family] = summary(found, real)
+        found = {name: measure(solved(part, family, name), "kept", part) for name in RULES}
+        preset = registry.find_preset(f"avatars-{family}", "avatars-identity", "auto")
+        about = {"machine": machine(), "preset": dict(preset.options) if preset else None}
+        report["families"][family] = summary(found, real) | about
         print(family, json.dumps(report["families"][family]), flush=True)
-        for name, values in found.items():
-            pooled[name].append(values)
-    together = {
-        name: {key: torch.cat([each[key] for each in values]) for key in values[0]} for name, values in pooled.items()
+    report["families"] = {family: report["families"][family] for family in FAMILIES if family in report["families"]}
+    rows = list(report["families"].values())
+    report["all"] = {
+        name: {key: statistics.fmean(row[name][key] for row in rows) for key in rows[0][name]} for name in RULES
     }
-    report |= {"all": summary(together, real), "cases": len(cases(part)[1]), "machine": machine()}
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -277,7 +305,7 @@ def summary(found: dict[str, dict[str, Tensor]], real: Tensor) -> dict:
     count = len(found["auto"]["loss"])
     rows: dict = {}
     for name, values in found.items():
-        rows[name] = {key: values[key].mean().item() for key in MEASURES if key != "kid"}
+        rows[name] = {key: values[key].mean().item() for key in MEASURES if key in values}
         rows[name]["kid"] = kernel_distance(values["features"], real)
     generator = torch.Generator().manual_seed(0)
     draws = torch.randint(count, (1000, count), generator=generator)
@@ -287,7 +315,7 @@ def summary(found: dict[str, dict[str, Tensor]], real: Tensor) -> dict:
         if other == "auto":
             continue
         row = rows["differences"][other] = {}
-        for key in MEASURES:
+        for key in (*rows["auto"],):
             if key == "kid":
                 samples = [kernels["auto"].distance(rows_) - kernels[other].distance(rows_) for rows_ in draws]
                 sampled = torch.tensor(samples)
@@ -312,7 +340,7 @@ def time() -> None:
                     loss,
                     prompt=prompts[:8],
                     seed=seeds[:8],
-                    solver=rule.make(sampler.num_steps),
+                    solver=rule.make(sampler),
                     max_iterations=rule.iterations,
                     candidates=rule.candidates,
                 )

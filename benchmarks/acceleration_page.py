@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import torch
-from acceleration import DIGITS, HEADS, MEASURES, QUICK, RULES, solved
+from acceleration import DIGITS, HEADS, MEASURES, RULES, solved, stored
 from avatars import FAMILIES, HERE, PROMPTS, README, RESULTS, cases, draw_labelled, write_between
 
+TIME = "*Time* is that of a whole solve, candidates included, relative to `auto` without a preset. "
 PAGE = HERE.parent / "docs" / "design" / "fewer-iterations.md"
 IMAGES = HERE.parent / "docs" / "images"
 
@@ -23,40 +24,60 @@ def shown(rows: dict, key: str) -> str:
     return f"{rows[key]:.{DIGITS.get(key, 3)}f}" if key in rows else ""
 
 
+def line(cells: list[str]) -> str:
+    """Write a line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def machines(report: dict) -> str:
+    """What the families were drawn on."""
+    found: dict[str, list[str]] = {}
+    for family, rows in report["families"].items():
+        found.setdefault(rows["machine"], []).append(family)
+    if len(found) == 1:
+        return next(iter(found))
+    return " and ".join(f"{machine} ({', '.join(families)})" for machine, families in found.items())
+
+
+def shown_rules(rows: dict) -> list[str]:
+    """The rules that have rows of their own: without a preset for the family, two of them are one."""
+    return [name for name in RULES if name != "auto, no preset" or rows[name] != rows["auto"]]
+
+
 def write() -> None:
     """Write the tables into the page, and draw the front and the pictures."""
     report = json.loads((RESULTS / "acceleration.json").read_text())
     best = report["two real pictures"]["judge"]
-    lines = [
-        f"| family | | time | {' | '.join(HEADS.values())} | of the way |",
-        "|" + "---|" * (4 + len(HEADS)),
-    ]
+    keys = [key for key in MEASURES if key in report["all"]["auto"]]
+    seconds = report.get("seconds", {})
+    time = ["time"] if seconds else []
+    lines = [line(["family", "", *time, *(HEADS[key] for key in keys), "of the way"])]
+    lines.append(line(["---"] * (3 + len(time) + len(keys))))
     for family, rows in [*report["families"].items(), ("all together", report["all"])]:
-        seconds = report["seconds"].get(family)
-        start = rows["unguided"]["judge"]
-        titles = {"unguided": "unguided"} | {name: f"{name}, {rule.iterations}" for name, rule in RULES.items()}
+        mine, start = seconds.get(family, {}), rows["unguided"]["judge"]
         title = f"`avatars-{family}`" if family in report["families"] else family
-        for name, label in titles.items():
-            cost = f"{seconds[name] / seconds['annealed']:.2f}" if seconds and name in seconds else ""
+        for name in shown_rules(rows):
+            cost = f"{mine[name] / mine['auto, no preset']:.2f}" if name in mine else ""
             way = f"{(rows[name]['judge'] - start) / (best - start):.0%}"
-            cells = [shown(rows[name], key) for key in MEASURES]
+            cells = [shown(rows[name], key) for key in keys]
             cells[3] += f" ({rows[name]['denoise'] / rows['unguided']['denoise']:.2f}x)"
-            lines.append(f"| {title if name == 'unguided' else ''} | {label} | {cost} | {' | '.join(cells)} | {way} |")
-        for other in ("unguided", "annealed"):
+            lines.append(line([title if name == "unguided" else "", name, *([cost] if time else []), *cells, way]))
+        for other in ("unguided", "auto, no preset"):
+            if other not in shown_rules(rows) or "differences" not in rows:
+                continue
             row, cells = rows["differences"][other], []
-            for key in MEASURES:
+            for key in keys:
                 digits = DIGITS.get(key, 3)
                 interval = f"{row[key]['low']:+.{digits}f} to {row[key]['high']:+.{digits}f}"
                 cells.append(f"{interval}: {verdict(key, row[key])}")
-            lines.append(f"| | auto less {other} | | {' | '.join(cells)} | |")
+            lines.append(line(["", f"auto less {other}", *([""] if time else []), *cells, ""]))
     text = "\n".join(lines) + "\n"
     (RESULTS / "acceleration.md").write_text(text)
     caption = (
-        f"{report['cases']} pairs of a held-out person and a held-out prompt for each family, none of them seen in the "
-        "search; the number behind a rule is its iterations. *Time* is that of a whole solve, candidates included, "
-        "relative to `annealed`. Differences have 95 % intervals of a paired bootstrap over the pairs. Two real "
-        f"pictures of a person: judge {best:.3f}. Drawn on {report['machine']}, timed on {report.get('timed on')}, "
-        f"{report['date']}, by `python benchmarks/acceleration.py run`, `time` and `table`."
+        f"{report['cases']} pairs of a held-out person and a held-out prompt for each family, none of them seen in any "
+        f"search. {TIME if time else ''}Differences have 95 % intervals of a paired bootstrap over the pairs; *all "
+        f"together* are means. Two real pictures of a person: judge {best:.3f}. Drawn on {machines(report)}, "
+        f"{report['date']}, by `python benchmarks/acceleration.py run` and `table`."
     )
     write_between(PAGE, "acceleration", f"{caption}\n\n{text}")
     write_readme(report)
@@ -84,7 +105,7 @@ def write_readme(report: dict) -> None:
     lines = ["| family | | likeness, held-out judge | of the way | prompt | denoise error |", "|" + "---|" * 6]
     for family, rows in [*report["families"].items(), ("all together", report["all"])]:
         unguided = rows["unguided"]
-        for name in ("unguided", *RULES):
+        for name in shown_rules(rows):
             row, title = rows[name], f"`avatars-{family}`" if family in report["families"] else family
             way = (row["judge"] - unguided["judge"]) / (best - unguided["judge"])
             cells = [title if name == "unguided" else "", name, f"{row['judge']:.3f}", f"{way:.0%}"]
@@ -92,7 +113,7 @@ def write_readme(report: dict) -> None:
             lines.append(f"| {' | '.join(cells)} |")
     caption = (
         f"{report['cases']} pairs of a person whom no network was trained on and a prompt that no generator was\n"
-        f"trained on, for each family of the avatars world, drawn on {report['machine']}, {report['date']},\n"
+        f"trained on, for each family of the avatars world, drawn on {machines(report)},\n{report['date']}, "
         "by `python benchmarks/acceleration.py run` and `table`."
     )
     write_between(README, "results", f"## Results\n\n{caption}\n\n" + "\n".join(lines) + "\n")
@@ -130,7 +151,7 @@ def draw_front(rows: list[dict]) -> None:
         for i, name in enumerate(names):
             mine = [row for row in rows if row["rule"] == name and row["iterations"] > 0 and key in row]
             style = {
-                "color": "black" if name == "auto" else colours[i % 20],
+                "color": "black" if name == "auto, no preset" else colours[i % 20],
                 "ls": "-" if i < 20 else "--",
                 "lw": 2.4 if name in RULES else 1.0,
                 "marker": "o",
@@ -153,13 +174,13 @@ def draw_pictures() -> None:
     part = "acceleration-run"
     references, *_ = cases(part)
     people = range(0, len(references), len(references) // 4)
-    labels = ["reference", "unguided", *(f"{name}, {rule.iterations}" for name, rule in RULES.items())]
-    rows = []
-    for family in FAMILIES:
-        pictures = [references, solved(part, family, "annealed")["0"]]
-        pictures += [solved(part, family, name)[str(rule.iterations)] for name, rule in RULES.items()]
+    labels = ["reference", *RULES]
+    rows, drawn = [], [family for family in FAMILIES if all(stored(part, family, name).exists() for name in RULES)]
+    for family in drawn:
+        pictures = [references]
+        pictures += [solved(part, family, name)["kept"] for name in RULES]
         rows.append([picture[person] for person in people for picture in pictures])
-    draw_labelled(IMAGES / "fewer-iterations-pictures.png", rows, labels * 4, FAMILIES)
+    draw_labelled(IMAGES / "fewer-iterations-pictures.png", rows, labels * 4, drawn)
 
 
 def draw_sheet() -> None:
@@ -167,7 +188,7 @@ def draw_sheet() -> None:
     part = "acceleration-run"
     references, *_ = cases(part)
     count, people = PROMPTS[part], 4  # people in a row
-    guided = solved(part, "perflow", "auto")[str(QUICK)].unflatten(0, (-1, count))
+    guided = solved(part, "perflow", "auto")["kept"].unflatten(0, (-1, count))
     sheet = torch.cat([references[::count, None], guided], 1)
     rows = [list(row.flatten(0, 1)) for row in sheet.split(people)]
     draw_labelled(IMAGES / "fewer-iterations-sheet.png", rows, ["reference", *["guided"] * count] * people)

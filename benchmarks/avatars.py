@@ -30,7 +30,7 @@ sys.path.insert(0, str(HERE.parent / "tools" / "avatars"))
 FAMILIES = ("perflow", "rectified-flow", "instaflow", "turbo", "pcm")
 DEVICE = os.environ.get("GUIDEFLOW_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 PROMPTS = {"check": 1}  # of each person; 4 where nothing is said
-PEOPLE = {"search": 4, "check": 6}
+PEOPLE = {"search": 8, "check": 24}
 FIRST = {"search": 32, "check": 42}  # nobody is searched on and judged on
 
 

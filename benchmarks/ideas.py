@@ -41,8 +41,19 @@ from torch.nn import functional as F
 
 import guideflow as gf
 from guideflow._solve.candidates import candidate_seed
-from guideflow.sampler import Row
-from guideflow.solvers import LookaheadSolver, Move, Outlook, State, Wrapper, draw, look, step_size, unit_clip
+from guideflow.solvers import (
+    Guided,
+    LookaheadSolver,
+    Move,
+    Outlook,
+    State,
+    Window,
+    Wrapper,
+    draw,
+    look,
+    step_size,
+    unit_clip,
+)
 from guideflow.types import where
 from guideflow_avatars import judges
 
@@ -102,17 +113,16 @@ class Ahead(LookaheadSolver):
     end: float = 0.5
     decay: float = 0.02
 
-    def guide(
-        self, problem: gf.Problem, outlook: Outlook, row: Row, z: Tensor, u: Tensor, key: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
+    def guide(self, problem: gf.Problem, outlook: Outlook, window: Window) -> Guided:
         """Move the end of every window but the last."""
+        row, z, u, key, _ = window
         if row.index == problem.num_steps - 1:
             with torch.no_grad():
-                return problem.sampler.predict(z, row, problem.condition), torch.zeros_like(u)
+                return Guided(problem.sampler.predict(z, row, problem.condition), torch.zeros_like(u))
         sight = look(problem, outlook, row, z, u)
         f = self.start + (self.end - self.start) * key[0] / max((problem.horizon or 6) - 1, 1)
         g = unit_clip(row.state * outlook.state[row.index] * sight.by_clean[None])[0]
-        return sight.output, -f * (step_size(1.0, z) * g + self.decay * u)
+        return Guided(sight.output, -f * (step_size(1.0, z) * g + self.decay * u))
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,7 @@ class Augmented(gf.Loss):
 class Idea(NamedTuple):
     """What differs from `auto`."""
 
-    make: Callable[[int], gf.Solver] = clean
+    make: Callable[[gf.Sampler], gf.Solver] = clean
     iterations: int = ITERATIONS
     views: int = 0  # of the picture besides itself
     noises: int = NOISES
@@ -163,23 +173,23 @@ class Idea(NamedTuple):
     before: gf.Solver | None = None  # a pass that comes first
 
 
-def noisy(num_steps: int, noise: float, **others: float) -> gf.Solver:
+def noisy(sampler: gf.Sampler, noise: float, **others: float) -> gf.Solver:
     """`auto` that moves the first state too."""
-    auto = gf.Auto().parts(num_steps)
+    auto = gf.Auto().parts(sampler.num_steps)
     return gf.Annealed(gf.Windows(gf.FlowGrad(decay=0.02, noise=noise, clip=0.03)), start=auto.start, end=auto.end)
 
 
-def straight(num_steps: int) -> gf.Solver:
+def straight(sampler: gf.Sampler) -> gf.Solver:
     """`auto` by the gradient of decoder and loss alone."""
     return gf.Annealed(gf.Windows(Straight(gf.FlowGrad(clip=0.03))), start=5.0, end=0.25)
 
 
-def polyak(num_steps: int) -> gf.Solver:
+def polyak(sampler: gf.Sampler) -> gf.Solver:
     """Polyak's steps, without the last control, that forget and grow short."""
     return gf.Annealed(gf.Windows(gf.Polyak(gf.FlowGrad(decay=0.02, clip=0.03), cap=5.0)), start=1.0, end=0.25)
 
 
-def by_loss(num_steps: int, longest: float = 2.0) -> gf.Solver:
+def by_loss(sampler: gf.Sampler, longest: float = 2.0) -> gf.Solver:
     """Steps in proportion to the loss."""
     return gf.Annealed(gf.Windows(ByLoss(gf.FlowGrad(decay=0.02, clip=0.03), longest=longest)), start=5.0, end=0.25)
 
@@ -264,7 +274,7 @@ def solve(family: str, idea: Idea, rows: slice) -> dict[str, Tensor]:
     references, prompts, _, _ = cases(PART)
     plain = PairedIdentity(references[rows])
     loss = Augmented(plain, idea.views) if idea.views else plain
-    found, solver = starts(family, rows, idea), idea.make(sampler(family).num_steps)
+    found, solver = starts(family, rows, idea), idea.make(sampler(family))
     posed(family, rows, loss).rollout(found["first"], lambda k, e: torch.zeros_like(e))  # warms up
     began = time.process_time()
     states = [begin(replace(posed(family, rows, loss, found["first"]), horizon=idea.iterations), idea, solver)]

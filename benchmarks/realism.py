@@ -160,14 +160,21 @@ def train(rows: list[int]) -> nn.Module:
     return network.eval().cpu()
 
 
+JUDGE = CACHE / f"{PART}{PEOPLE[PART]}-judge.pt"
+
+
+def trained() -> bool:
+    """Whether the judge is there; it takes some hours of a CPU to make."""
+    return JUDGE.exists()
+
+
 @functools.cache
 def judge() -> nn.Module:
     """The judge, trained on all cases, remembered on disk."""
-    path = CACHE / f"{PART}{PEOPLE[PART]}-judge.pt"
-    if not path.exists():
-        torch.save(train(list(range(4 * PEOPLE[PART]))).state_dict(), path)
+    if not trained():
+        torch.save(train(list(range(4 * PEOPLE[PART]))).state_dict(), JUDGE)
     network = Patches().eval()
-    network.load_state_dict(torch.load(path, weights_only=True))
+    network.load_state_dict(torch.load(JUDGE, weights_only=True))
     return network
 
 

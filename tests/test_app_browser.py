@@ -104,7 +104,8 @@ def draw_documentation(page: Any) -> None:
 
 
 def number(page: Any, label: str, value: int) -> None:
-    box = page.get_by_label(f"number input for {label}", exact=True)
+    plain = page.get_by_label(label, exact=True).and_(page.locator("input[type=number]"))
+    box = page.get_by_label(f"number input for {label}", exact=True).or_(plain).first  # of a slider, or by itself
     box.fill(str(value))
     box.press("Enter")
 

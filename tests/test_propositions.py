@@ -47,12 +47,14 @@ def test_proposition_1_unanchored_diverges_whatever_the_scale(scale: float) -> N
     torch.testing.assert_close(steps[-1] / steps[-2], torch.tensor(1.5, dtype=torch.float64), rtol=0.02, atol=0)
 
 
+@pytest.mark.slow
 def test_anchored_stays_bounded_on_the_same_flow() -> None:
     task = problem(Identical(), lambda z: (z - 1).square().sum(1), seeds=(0,), loss_scale=1.0)
     losses = [state.rollout.loss.item() for state in run(task, gf.Anchored(scale=2.0), 400)]
     assert max(losses) <= losses[0] and losses[-1] < 1e-2
 
 
+@pytest.mark.slow
 def test_unanchored_solves_the_implicit_equation_when_it_contracts() -> None:
     sampler = linear(num_steps=3)
     task = problem(sampler, Distance(torch.zeros(6, dtype=torch.float64)), loss_scale=0.3)

@@ -110,6 +110,7 @@ def test_scale_is_relative_to_the_size_of_the_latent(size: int) -> None:
         torch.testing.assert_close(controls.norm(dim=2), wanted)
 
 
+@pytest.mark.slow
 def test_flowgrad_reaches_the_optimum_and_decay_holds_it_back() -> None:
     task = problem(linear())
     free = run(task, gf.FlowGrad(scale=0.5), 300)[-1].rollout.loss
@@ -174,6 +175,7 @@ def test_unit_gradient_makes_every_image_move_equally_far() -> None:
     torch.testing.assert_close(shift, torch.full_like(shift, 6**0.5 / 128))
 
 
+@pytest.mark.slow
 def test_chi_regulariser_pulls_each_norm_to_its_mode() -> None:
     sampler = linear()
     sampler.schedule = replace(sampler.schedule, init_scale=3.0)

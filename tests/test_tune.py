@@ -102,7 +102,9 @@ def test_the_same_seed_makes_the_same_trials(home: Path) -> None:
 
 
 def test_the_default_solver_is_searched_as_any_other() -> None:
-    text = SEARCH.replace("anchored", "auto").replace("  anchor: [moving, fixed]\n", "").replace("trials: 4", "trials: 1")
+    text = (
+        SEARCH.replace("anchored", "auto").replace("  anchor: [moving, fixed]\n", "").replace("trials: 4", "trials: 1")
+    )
     found = tune(spec(text), "out").found
     assert [one.options.keys() for one in found.points] == [{}.keys(), {"scale": 1}.keys()]
     assert all(one.metric is not None for one in found.points)

@@ -57,7 +57,7 @@ def solve(
     seed: int | Sequence[int] = 0,
     solver: str | Solver = "auto",
     preset: bool = True,
-    max_iterations: int = 12,
+    max_iterations: int | None = None,
     candidates: int | None = None,
     candidate_radius: float | None = None,
     start: ImageSources | None = None,
@@ -92,7 +92,9 @@ def solve(
         solver: a name or an object; "anchored" is the paper's own rule, which asks for more iterations.
         preset: whether a solver that is given by name takes the options of the preset for this sampler and this loss,
             if there is one; `settings.preset` says which it was. An object, `gf.Anchored()`, is taken as it is.
-        max_iterations: number of updates; 0 gives the images that guidance would start from.
+        max_iterations: number of updates; 0 gives the images that guidance would start from. None is what the solver
+            asks for: 12, and 3 for the passes of "auto" where a preset asks for these. Such a preset is left out where
+            a number is given.
         candidates: noises to choose each image's start from: the seed's own and others that depend on the seed alone.
             Each is rolled out once, without gradients, and that of lowest loss is guided. 1 keeps the seed's own; None
             is what the solver asks for, 16 for "auto" and 1 for the others.
@@ -137,9 +139,10 @@ def solve(
     sampler = started(sampler, start, strength, mask, paste_back)
     starts = sampler.images if isinstance(sampler, Started) else 1
     prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed, starts)
-    solver, found = named(solver, sampler, loss, preset) if isinstance(solver, str) else (solver, None)
+    solver, found = named(solver, sampler, loss, preset, max_iterations) if isinstance(solver, str) else (solver, None)
     if not isinstance(solver, Solver):
         raise InvalidArgument(f"Got {solver!r} as solver. Expected a name or an object: `gf.Anchored()`.")
+    max_iterations = solver.default_iterations if max_iterations is None else max_iterations
     settings = Settings(
         prompts=prompts,
         negative_prompts=negatives,

@@ -13,7 +13,7 @@ from guideflow.problem import Noise, Problem
 from guideflow.sampler import Sampler
 from guideflow.settings import Settings
 from guideflow.solution import Solution
-from guideflow.solvers import ControlSolver, Solver
+from guideflow.solvers import Solver
 from guideflow.started import Started
 from guideflow.storage import origins, recipes
 from guideflow.storage.records import flatten
@@ -87,9 +87,10 @@ def _check_fit(saved: Solution, sampler: Sampler, solver: Solver) -> None:
 
 def check_memory(saved: Solution, problem: Problem, solver: Solver) -> None:
     """Refuse a solver that would not find what it remembers, as with other options than it was saved with."""
-    if isinstance(solver, ControlSolver) and saved.state.rollout.gradients is not None:
-        wanted = flatten(solver.remember(problem, saved.state), "memory")
-        if lacking := sorted(wanted.keys() - flatten(saved.state.memory, "memory").keys()):
+    if saved.state.rollout.gradients is not None:
+        wanted = solver.remember(problem, saved.state)
+        names = flatten(wanted, "memory").keys() if wanted else set()
+        if lacking := sorted(names - flatten(saved.state.memory, "memory").keys()):
             raise CannotResume(
                 f"The solver {solver!r} remembers {lacking[0]!r}, which is not saved. Give the solver that the "
                 "solution was made with: `gf.resume(..., solver=solver)`."

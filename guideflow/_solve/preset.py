@@ -11,11 +11,14 @@ from guideflow.solvers import Solver
 from guideflow.types import LossLike
 
 
-def named(solver: str, sampler: Sampler, loss: LossLike, preset: bool) -> tuple[Solver, Preset | None]:
+def named(
+    solver: str, sampler: Sampler, loss: LossLike, preset: bool, max_iterations: int | None = None
+) -> tuple[Solver, Preset | None]:
     """Make the solver of a name; return it with the preset that its options are from, if there is one.
 
     A preset is for one sampler, with as many steps as it was found with, and one loss, both loaded by name. So there is
-    none for a sum of losses, a sampler that begins at a picture, or what was made by hand.
+    none for a sum of losses, a sampler that begins at a picture, or what was made by hand. One with which the solver
+    asks for another number of iterations, as they are others, is left out where the number is given.
 
     Raises:
         InvalidArgument: if the preset is damaged, or the solver does not take its options.
@@ -26,9 +29,12 @@ def named(solver: str, sampler: Sampler, loss: LossLike, preset: bool) -> tuple[
     if found is None or found.num_steps != sampler.num_steps:
         return registry.load_solver(solver), None
     try:
-        return _make(solver, dict(found.options)), found
+        made, plain = _make(solver, dict(found.options)), registry.load_solver(solver)
     except GuideflowError as error:
         raise damaged(f"{found.name} ({found.origin})", error) from error
+    if max_iterations is not None and made.default_iterations != plain.default_iterations:
+        return plain, None
+    return made, found
 
 
 def _make(name: str, options: dict[str, Any]) -> Solver:

@@ -108,7 +108,7 @@ class Asked:
         prompt: One for all images.
         negative_prompt: Likewise.
         seeds: As typed.
-        iterations: A number.
+        iterations: A number; None leaves it to the solver, as for candidates.
         strength: Of the start photograph.
         paste_back: Whether what is not painted stays as it is.
     """
@@ -121,7 +121,7 @@ class Asked:
     prompt: str = ""
     negative_prompt: str = ""
     seeds: Any = "0"
-    iterations: Any = 12
+    iterations: Any = None
     candidates: Any = None
     strength: Any = None
     paste_back: Any = False
@@ -142,7 +142,9 @@ class Asked:
         for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt)):
             if not isinstance(text, str) or len(text) > LONGEST_PROMPT:
                 raise InvalidArgument(f"The {name} is too long. At most {LONGEST_PROMPT} letters are read.")
-        seeds, iterations = read_seeds(self.seeds), _whole("iterations", self.iterations, 0, MOST_ITERATIONS)
+        seeds, iterations = read_seeds(self.seeds), None
+        if self.iterations not in (None, ""):
+            iterations = _whole("iterations", self.iterations, 0, MOST_ITERATIONS)
         more: dict[str, Any] = {}
         if self.candidates not in (None, "", 0):
             more["candidates"] = _whole("candidates", self.candidates, 1, 64)

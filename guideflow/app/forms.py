@@ -36,7 +36,16 @@ class Form:
             self._add(("prompt",), gr.Textbox(prompt, label="Prompt", lines=2, max_length=LONGEST_PROMPT))
             with gr.Row():
                 seeds = gr.Textbox("0, 1", label="Seeds", info="A picture each: 0, 1, 2 or 0:4", min_width=120)
-                steps = gr.Slider(0, MOST_ITERATIONS, 12, step=1, label="Iterations", min_width=160)
+                steps = gr.Number(
+                    None,
+                    label="Iterations",
+                    info="Empty: as many as the solver asks for",
+                    placeholder="as the solver asks",
+                    precision=0,
+                    minimum=0,
+                    maximum=MOST_ITERATIONS,
+                    min_width=160,
+                )
             self._add(("seeds",), seeds)
             self._add(("iterations",), steps)
         self.losses = self._add(

@@ -23,6 +23,7 @@ from guideflow.callbacks import Progress
 from guideflow.errors import GuideflowError
 from guideflow.losses.base import Loss, as_sum
 from guideflow.losses.matching import FOUND
+from guideflow.registry import find_preset
 from guideflow.settings import Result
 from guideflow.solution import Solution
 
@@ -54,6 +55,7 @@ class Job:
     unguided: tuple[bytes, ...] = ()
     tried: int = 0
     candidates: int = 1
+    planned: int = 0
     frames: list[Frame] = field(default_factory=list)
     guided: tuple[bytes, ...] = ()
     solution: Solution | None = None
@@ -141,7 +143,9 @@ class Job:
         if stopped:
             choosing = solution.state.rollout.gradients is None
             tried = min(self.tried, solution.settings.candidates) if choosing else None
-            self.recipe = self.recipe.stopped(solution.state.iteration, tried)
+            used = find_preset(*solution.settings.preset.split(",")) if solution.settings.preset else None
+            options = {} if used is None else used.options
+            self.recipe = self.recipe.stopped(solution.state.iteration, tried, solution.settings.horizon, options)
         self._keep(solution)
         note = " ".join([*self._lost(), *dict.fromkeys(one.value for one in solution.result if one.failed)])
         self._tell(state="stopped" if stopped else "done", note=note, ended=time.monotonic())
@@ -189,7 +193,7 @@ class Job:
     def _look(self, progress: Progress) -> None:
         pictures, losses = progress.state.rollout.images, progress.loss.tolist()
         frame = Frame(progress.iteration, _encode(pictures), tuple(losses))
-        self._tell(state="guiding", frames=[*self.frames, frame])
+        self._tell(state="guiding", planned=progress.max_iterations, frames=[*self.frames, frame])
         if self.stopping:
             raise KeyboardInterrupt
 

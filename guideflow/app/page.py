@@ -117,7 +117,7 @@ def _updates(gr: Any, job: Job) -> list[Any]:
     table = pandas.DataFrame(points, columns=["iteration", "loss", "seed"]) if points else None
     found = [view.status(job), view.pictures(job)]
     found.append(gr.update(maximum=max(last, 1), value=max(last, 0), visible=last >= 1))
-    planned = max(job.recipe.iterations, 10)  # on a shorter axis, ticks are fractions of an iteration
+    planned = max(job.planned, 4)
     found.append(gr.update(value=table, x_lim=[0, planned], color_map=view.colours(job), visible=last >= 1))
     ready = job.done and job.solution is not None
     found.append(

@@ -58,7 +58,7 @@ class Recipe:
         prompt: One for all images.
         negative_prompt: Likewise; empty for none.
         seeds: One for each image.
-        iterations: How many are planned.
+        iterations: How many are planned; None leaves it to the solver.
         more: Further options of `solve`, such as `candidates`.
     """
 
@@ -68,7 +68,7 @@ class Recipe:
     prompt: str = ""
     negative_prompt: str = ""
     seeds: tuple[int, ...] = (0,)
-    iterations: int = 12
+    iterations: int | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, folder: Path) -> tuple[LossLike, Any]:
@@ -87,20 +87,22 @@ class Recipe:
         given = {"prompt": self.prompt, "negative_prompt": self.negative_prompt or None, "seed": self.seeds}
         return {**given, "max_iterations": self.iterations, **_found(self.more, folder)}
 
-    def stopped(self, iteration: int, tried: int | None) -> Recipe:
+    def stopped(self, iteration: int, tried: int | None, planned: int, preset: Mapping[str, Any]) -> Recipe:
         """Return the recipe that ends by itself where this one was stopped.
 
         Arguments:
             iteration: The last one that was done.
             tried: Candidates rolled out, if it was stopped while the start was chosen; else None.
+            planned: How many iterations were planned.
+            preset: Options that the solver had from a preset.
         """
         if tried is not None:
             return replace(self, iterations=0, more={**self.more, "candidates": tried})
-        if iteration >= self.iterations:
+        if iteration >= planned:
             return self
         solver, known = self.solver, registry.options(registry.factory("solver", self.solver.name)) or ()
         if "iterations" in {option.name for option in known} and "iterations" not in solver.options:
-            solver = Part(solver.name, {**solver.options, "iterations": self.iterations})
+            solver = Part(solver.name, {**preset, **solver.options, "iterations": planned})
         return replace(self, iterations=iteration, solver=solver)
 
     def python(self) -> str:
@@ -119,7 +121,8 @@ class Recipe:
         options["seed"] = _python(list(self.seeds) if len(self.seeds) > 1 else self.seeds[0])
         if self.solver != Part("auto"):
             options["solver"] = self.solver.python("solver") if self.solver.options else _python(self.solver.name)
-        options["max_iterations"] = repr(self.iterations)
+        if self.iterations is not None:
+            options["max_iterations"] = repr(self.iterations)
         options |= {name: _python(value) for name, value in self.more.items()}
         lines += ["solution = gf.solve(", "    sampler,", "    loss,"]
         lines += [f"    {name}={value}," for name, value in options.items()]
@@ -137,7 +140,8 @@ class Recipe:
         if self.negative_prompt:
             options.append(("negative-prompt", self.negative_prompt))
         options += [("seed", str(seed)) for seed in self.seeds]
-        options.append(("iterations", str(self.iterations)))
+        if self.iterations is not None:
+            options.append(("iterations", str(self.iterations)))
         options += [(name.replace("_", "-"), _typed(value)) for name, value in self.more.items() if value is not True]
         options.append(("out", FOLDER))
         typed = [f"--{name} {shlex.quote(value)}" for name, value in options]

@@ -19,7 +19,6 @@ _WORDS = {"waiting": "Waiting for its turn", "loading": "Loading the networks"}
 
 def status(job: Job) -> str:
     """Say in a line how far a run is."""
-    planned = job.recipe.iterations
     if job.state == "failed":
         kept = " What was reached is kept." if job.solution else ""
         return message(f"{job.note}{kept}", "bad")
@@ -29,7 +28,7 @@ def status(job: Job) -> str:
         done = f"Stopped after {_count(job.solution.state.iteration, 'iteration')}; this is the best so far."
         return message(f"{done} {job.note}".strip(), "warn" if job.note else "calm")
     if job.state == "done":
-        done = f"Done: {_count(planned, 'iteration')} in {max(job.ended - job.began, 0):.0f} s."
+        done = f"Done: {_count(job.planned, 'iteration')} in {max(job.ended - job.began, 0):.0f} s."
         return message(f"{done} {job.note}".strip(), "warn" if job.note else "good")
     if job.stopping:
         return message("Stopping after this step ...", "busy")
@@ -38,7 +37,7 @@ def status(job: Job) -> str:
         return message(f"Choosing where to start: noise {tried} of {job.candidates}", "busy", 0.0)
     if job.state == "guiding":
         done_now = job.frames[-1].iteration
-        return message(f"Iteration {done_now} of {planned}", "busy", done_now / max(planned, 1))
+        return message(f"Iteration {done_now} of {job.planned}", "busy", done_now / max(job.planned, 1))
     return message(f"{_WORDS.get(job.state, job.state)} ...", "busy")
 
 

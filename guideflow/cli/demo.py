@@ -96,13 +96,15 @@ def _figure(solutions: dict[str, gf.Solution]) -> Any:
             _show(axis, image, "", _INK)
     curves = lower.subplots(1, len(solutions), sharey=True)
     for axis, (name, solution) in zip(curves, solutions.items(), strict=True):
-        for seed, curve in zip(SEEDS, solution.history["loss"].T, strict=True):
-            axis.plot(curve.tolist(), label=f"seed {seed}", linewidth=1.6)
+        for seed, curve, at in zip(SEEDS, solution.history["loss"].T, solution.kept.iteration.tolist(), strict=True):
+            (line,) = axis.plot(curve.tolist(), label=f"seed {seed}", linewidth=1.6)
+            axis.plot(at, curve[at].item(), "o", color=line.get_color(), markersize=4)  # the one that is shown
         axis.set_title(f"guided to {name}", fontsize=10, color=_BLUE)
         axis.set_xlabel("iteration", fontsize=9)
         axis.grid(axis="y", color="#e6e8eb")
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(length=0, labelsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     curves[0].set_ylim(bottom=0)
     curves[0].set_ylabel("identity loss", fontsize=9)
     curves[-1].legend(frameon=False, fontsize=8)

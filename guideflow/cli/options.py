@@ -106,7 +106,7 @@ IterationsOption = Annotated[
     typer.Option(
         help="Number of updates, those of a resumed run included.",
         metavar="N",
-        show_default="12",
+        show_default="what the solver asks for, mostly 12",
         parser=whole(0),
     ),
 ]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeAlias, final
 import torch
 from torch import Tensor
 
+from guideflow._require import in_range
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem, Rollout
 from guideflow.types import BY_STEP, Latent, Latents, PerImage, States, shown
@@ -68,6 +69,15 @@ class Solver(ABC):
     def step(self, problem: Problem, state: State) -> State:
         """Return the next state."""
 
+    def remember(self, problem: Problem, state: State) -> Memory:
+        """Return the memory at the unguided state, (B, ...) each; by default there is none."""
+        return {}
+
+    @property
+    def default_iterations(self) -> int:
+        """Number of iterations where `solve` is not told."""
+        return 12
+
 
 def unguided(problem: Problem) -> State:
     """Return the state that solvers begin with: zero controls and the first state as drawn."""
@@ -91,6 +101,25 @@ def norm(values: States) -> Tensor:
 def unit_clip(values: States) -> States:
     """Return N(g) = g / max(norm(g), 1) for each window and image."""
     return values / norm(values).clamp(min=1)
+
+
+def require_clip(share: float | None) -> None:
+    """Refuse a share of the first gradient's norm outside of (0, 1]; None is none."""
+    if share is not None:
+        in_range("clip", share, torch.finfo(torch.float32).tiny, 1 + 1e-9)
+
+
+def clipped(values: States, share: float | None, first: Tensor) -> States:
+    """Return N(g) = g / max(norm(g), share norm(first g)) for each window and image; as `unit_clip` without a share.
+
+    Arguments:
+        values: g, (K + 1, B, ...).
+        share: the share of the first gradient's norm, in (0, 1], below which gradients are no longer lengthened.
+        first: norms of the first gradients, of the shape that `norm` returns.
+    """
+    if share is None:
+        return unit_clip(values)
+    return values / torch.maximum(norm(values), share * first).clamp(min=torch.finfo(values.dtype).tiny)
 
 
 def step_size(scale: float, latent: Latent) -> float:

@@ -47,17 +47,11 @@ class ControlSolver(Solver):
     def move(self, problem: Problem, state: State) -> Move:
         """Return the next move, image by image."""
 
-    def remember(self, problem: Problem, state: State) -> Memory:
-        """Return the memory at the unguided state, (B, ...) each; by default there is none."""
-        return {}
-
-    @final
     def init(self, problem: Problem) -> State:
         """Return the unguided state."""
         state = unguided(problem)
         return replace(state, memory=self.remember(problem, state))
 
-    @final
     def step(self, problem: Problem, state: State) -> State:
         """Move, and roll the new controls out."""
         move = self.move(problem, state)

@@ -22,5 +22,5 @@ def draw(problem: Problem, *key: int) -> Latent:
     for one in problem.noise.initial.float().cpu():
         digest = hashlib.sha256(one.contiguous().numpy().tobytes() + text).digest()
         generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        rows.append(torch.randn(one.shape, generator=generator))
+        rows.append(torch.randn(one.shape, generator=generator, dtype=torch.float32, device="cpu"))
     return torch.stack(rows).to(problem.noise.initial)

@@ -3,14 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import Tensor
-
 from guideflow._require import in_range
 from guideflow.problem import Problem
-from guideflow.sampler import Row
 from guideflow.solvers.base import step_size, unit_clip
-from guideflow.solvers.lookahead import Key, LookaheadSolver, Outlook, look
-from guideflow.types import Latent
+from guideflow.solvers.lookahead import Guided, LookaheadSolver, Outlook, Window, look
 
 
 @final
@@ -43,10 +39,8 @@ class FlowChef(LookaheadSolver):
     def __post_init__(self) -> None:
         in_range("scale", self.scale, 0)
 
-    def guide(
-        self, problem: Problem, outlook: Outlook, row: Row, z: Latent, u: Latent, key: Key
-    ) -> tuple[Tensor, Tensor]:
+    def guide(self, problem: Problem, outlook: Outlook, window: Window) -> Guided:
         """Move the end of the window as its start would have been moved."""
-        sight = look(problem, outlook, row, z, u)
-        a, s = row.state, step_size(self.scale, z)
-        return sight.output, -a * s * unit_clip(outlook.state[row.index] * sight.by_clean[None])[0]
+        sight = look(problem, outlook, window.row, window.z, window.u)
+        a, s = window.row.state, step_size(self.scale, window.z)
+        return Guided(sight.output, -a * s * unit_clip(outlook.state[window.row.index] * sight.by_clean[None])[0])

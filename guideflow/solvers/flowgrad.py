@@ -7,7 +7,7 @@ import torch
 
 from guideflow._require import in_range
 from guideflow.problem import Problem
-from guideflow.solvers.base import Memory, State, gradients, norm, shifts, step_size, unit_clip
+from guideflow.solvers.base import Memory, State, clipped, gradients, norm, require_clip, shifts, step_size
 from guideflow.solvers.control import ControlSolver, Move
 
 
@@ -51,8 +51,7 @@ class FlowGrad(ControlSolver):
         in_range("scale", self.scale, 0)
         in_range("decay", self.decay, 0, 1)
         in_range("noise", self.noise, 0)
-        if self.clip is not None:
-            in_range("clip", self.clip, torch.finfo(torch.float32).tiny, 1 + 1e-9)
+        require_clip(self.clip)
 
     def remember(self, problem: Problem, state: State) -> Memory:
         """Remember the norms of the first gradients, (B, K + 1)."""
@@ -61,10 +60,6 @@ class FlowGrad(ControlSolver):
     def move(self, problem: Problem, state: State) -> Move:
         """Move every control, and perhaps z_0, against its own gradient."""
         g = gradients(state)
-        if self.clip is None:
-            direction = unit_clip(g)
-        else:
-            first = state.memory["first"].T.view_as(norm(g))
-            direction = g / torch.maximum(norm(g), self.clip * first).clamp(min=torch.finfo(g.dtype).tiny)
-        d = -step_size(self.scale, state.z0) * direction - self.decay * shifts(problem, state)
+        first = norm(g) if self.clip is None else state.memory["first"].T.view_as(norm(g))
+        d = -step_size(self.scale, state.z0) * clipped(g, self.clip, first) - self.decay * shifts(problem, state)
         return Move(torch.cat([self.noise * d[:1], d[1:]]), state.memory)

@@ -17,7 +17,7 @@ from guideflow.problem import Problem, Rollout
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.solvers.base import Solver, State
 from guideflow.solvers.draws import draw
-from guideflow.types import Latent
+from guideflow.types import Latent, PerImage
 
 _TOLERANCE = 0.1
 
@@ -96,12 +96,44 @@ class Sight(NamedTuple):
     by_state: Latent | None
 
 
+class Window(NamedTuple):
+    """A window that is to be guided.
+
+    Attributes:
+        row: its row of the schedule, whose number from 0 is `row.index`.
+        z: its first state, (B, ...).
+        u: the control at its end that earlier passes have found, (B, ...).
+        key: for `draw`, another one at every visit.
+        first: what the first visit returned as `Guided.norm`, (B,), 0 before; None if the solver does not remember it.
+    """
+
+    row: Row
+    z: Latent
+    u: Latent
+    key: Key
+    first: PerImage | None
+
+
+class Guided(NamedTuple):
+    """What guides a window.
+
+    Attributes:
+        output: the network's output at its first state, (B, ...).
+        change: d, by how much its end is to move, (B, ...).
+        norm: of the gradient, (B,), for a solver that compares later ones with the first and remembers "first", (B, K).
+    """
+
+    output: Latent
+    change: Latent
+    norm: PerImage | None = None
+
+
 class LookaheadSolver(Solver):
     """A solver of passes: in every window it looks at the clean picture that is expected, and moves the window's end.
 
         z_{k+1} = e_{k+1} + u_{k+1} + d_{k+1},    u <- u + d
 
-    A subclass writes `guide`, which returns d_{k+1}. One pass with u = 0 is the published rule; each further iteration
+    A subclass writes `guide`, which finds d_{k+1}. One pass with u = 0 is the published rule; each further iteration
     passes once more, on top of what the ones before have found. With `recurrences`, a window is gone through so many
     times: from its end, new noise leads back to its start. That is not done in the first window, which starts from
     noise alone.
@@ -115,18 +147,13 @@ class LookaheadSolver(Solver):
         return 1
 
     @abstractmethod
-    def guide(
-        self, problem: Problem, outlook: Outlook, row: Row, z: Latent, u: Latent, key: Key
-    ) -> tuple[Tensor, Tensor]:
+    def guide(self, problem: Problem, outlook: Outlook, window: Window) -> Guided:
         """Return the network's output at z_k, and by how much the end of the window that starts there is to move.
 
         Arguments:
             problem: what is solved.
             outlook: of its schedule.
-            row: the window's, whose number from 0 is `row.index`.
-            z: its first state, (B, ...).
-            u: the control at its end that earlier passes have found, (B, ...).
-            key: for `draw`, another one at every call.
+            window: the window.
         """
 
     @final
@@ -135,13 +162,15 @@ class LookaheadSolver(Solver):
         self.outlook(problem)
         z0 = problem.z0
         controls = z0.new_zeros(problem.num_steps, *z0.shape)
-        return State(0, z0, controls, _without_gradients(problem.rollout(z0, controls, gradients=False)))
+        state = State(0, z0, controls, _without_gradients(problem.rollout(z0, controls, gradients=False)))
+        return replace(state, memory=self.remember(problem, state))
 
     @final
     def step(self, problem: Problem, state: State) -> State:
         """Pass once through the windows."""
         outlook, sampler = self.outlook(problem)
         z, states, ends, controls, evaluations = state.z0, [state.z0], list[Tensor](), list[Tensor](), 0
+        norms = state.memory["first"].clone() if "first" in state.memory else None  # (B, K)
         for k in range(sampler.num_steps):
             row, frozen = sampler.schedule[k], problem.noise.steps[k]
             for again in range(self.recurrences if k else 1):
@@ -150,22 +179,26 @@ class LookaheadSolver(Solver):
                     wanted = _renoise(outlook, k, z, draw(problem, *key, -1))
                     controls[-1] = wanted - ends[-1]
                     states[-1] = ends[-1] + controls[-1]
-                f, change = self.guide(problem, outlook, row, states[-1], state.controls[k], key)
-                end_point = row.state * states[-1] + row.output * f
+                first = None if norms is None else norms[:, k]
+                guided = self.guide(problem, outlook, Window(row, states[-1], state.controls[k], key, first))
+                if norms is not None and guided.norm is not None:
+                    norms[:, k] = torch.where(norms[:, k] > 0, norms[:, k], guided.norm)
+                end_point = row.state * states[-1] + row.output * guided.output
                 end_point = end_point if frozen is None else end_point + row.noise * frozen
-                control = state.controls[k] + change
+                control = state.controls[k] + guided.change
                 z = end_point + control
                 evaluations += 1
             ends.append(end_point)
             controls.append(control)
             states.append(z)
+        memory = {} if norms is None else {"first": norms}
         with own_state(), torch.no_grad():
             images = problem.decode(states[-1])
             loss, objective, terms = problem.evaluate(images)
         rollout = Rollout(
             torch.stack(states), torch.stack(ends), images, loss, objective, terms, None, evaluations=evaluations
         )
-        return State(state.iteration + 1, state.z0, torch.stack(controls), _without_gradients(rollout))
+        return State(state.iteration + 1, state.z0, torch.stack(controls), _without_gradients(rollout), memory)
 
     @final
     def outlook(self, problem: Problem) -> tuple[Outlook, AffineSampler]:

@@ -3,14 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import Tensor
-
 from guideflow._require import in_range
 from guideflow.problem import Problem
-from guideflow.sampler import Row
 from guideflow.solvers.base import step_size, unit_clip
-from guideflow.solvers.lookahead import Key, LookaheadSolver, Outlook, look
-from guideflow.types import Latent
+from guideflow.solvers.lookahead import Guided, LookaheadSolver, Outlook, Window, look
 
 
 @final
@@ -40,10 +36,8 @@ class MPGD(LookaheadSolver):
     def __post_init__(self) -> None:
         in_range("scale", self.scale, 0)
 
-    def guide(
-        self, problem: Problem, outlook: Outlook, row: Row, z: Latent, u: Latent, key: Key
-    ) -> tuple[Tensor, Tensor]:
+    def guide(self, problem: Problem, outlook: Outlook, window: Window) -> Guided:
         """Move the end of the window as its clean picture moves."""
-        sight = look(problem, outlook, row, z, u)
-        s = step_size(self.scale, z)
-        return sight.output, -outlook.signal[row.index + 1] * s * unit_clip(sight.by_clean[None])[0]
+        sight = look(problem, outlook, window.row, window.z, window.u)
+        s = outlook.signal[window.row.index + 1] * step_size(self.scale, window.z)
+        return Guided(sight.output, -s * unit_clip(sight.by_clean[None])[0])

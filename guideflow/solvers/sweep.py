@@ -15,7 +15,7 @@ from guideflow.gradients import Maps, differentiate
 from guideflow.losses.evaluation import Evaluation
 from guideflow.problem import Problem, Rollout
 from guideflow.sampler import Sampler
-from guideflow.solvers.base import Solver, State, gradients, norm, step_size, unguided
+from guideflow.solvers.base import Solver, State, clipped, gradients, norm, require_clip, step_size, unguided
 
 _MOVES = 4
 
@@ -62,7 +62,7 @@ class Sweep(Solver):
     def __post_init__(self) -> None:
         for name in ("scale", "start", "end"):
             in_range(name, getattr(self, name), 0)
-        in_range("clip", self.clip, torch.finfo(torch.float32).tiny, 1 + 1e-9)
+        require_clip(self.clip)
         in_range("above", self.above, 0, 1)
         if self.moves is not None:
             count("moves", self.moves)
@@ -89,9 +89,9 @@ class Sweep(Solver):
             )
         k, share = windows[number]
         g = gradients(state)[k + 1][None]
-        longest = torch.maximum(norm(g), self.clip * state.memory["first"][:, k + 1].view_as(norm(g)))
+        first = state.memory["first"][:, k + 1].view_as(norm(g))
         f = self.start + (self.end - self.start) * j / max(moves - 1, 1)
-        change = -f * share * step_size(self.scale, state.z0) * g[0] / longest[0].clamp(min=torch.finfo(g.dtype).tiny)
+        change = -f * share * step_size(self.scale, state.z0) * clipped(g, self.clip, first)[0]
         controls = state.controls.clone()
         controls[k] = controls[k] + change
         rollout = _after(problem, state.rollout, k + 1, controls)

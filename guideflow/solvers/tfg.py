@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
 
 from guideflow._require import count, in_range
 from guideflow.problem import Problem
-from guideflow.sampler import Row
 from guideflow.solvers.base import step_size, unit_clip
 from guideflow.solvers.draws import draw
-from guideflow.solvers.lookahead import Key, LookaheadSolver, Outlook, clean_gradient, look
-from guideflow.types import Latent
+from guideflow.solvers.lookahead import Guided, LookaheadSolver, Outlook, Window, clean_gradient, look
 
 
 @final
@@ -67,19 +64,17 @@ class TFG(LookaheadSolver):
         """How often a window is gone through."""
         return self.repeats if self.scale else 1
 
-    def guide(
-        self, problem: Problem, outlook: Outlook, row: Row, z: Latent, u: Latent, key: Key
-    ) -> tuple[Tensor, Tensor]:
+    def guide(self, problem: Problem, outlook: Outlook, window: Window) -> Guided:
         """Move the end of the window by both gradients."""
-        spread = self.smooth * outlook.noise[row.index]
-        around = [spread * draw(problem, *key, j) for j in range(self.draws)] if spread else []
-        sight = look(problem, outlook, row, z, u, through=self.state_shift > 0, around=around)
-        s, change = step_size(self.scale, z), torch.zeros_like(z)
+        spread = self.smooth * outlook.noise[window.row.index]
+        around = [spread * draw(problem, *window.key, j) for j in range(self.draws)] if spread else []
+        sight = look(problem, outlook, window.row, window.z, window.u, through=self.state_shift > 0, around=around)
+        s, change = step_size(self.scale, window.z), torch.zeros_like(window.z)
         if sight.by_state is not None:
-            a = row.state
+            a = window.row.state
             change = change - a * self.state_shift * s * unit_clip(sight.by_state[None])[0]
         clean, g = sight.clean, sight.by_clean
         for i in range(self.clean_moves if self.mean_shift else 0):
             g = clean_gradient(problem, clean) if i else g
             clean = clean - self.mean_shift * s * unit_clip(g[None])[0]
-        return sight.output, change + outlook.signal[row.index + 1] * (clean - sight.clean)
+        return Guided(sight.output, change + outlook.signal[window.row.index + 1] * (clean - sight.clean))

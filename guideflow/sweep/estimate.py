@@ -66,10 +66,12 @@ def estimate(plan: Plan, jobs: int) -> Estimate:
 
 def _rollouts(plan: Plan) -> tuple[float, float]:
     """Return the rollouts of an image without gradients and with them, as solvers and settings have it in the mean."""
-    asked = [parts.load_solver(solver).candidates for solver in plan.solvers.values()]
-    each = [one["candidates"] for one in plan.solves.values()]
-    counts = [own if given is None else given for own, given in product(asked, each)]
-    iterations = [one["max_iterations"] + 1 for one in plan.solves.values()]
+    asked = [parts.load_solver(solver) for solver in plan.solvers.values()]
+    counts, iterations = [], []
+    for solver, given in product(asked, plan.solves.values()):
+        own, planned = given["candidates"], given["max_iterations"]
+        counts.append(solver.candidates if own is None else own)
+        iterations.append((solver.default_iterations if planned is None else planned) + 1)
     return mean(count if count > 1 else 0 for count in counts), mean(iterations)
 
 

@@ -25,7 +25,7 @@ solver:
 # Arguments of guideflow.solve, each a value or a list of values to sweep: max_iterations, candidates, keep,
 # target_loss, patience, loss_scale, negative_prompt.
 solve:
-  max_iterations: 12
+  max_iterations: null    # what each solver asks for
 
 # looks: [3, 6]      # after so many iterations, a row and a picture as well of what had been reached by then
 

@@ -86,6 +86,8 @@ class Plan:
         """List configs, in the order of the jobs."""
         for (sampler_key, sampler), (loss_key, loss) in product(self.samplers.items(), self.losses.items()):
             for (solver_key, solver), (solve_key, solve) in product(self.solvers.items(), self.solves.items()):
+                if solve["max_iterations"] is None:
+                    solve = {**solve, "max_iterations": parts.load_solver(solver).default_iterations}
                 yield Config(
                     parts.key(sampler_key, loss_key, solver_key, solve_key),
                     sampler_key,

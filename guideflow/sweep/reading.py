@@ -117,10 +117,11 @@ def unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
                 yield ("loss", i, "terms", j, "name"), f"{term.name!r} needs a reference; give `references: FOLDER`."
         if spec.references is not None and not takes_reference(loss):
             yield ("references",), f"the loss {' + '.join(term.name for term in loss.terms)} takes no reference."
+    own = list[int]()  # iterations where the spec says none
     for i, part in enumerate(spec.solver):
         for options in combinations(part):
             try:
-                load_solver({"name": part.name, "options": options})
+                own.append(load_solver({"name": part.name, "options": options}).default_iterations)
             except GuideflowError as error:
                 yield ("solver", i), str(error)
     for key, values in spec.solve:
@@ -129,7 +130,8 @@ def unknown(spec: Spec) -> Iterator[tuple[Where, str]]:
                 Settings(**_SETTINGS | ({key: value} if value is not None and key != "negative_prompt" else {}))
             except GuideflowError as error:
                 yield ("solve", key), str(error)
-    if spec.looks and spec.looks[-1] > (last := max(spec.solve.max_iterations)):
+    ends = [end for given in spec.solve.max_iterations for end in (own if given is None else [given])]
+    if spec.looks and spec.looks[-1] > (last := max(ends, default=0)):
         yield ("looks",), f"{spec.looks[-1]} is after the end: `max_iterations` is {last} at most."
 
 

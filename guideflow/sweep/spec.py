@@ -136,7 +136,7 @@ class Sum(_Model):
 class Solve(_Model):
     """Arguments of `guideflow.solve`, each one value or a list of values that are swept."""
 
-    max_iterations: Annotated[list[int], Unlike] = [12]
+    max_iterations: Annotated[list[int | None], Unlike] = [None]
     candidates: Annotated[list[int | None], Unlike] = [None]
     candidate_radius: Annotated[list[float | None], Unlike] = [None]
     keep: Annotated[list[Literal["best", "last"]], Unlike] = ["best"]

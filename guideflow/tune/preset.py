@@ -56,14 +56,14 @@ def write_preset(folder: Path, spec: Tune, outcome: Outcome, command: str) -> Ou
 
 def _jobs(points: Points, chosen: Point, spec: Tune) -> dict[str, Any]:
     """Tell what the objectives came to, on how many jobs, of whom."""
-    plan = Plan(spec.sweep([{"name": spec.solver[0].name}]))
+    plan = Plan(spec.sweep([spec.configured(dict(chosen.options))]))
     values = {}
     for name, judge in zip(("metric", "cost"), points.judges, strict=True):
         mine, default = getattr(chosen, name), getattr(points.default, name)
         values[judge.label] = {"better": judge.better, "unguided": judge.unguided, "default": default, "preset": mine}
     return {
         "count": len(plan),
-        "iterations": spec.solve.max_iterations[0],
+        "iterations": next(iter(plan.configurations())).iterations[-1],
         "objectives": values,
         "references": sorted(one.digest for one in plan.references),
     }

@@ -65,7 +65,8 @@ def test_a_solve_evaluates_each_network_as_often_as_the_cost_model_says(sampler,
         "loss": loss._network,
     }
     counters = {name: Counter(network) for name, network in networks.items()}
-    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1], max_iterations=iterations, candidates=candidates)
+    options = {"solver": gf.Auto(), "max_iterations": iterations, "candidates": candidates}
+    solution = gf.solve(sampler, loss, prompt=PROMPT, seed=[0, 1], **options)
     for counter in counters.values():
         counter.handle.remove()
     rollouts = iterations + 1
