@@ -41,7 +41,7 @@ from avatars import (
     load_sampler,
     machine,
     real_pairs,
-    real_pictures,
+    renders,
 )
 from realism import naturalness, trained
 from torch import Tensor
@@ -232,8 +232,7 @@ def measure(solved: dict[str, Tensor], at: int | str, part: str) -> dict[str, Te
 def search() -> None:
     """Every rule on `avatars-perflow`, with people whom `run` does not see; rules that have rows keep them."""
     part = "acceleration-search"
-    renders, _ = real_pictures()
-    real = features(renders)
+    real = features(renders())
     path = RESULTS / "acceleration-search.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     rules = {"annealed": CANDIDATES["annealed"], "auto, no preset": RULES["auto, no preset"], **CANDIDATES}
@@ -273,24 +272,22 @@ def grid() -> None:
 
 def run(families: list[str], rules: list[str]) -> None:
     """The rules on people whom the search did not see, with paired differences; other families keep their rows."""
-    part = "acceleration-run"
+    part, measured = "acceleration-run", {}
     for family in families:
-        for name in rules:
-            found = measure(solved(part, family, name), "kept", part)
-            print(family, name, {key: round(found[key].mean().item(), 4) for key in MEASURES if key in found})
+        found = measured[family] = {name: measure(solved(part, family, name), "kept", part) for name in rules}
+        for name, values in found.items():
+            print(family, name, {key: round(values[key].mean().item(), 4) for key in MEASURES if key in values})
     if set(rules) != set(RULES):
         return
-    renders, _ = real_pictures()
-    real = features(renders)
+    real = features(renders())
     path = RESULTS / "acceleration.json"
     report: dict = json.loads(path.read_text()) if path.exists() else {"families": {}}
     report |= {"date": str(datetime.date.today()), "two real pictures": real_pairs(cases(part)[3])}
     report["cases"] = len(cases(part)[1])
-    for family in families:
-        found = {name: measure(solved(part, family, name), "kept", part) for name in RULES}
+    for family, found in measured.items():
         preset = registry.find_preset(f"avatars-{family}", "avatars-identity", "auto")
         about = {"machine": machine(), "preset": dict(preset.options) if preset else None}
-        report["families"][family] = summary(found, real) | about
+        report["families"][family] = summary({name: found[name] for name in RULES}, real) | about
         print(family, json.dumps(report["families"][family]), flush=True)
     report["families"] = {family: report["families"][family] for family in FAMILIES if family in report["families"]}
     rows = list(report["families"].values())
