@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
+TYPED := guideflow,guideflow_avatars,guideflow_clip,guideflow_diffusers,guideflow_identity,guideflow_measurement,guideflow_segmentation,guideflow_style,guideflow_subject
 QUICK := anchored balanced callbacks candidates compose from_file images loss registry rollout sampler sheets solution solvers
 
-.PHONY: help demo test slow quick docs pictures lint format clean
+.PHONY: help demo test typed slow quick docs pictures lint format clean
 
 help: ## what can be typed here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,6 +16,9 @@ demo: $(VENV)/.installed-demo ## guide four seeds to a bundled portrait and writ
 
 test: $(VENV)/.installed-test ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+typed: $(VENV)/.installed-test ## run the tests in random order, with shapes and types checked at run time
+	$(BIN)/python -m pytest -p randomly --jaxtyping-packages=$(TYPED),typechecker.typechecked $(PYTEST_ARGS)
 
 slow: $(VENV)/.installed-test ## run the code of the pages, and tests that take as long
 	$(BIN)/python -m pytest -m slow --dist load $(PYTEST_ARGS)

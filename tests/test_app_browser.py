@@ -117,6 +117,16 @@ def pick_losses(page: Any, *names: str) -> None:
         page.get_by_role("option", name=name, exact=True).click()
         page.wait_for_selector(f"#gf-loss-{name}")
     page.keyboard.press("Escape")
+    assert page.locator("#gf-losses .token").all_inner_texts() == [*names], "other losses are picked"
+
+
+def fill(place: Any, label: str, value: str) -> None:
+    """Type as a hand does, and see that it stands there."""
+    box = place.get_by_label(label)
+    box.fill(value)
+    box.press("Tab")
+    place.page.wait_for_timeout(300)
+    assert box.input_value() == value, f"{label} shows {box.input_value()}"
 
 
 def drop(page: Any, loss: str, *paths: Path, option: str = "reference") -> None:
@@ -145,7 +155,11 @@ def paint(page: Any, place: Any, colour: str | None = None, width: int = 60) -> 
 
 
 def result(page: Any, mood: str = "good") -> str:
-    return str(page.locator(f"#gf-status .gf-{mood}").text_content())
+    """Wait for the end of a run; the mood it ends in is the one expected."""
+    ended = page.locator("#gf-status .gf-status").filter(has_text=re.compile(r"Done|Stopped"))
+    said = ended.or_(page.locator("#gf-status .gf-bad"))
+    assert f"gf-{mood}" in said.get_attribute("class"), said.text_content()
+    return str(said.text_content())
 
 
 def downloads(page: Any, folder: Path) -> dict[str, Path]:
@@ -294,8 +308,8 @@ def test_a_lost_face_is_told_in_words(visit: Any) -> None:
     drop(page, "identity", PHOTOGRAPH)
     panel = page.locator("#gf-loss-identity")
     panel.get_by_text("Weight and options").click()
-    panel.get_by_label("threshold").fill("0.9")
-    panel.get_by_label("floor").fill("0.9")
+    fill(panel, "threshold", "0.9")
+    fill(panel, "floor", "0.9")
     page.get_by_text("Sampler and solver").click()
     number(page, "Candidates", 1)
     number(page, "Iterations", 0)

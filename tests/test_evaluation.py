@@ -350,7 +350,9 @@ def test_protocols_that_come_along_fit_what_they_say():
         ("summary: x", "it has no name"),
         ("name: x\nreferences: many", "references is a str, not a int"),
         ("name: x\nprompts: {a: [1]}", "the prompt 1 is a int"),
-        ("name: x\nmetrics: [{nam: kid}]", "missing a required argument: 'name'"),
+        ("name: x\nmetrics: [{nam: kid}]", "the metric {'nam': 'kid'} is no name, and no mapping of name"),
+        ("name: x\nmetrics: [3]", "the metric 3 is no name"),
+        ("name: x\nmetrics: [{name: kid, option: {}}]", "is no name, and no mapping of name, options, optional"),
     ],
 )
 def test_protocols_of_ones_own_are_checked(tmp_path, text, says):

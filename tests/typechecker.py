@@ -1,4 +1,4 @@
-"""The run-time type checker of the test suite, as `--jaxtyping-packages` in pyproject.toml names it."""
+"""The run-time type checker of `make typed`."""
 
 import beartype
 

@@ -110,12 +110,19 @@ def protocol_of(found: Any, path: Path) -> Protocol:
                 raise TypeError(f"{key} is a {type(found[key]).__name__}, not a {kind.__name__}")
         prompts = {str(key): tuple(map(_text, texts)) for key, texts in found.get("prompts", {}).items()}
         seeds = tuple(map(int, found.get("seeds", (0,))))
-        metrics = tuple(Asked(**({"name": one} if isinstance(one, str) else one)) for one in found.get("metrics", ()))
+        metrics = tuple(map(_asked, found.get("metrics", ())))
         if not found.get("name"):
             raise TypeError("it has no name")
     except (TypeError, ValueError, AttributeError) as error:
         raise InvalidArgument(f"{path} is no protocol: {error}. See one of those that come with guideflow.") from error
     return Protocol(**{**found, "prompts": prompts, "seeds": seeds, "metrics": metrics})
+
+
+def _asked(one: Any) -> Asked:
+    given, known = {"name": one} if isinstance(one, str) else one, [one.name for one in fields(Asked)]
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str) or not {*given} <= {*known}:
+        raise TypeError(f"the metric {one!r} is no name, and no mapping of {', '.join(known)}, of which name is needed")
+    return Asked(**given)
 
 
 def _text(one: Any) -> str:
