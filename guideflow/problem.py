@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guideflow._process import own_state
-from guideflow._require import in_range, one_of
+from guideflow._require import cannot_compute, in_range, one_of
 from guideflow.errors import InvalidArgument, InvalidLoss
 from guideflow.gradients import MODES, Maps, choose, differentiate, forward
 from guideflow.losses.base import as_sum, evaluate
@@ -41,6 +41,11 @@ def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
     """
     if not isinstance(sampler, Sampler):
         raise InvalidArgument(f"Got {sampler!r} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
+    if (device := torch.device(sampler.device)).type != "cpu" and (why := cannot_compute(device)):
+        raise InvalidArgument(
+            f"The sampler {type(sampler).__name__} is on the device '{device}', where nothing can be computed here "
+            f"({why}). Load it with device='cpu'."
+        )
     stochastic = sampler.stochastic
     draws: list[list[Tensor]] = []
     for seed in seeds:

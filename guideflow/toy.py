@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from guideflow._require import as_dtype, count, in_range, one_of
+from guideflow._require import as_device, as_dtype, count, in_range, one_of
 from guideflow.paths import NoisePath, flow_levels
 from guideflow.sampler import AffineSampler, Row, Schedule, alpha_bar
 
@@ -51,7 +51,7 @@ class ToyLinear(AffineSampler):
         seed: int = 0,
     ) -> None:
         count("num_steps", num_steps, high=1000)
-        self.dtype, self.device, self.image = as_dtype(dtype, _DTYPES), torch.device(device), image
+        self.dtype, self.device, self.image = as_dtype(dtype, _DTYPES), as_device(device), image
         self.latent_shape = (3, size, size) if image else (size,)
         self.image_size = (size, size) if image else (1, size)
         entries = math.prod(self.latent_shape)
@@ -116,7 +116,7 @@ class ToyMixture(AffineSampler):
         count("num_steps", num_steps, high=1000)
         one_of("family", family, ("ddim", "ancestral", "flow"))
         in_range("deviation", deviation, 1e-6)
-        self.dtype, self.device = as_dtype(dtype, _DTYPES), torch.device(device)
+        self.dtype, self.device = as_dtype(dtype, _DTYPES), as_device(device)
         self.family, self.deviation = family, deviation
         self.latent_shape, self.image_size = (3, size, size), (size, size)
         self.names = tuple(f"{colour} {shape}" for shape in _SHAPES for colour in _COLOURS)

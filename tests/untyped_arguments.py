@@ -16,7 +16,8 @@ import guideflow_avatars as avatars
 import guideflow_identity
 from guideflow import registry
 from guideflow._require import as_device
-from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage
+from guideflow.cli.main import main
+from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage, InvalidLoss
 from guideflow.losses.vision import read_images, read_subjects
 from problems import Distance, assert_same, linear, mixture, target
 
@@ -248,7 +249,8 @@ def test_a_device_that_is_there_is_taken(monkeypatch: Any) -> None:
     assert as_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert as_device("cuda:1") == torch.device("cuda:1")
+    monkeypatch.setattr("guideflow._require.cannot_compute", lambda device: "")
+    assert as_device("cpu:3") == torch.device("cpu") and as_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(InvalidArgument, match="there are 2 GPUs"):
         as_device("cuda:2")
 
@@ -263,6 +265,39 @@ def test_devices_that_are_not_here(device: str) -> None:
     ):
         with pytest.raises(GuideflowError, match=r"Got device=.*'cpu'"):
             load()
+
+
+@pytest.mark.parametrize("device", ["meta", torch.device("meta"), "xla", "hpu"])
+def test_devices_where_nothing_can_be_computed(device: Any) -> None:
+    for load in (
+        lambda: gf.load_sampler("toy-mixture", device=device),
+        lambda: type(mixture())(device=device),
+        lambda: gf.load_sampler("avatars-perflow", device=device),
+        lambda: gf.load_loss("avatars-identity", reference=ADA, device=device),
+        lambda: gf.load_metric("avatars-kid", device=device),
+    ):
+        with pytest.raises(InvalidArgument, match=r"^Got device=.*can be computed here \(.*\)\. Expected 'cpu'.* type"):
+            load()
+
+
+def test_a_sampler_or_a_loss_elsewhere_is_one_line(capsys: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    sampler = mixture()
+    weights = torch.nn.Linear(3, 1).to("meta").requires_grad_(False)
+    for loss, says in (
+        (lambda image: weights(image.mean((2, 3)))[:, 0], "computes on another device than 'cpu'"),
+        (lambda image: image.mean((1, 2, 3)).to("meta"), "returned numbers on 'meta', another device than 'cpu'"),
+    ):
+        with pytest.raises(InvalidLoss, match=f"{says}.* load the loss with device='cpu'"):
+            gf.solve(sampler, loss, max_iterations=1)
+    sampler.device = torch.device("meta")
+    with pytest.raises(InvalidArgument, match=r"The sampler ToyMixture is on the device 'meta'.* with device='cpu'"):
+        gf.solve(sampler, warmth, max_iterations=1)
+    monkeypatch.chdir(tmp_path)
+    loss = f"avatars-identity:reference={ADA}"
+    assert main(["run", "--sampler", "toy-mixture:device=meta", "--loss", loss, "--out", "none"]) == 2
+    assert main(["run", "--sampler", "toy-mixture", "--loss", f"{loss},device=meta", "--out", "none"]) == 2
+    assert capsys.readouterr().err.count("guideflow: Got device='meta', where nothing") == 2
+    assert not Path("none").exists()
 
 
 def warmth(image: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 from guideflow._process import InOwnState
 from guideflow._require import in_range
 from guideflow.errors import InvalidLoss
-from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, plain, unique
+from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, on_one_device, plain, unique
 from guideflow.losses.schedules import Ramp
 from guideflow.pickling import state_of
 from guideflow.types import LossLike, intact
@@ -158,6 +158,7 @@ class Term:
         with (
             torch.set_grad_enabled(torch.is_grad_enabled() and self.weight_at(iteration) != 0),
             intact(images, f"Loss '{self.name}'", InvalidLoss),
+            on_one_device(self.name, images),
         ):
             found = self.loss.evaluate(images, iteration) if isinstance(self.loss, Loss) else plain(self.loss(images))
             return checked(found, self.name, images)

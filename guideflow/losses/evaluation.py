@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,12 @@ from guideflow.types import LossLike, shown
 
 COLUMNS = ("loss", "gradient_norm", "control_norm")
 """What every history has; no term is called so."""
+
+# PyTorch has no class of error for it; the last two are of convolutions.
+_CPU, _GPU = r"\(torch\.[A-Z]\w+\)", r"\(torch\.[a-z]+\.\w+\)"
+_TWO_DEVICES = re.compile(
+    rf"the same device|the expected device|type {_CPU} and weight type {_GPU}|type {_GPU} and weight type {_CPU}"
+)
 
 
 class Evaluation(NamedTuple):
@@ -46,6 +53,24 @@ def checked(found: Evaluation, name: str, images: Tensor) -> Evaluation:
     return Evaluation(_checked(found.loss, name, images), objective, found.terms)
 
 
+@contextmanager
+def on_one_device(name: str, images: Tensor) -> Iterator[None]:
+    """Tell in one line that a loss computes on another device than the images are on."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _TWO_DEVICES.search(str(error)):
+            raise
+        raise _elsewhere(name, images, "computes on") from error
+
+
+def _elsewhere(name: str, images: Tensor, what: str) -> InvalidLoss:
+    return InvalidLoss(
+        f"Loss '{name}' {what} another device than '{images.device}', where the images are. Expected the same: "
+        f"load the loss with device='{images.device}', or the sampler with the loss's device."
+    )
+
+
 def _checked(value: object, name: str, images: Tensor) -> Tensor:
     batch = len(images)
     if not isinstance(value, Tensor) or value.shape != (batch,):
@@ -56,6 +81,8 @@ def _checked(value: object, name: str, images: Tensor) -> Tensor:
         )
     if not value.is_floating_point():
         raise InvalidLoss(f"Loss '{name}' returned {value.dtype}. Expected a differentiable floating-point tensor.")
+    if value.device != images.device:
+        raise _elsewhere(name, images, f"returned numbers on '{value.device}',")
     return value.to(images.dtype)
 
 
