@@ -15,8 +15,8 @@ import guideflow as gf
 import guideflow_avatars as avatars
 import guideflow_identity
 from guideflow import registry
+from guideflow.__main__ import main
 from guideflow._require import as_device
-from guideflow.cli.main import main
 from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage, InvalidLoss
 from guideflow.losses.vision import read_images, read_subjects
 from problems import Distance, assert_same, linear, mixture, target
