@@ -71,8 +71,16 @@ def test_a_loss_that_raises_at_once_leaves_no_folder(capsys: Any) -> None:
 
 def test_images_that_are_all_nan_are_no_success(capsys: Any) -> None:
     assert run("--out", "here", loss="losses.py:empty") == 1
-    assert "guideflow: No image could be guided: the loss or its gradient was nan" in capsys.readouterr().err
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("guideflow: No image could be guided: the loss or its gradient was nan")
+    assert "It is the loss 'empty' whose value" in told and "Try another seed or prompt" in told
     assert gf.Solution.load("here").result[0] is gf.Result.NONFINITE_START
+
+
+def test_which_of_the_terms_is_nan_is_told(capsys: Any) -> None:
+    assert run("--out", "here", "--loss", "losses.py:empty") == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "It is the loss 'empty' whose value" in told and "Leave it out, as the others are finite" in told
 
 
 def test_what_finds_no_room_in_the_end_is_saved_elsewhere(home: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import guideflow as gf
 from guideflow._solve.recover import TRIES
+from guideflow.errors import NonFinite
 from problems import SOLVERS, Distance, assert_same, linear, mixture, target
 
 
@@ -85,6 +86,8 @@ def test_the_number_of_tries_is_bounded() -> None:
     lost = gf.solve(sampler, trap, seed=[0, 1], candidates=1, max_iterations=8)
     assert set(lost.result) == {gf.Result.NONFINITE} and torch.equal(lost.images, lost.start)
     assert trap.calls == 1 + 1 + TRIES and lost.stats["network_evaluations"] == 3 * trap.calls
+    found = told(sampler, trap, solver=gf.Anchored(scale=5.0))
+    assert "lead to where it is nan, inf or huge. Try a scale= below 5." in found
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -129,3 +132,40 @@ def test_memory_that_runs_out_is_told_and_the_next_mode_is_taken() -> None:
     assert found.stats["gradient_mode"] == "windowed"
     same = gf.solve(sampler, loss, gradient_mode="windowed", max_iterations=3, candidates=1)
     assert torch.equal(found.images, same.images)
+
+
+def told(sampler: Any, loss: Any, **options: Any) -> str:
+    with pytest.raises(NonFinite) as caught:
+        gf.solve(sampler, loss, seed=[0, 1], candidates=1, throw=True, **{"max_iterations": 2, **options})
+    return str(caught.value)
+
+
+def test_what_nan_came_from_is_told_with_what_to_try() -> None:
+    sampler = mixture()
+    near = Distance(target(sampler))
+    broken = gf.as_loss(lambda x: near(x) * torch.nan, "broken")
+    sloping = gf.as_loss(lambda x: near(x) + (x * 0).flatten(1).sum(1).sqrt(), "sloping")
+    assert "It is the loss 'broken' whose value or gradient is so on these pictures. Leave it out" in told(
+        sampler, near + broken
+    )
+    assert "It is the loss 'sloping' whose" in (found := told(sampler, sloping)) and "Try another seed" in found
+    assert "It is the loss 'broken' and 'sloping' whose" in told(sampler, broken + sloping)
+    # Of a term that is only logged it is not.
+    assert gf.solve(sampler, near + 0 * broken, max_iterations=1, throw=True).result[0] is gf.Result.MAX_ITERATIONS
+    # The loss is in order, and its gradient too, but not 1e308 times the gradient.
+    assert "not its gradient through the sampler. Try a lower loss_scale than 1e+308" in told(
+        sampler, 1e10 * near, loss_scale=1e308
+    )
+
+
+class Overflowing(type(mixture())):  # type: ignore[misc]
+    """A sampler in half precision whose pictures are nan, as the autoencoder of SDXL makes them."""
+
+    def decode(self, z: Any) -> Any:
+        self.dtype = torch.float16
+        return super().decode(z) * torch.inf * 0
+
+
+def test_half_precision_is_named_where_the_sampler_overflows() -> None:
+    found = told(Overflowing(dtype="float32"), lambda x: x.flatten(1).mean(1))
+    assert "pictures are nan or inf themselves. Load the sampler with dtype=float32 in the place of float16" in found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guideflow import provenance
+from guideflow._solve.nonfinite import next_step
 from guideflow._solve.run import Run
 from guideflow.callbacks import Callback, started
 from guideflow.errors import NonFinite
@@ -94,7 +95,8 @@ def kept(
             raise
     failed = {i: result for i, result in enumerate(solution.result) if result.failed}
     if throw and failed:
-        raise NonFinite("; ".join(f"Image {i}: {result.value}" for i, result in failed.items()), solution)
+        told = "; ".join(f"Image {i}: {result.value}" for i, result in failed.items())
+        raise NonFinite(f"{told} {next_step(solution)}".strip(), solution)
     return solution
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from guideflow._require import one_of
+from guideflow._solve.nonfinite import next_step
 from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
 from guideflow.cli.console import console
 from guideflow.cli.ends import told
@@ -170,7 +171,8 @@ def _finish(solve: Callable[[], Solution], asked: Asked, frames: Sequence[Any]) 
     if Result.INTERRUPTED in solution.result:
         return INTERRUPTED
     if all(result.failed for result in solution.result):
-        raise Failed("No image could be guided: the loss or its gradient was nan or inf in every one of them.")
+        what = "No image could be guided: the loss or its gradient was nan or inf in every one of them."
+        raise Failed(f"{what} {next_step(solution) or 'Try another seed, or the terms of the loss one by one.'}")
     if why := lost(solution):
         raise Failed(why)
     return 0

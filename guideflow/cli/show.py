@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from guideflow._require import number, require
+from guideflow._solve.nonfinite import next_step
 from guideflow.cli.console import console, visible
 from guideflow.errors import CannotResume, GuideflowError, MissingExtra
 from guideflow.images import from_pil, save_image, to_pil
@@ -91,6 +92,8 @@ def show(solution: Solution, out: Path, drawn: Sequence[str]) -> None:
     for result in dict.fromkeys(solution.result):
         if result.failed:
             screen.print(f"{word(result)}: {result.value}")
+    if not all(result.failed for result in solution.result) and (hint := next_step(solution)):
+        screen.print(visible(hint), soft_wrap=True)
     if (used := solution.settings.preset) and solution.configs["solver"]:
         options = ", ".join(f"{key}={value}" for key, value in solution.configs["solver"]["options"].items())
         screen.print(visible(f"Solved with the preset {used}: {options}."), soft_wrap=True)
