@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from guideflow._colours import tell
 from guideflow._labels import table
+from guideflow._levels import deep
 from guideflow._pictures import KEPT_PIXELS as KEPT_PIXELS
-from guideflow._pictures import as_rgb, check_file, check_pixels, halvings, small_enough
+from guideflow._pictures import as_rgb, check_file, check_pixels, halvings, small_enough, upright
 from guideflow._pictures import open_picture as open_picture
 from guideflow._require import count, one_of, write_whole
 from guideflow.errors import InvalidArgument, InvalidImage
@@ -60,10 +62,11 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     """Read an image from a file that need not be trusted.
 
     The orientation tag is applied, transparency is laid over white, and grey, palette, 16-bit and CMYK images become
-    RGB. Colours of another profile, such as the Display P3 of phones or Adobe RGB, become those of sRGB. Of an
-    animation the first frame is read. Of floating-point values, which are meant to end at 1, or at 255, 65535 or
-    between them as of 10, 12 or 14 bits, what lies beyond is clipped and nan is black; a TIFF or PNG whose 16 bits hold
-    fewer is read as of so many. What is clipped by far, or read as of fewer bits, is told in a warning.
+    RGB. Colours of another profile, such as the Display P3 of phones or Adobe RGB, become those of sRGB; so do
+    those that a PNG without a profile declares (gAMA, cHRM), and the Adobe RGB of a camera's EXIF. Of an animation the
+    first frame is read. Of floating-point values, which are meant to end at 1, or at 255, 65535 or between them as of
+    10, 12 or 14 bits, what lies beyond is clipped and nan is black; a TIFF or PNG whose 16 bits hold fewer, but for a
+    few single pixels, is read as of so many. What is clipped by far, or read as of fewer bits, is told in a warning.
 
     Arguments:
         path: An image in any format that Pillow reads.
@@ -85,8 +88,8 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         try:
             with open_picture(path) as picture:
                 check_pixels(picture, path)
-                rgb = ImageOps.exif_transpose(small_enough(picture))
-                written = picture.format
+                rgb, told = deep(small_enough(picture), lambda: open_picture(path))
+                rgb = upright(rgb)
         except InvalidImage:
             raise
         except UnidentifiedImageError as error:
@@ -96,8 +99,10 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         except Exception as error:  # decoders raise many kinds on damaged files: SyntaxError, struct.error, ...
             why = " ".join(str(error).split()) or type(error).__name__
             raise InvalidImage(f"{path} is damaged or cut short ({why}). Save or download it again.") from error
+    if told:
+        tell(told)
     try:
-        rgb = as_rgb(rgb, written)
+        rgb = as_rgb(rgb)
     except InvalidImage as error:
         raise InvalidImage(f"{path}: {error}") from error
     rgb = rgb.reduce(halvings(rgb))
@@ -105,7 +110,7 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         height, width = (size, size) if isinstance(size, numbers.Integral) else map(int, size)  # type: ignore[arg-type]
         count("size", min(height, width))
         rgb = ImageOps.fit(rgb, (width, height), method=Image.Resampling.LANCZOS)
-    return from_pil(rgb)
+    return _tensor(rgb)
 
 
 def fit(image: str | Path | Tensor | PILImage.Image, size: int | tuple[int, int], how: str = "crop") -> Tensor:
@@ -148,7 +153,11 @@ def from_pil(picture: PILImage.Image) -> Tensor:
 
     Transparency is laid over white.
     """
-    return torch.from_numpy(np.array(as_rgb(picture))).permute(2, 0, 1)[None].float().div_(255)
+    return _tensor(as_rgb(picture))
+
+
+def _tensor(rgb: PILImage.Image) -> Tensor:
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float().div_(255)
 
 
 def to_pil(image: Tensor) -> PILImage.Image:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from guideflow._pictures import upright
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import check_image, from_pil, read_image
 
@@ -126,10 +127,8 @@ def from_array(given: Any, what: str) -> Tensor:
     Arrays are of 0..255, of 0..65535, or float in [0, 1]; C is 1, 3 or 4, the last with transparency.
     """
     if isinstance(given, PillowImage):
-        from PIL import ImageOps
-
         try:
-            return from_pil(ImageOps.exif_transpose(given))  # type: ignore[call-overload]
+            return from_pil(upright(given))  # type: ignore[arg-type]
         except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes when it is asked for pixels
             raise InvalidImage(f"Got {what}, an image of Pillow's that is damaged or cut short ({error}).") from error
     if given.dtype.name == "uint8" and given.ndim in (3, 4) and given.shape[-1] == 4:  # transparency, as in a file
