@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import guideflow as gf
+import sixteen
 from guideflow import images, provenance
 from guideflow.errors import GuideflowError
 
@@ -52,6 +53,18 @@ def good() -> dict[str, bytes]:
     for end, form in (("gif", "GIF"), ("png", "PNG"), ("webp", "WEBP"), ("tif", "TIFF")):
         frames[0].save(content := io.BytesIO(), form, save_all=True, append_images=frames[1:])
         found[f"animated.{end}"] = content.getvalue()
+    found["deep.png"], found["deep.tif"] = sixteen.png(noise * np.uint16(16)), sixteen.tiff(noise * np.uint16(16), "II")
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(b"gAMA", struct.pack(">I", 100000))
+    chunks.add(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000))
+    frames[0].save(content := io.BytesIO(), "PNG", pnginfo=chunks)
+    found["declared.png"] = content.getvalue()
+    exif = Image.Exif()
+    exif[0x112] = 6
+    exif.get_ifd(0x8769)[0xA001] = 0xFFFF
+    exif.get_ifd(0x8769)[0xA005] = {1: "R03"}
+    frames[0].save(content := io.BytesIO(), "JPEG", exif=exif)
+    found["adobe.jpg"] = content.getvalue()
     return found
 
 
