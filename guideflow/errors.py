@@ -20,6 +20,12 @@ class GuideflowError(Exception):
 
     typed: str = ""
 
+    def __init__(self, *args: object) -> None:
+        # What was given may be of any length; what is to be typed stands at the end.
+        super().__init__(
+            *(f"{one[:900]} ... {one[-900:]}" if isinstance(one, str) and len(one) > 1900 else one for one in args)
+        )
+
     def as_typed(self, message: str) -> Self:
         """Give the message for who types commands; return the error."""
         self.typed = message

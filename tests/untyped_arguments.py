@@ -300,6 +300,14 @@ def test_a_sampler_or_a_loss_elsewhere_is_one_line(capsys: Any, monkeypatch: Any
     assert not Path("none").exists()
 
 
+@pytest.mark.parametrize("load", [gf.load_sampler, gf.load_loss, gf.load_solver, gf.load_metric])
+def test_a_name_of_any_length_is_refused_in_a_line(load: Any) -> None:
+    with pytest.raises(GuideflowError) as caught:
+        load("9" * 100_000)
+    told = str(caught.value)
+    assert len(told) < 2000 and not told.endswith("9") and str(pickle.loads(pickle.dumps(caught.value))) == told
+
+
 def warmth(image: Any) -> Any:
     return image.mean((1, 2, 3))
 
