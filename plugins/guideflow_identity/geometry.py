@@ -85,7 +85,8 @@ def warp(image: Tensor, index: Tensor, matrix: Tensor, size: int, antialias: boo
             which = (levels == level).nonzero()[:, 0]
             extent = places.new_tensor([image.shape[-1], image.shape[-2]]) * 2**level
             grid = places[which] / extent * 2 - 1
-            cuts.append(F.grid_sample(image[index[which]], grid, mode="bilinear", align_corners=False))
+            source = image.expand(len(which), -1, -1, -1) if len(image) == 1 else image[index[which]]
+            cuts.append(F.grid_sample(source, grid, mode="bilinear", align_corners=False))
             order.append(which)
     if not cuts:
         return image.new_zeros(0, image.shape[1], size, size)

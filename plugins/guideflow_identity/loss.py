@@ -116,20 +116,27 @@ class Identity(DetectionLoss):
         super().__init__(
             [[image[0].float() for _, image in one] for one in people], on_missing, penalty, self._backend.template
         )
-        each = [torch.cat([self._embed_reference(*named) for named in person]) for person in people]
+        each, kept = list[Tensor](), list[Tensor]()
+        for person in people:
+            embedded, pictures = zip(*(self._embed_reference(*named) for named in person), strict=True)
+            each.append(torch.cat(embedded))
+            kept += pictures
+        self._references = tuple(kept)
         self._targets = [one.mean(0, keepdim=True) if combine == "mean" else one for one in each]
 
     @torch.no_grad()
-    def _embed_reference(self, name: str, image: Tensor) -> Tensor:
-        """Find and embed the largest face of a reference."""
-        image = image.to(self._like)
-        found = find_reference(self._backend, image, self._floor, self._threshold, name)
-        if found is None:
+    def _embed_reference(self, name: str, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Find and embed the largest face of a reference; return the embedding, and what is kept of the image."""
+        whole = image.to(self._like)
+        reference = find_reference(self._backend, whole, self._floor, self._threshold, name)
+        if reference is None:
             raise NoFaceFound(
                 f"No face was found in {name}, {image.shape[3]} x {image.shape[2]} pixels, with a score of at least "
                 f"{self._floor}. Give an image that shows the face from the front and upright, or type a lower floor=."
             )
-        return self._backend.embed(self._backend.align(found.image, found.face.image, found.face.points))
+        found, kept = reference
+        embedding = self._backend.embed(self._backend.align(found.image, found.face.image, found.face.points))
+        return embedding, image[0].float() if kept is whole else kept[0].float().cpu()
 
     def detect(self, image: Tensor) -> Detections:
         """Find the faces that may be somebody's."""
