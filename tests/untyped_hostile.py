@@ -168,7 +168,7 @@ def edited(value: Any, edits: list[tuple[tuple[Any, ...], Any]]) -> Any:
         try:
             for key in path[:-1]:
                 inner = inner[key]
-            inner[path[-1]] = put
+            inner[path[-1]] = json.loads(json.dumps(put))  # one value may be put at two places, one inside of the other
         except (LookupError, TypeError):  # an edit before has taken the place away
             continue
     return now

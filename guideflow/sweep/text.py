@@ -12,6 +12,8 @@ _MOST: Final = 1_000_000
 """Values in a spec, each alias counted as what it names."""
 _DEEPEST: Final = 100
 """Brackets in brackets."""
+_TAGS: Final = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+"""What JSON has too: no bytes, sets or dates."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -86,6 +88,9 @@ class Text:
         self._seen += 1
         if self._seen > _MOST:  # a few aliases of aliases of aliases stand for more than there is memory for
             raise ValueError(f"it stands for more than {_MOST} values")
+        if node is not None and node.tag not in _TAGS:
+            what = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise yaml.MarkedYAMLError(problem=f"{what} is not read here", problem_mark=node.start_mark)
         if not isinstance(node, yaml.CollectionNode):
             return
         if id(node) in above:
@@ -93,8 +98,11 @@ class Text:
         seen = set[Any]()
         for item in node.value:
             key, inner = item if isinstance(node, yaml.MappingNode) else (None, item)
+            if isinstance(key, yaml.CollectionNode):
+                raise yaml.MarkedYAMLError(problem="a list or mapping cannot be a name", problem_mark=key.start_mark)
             if key is not None and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands here twice", problem_mark=key.start_mark)
-            if key is not None and isinstance(key.value, str):
+            if key is not None:
+                self._refuse_twice(key, (*above, id(node)))
                 seen.add(key.value)
             self._refuse_twice(inner, (*above, id(node)))
