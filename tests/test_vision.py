@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+import guideflow as gf
+import guideflow_avatars as avatars
+from guideflow import images
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import save_image
+from guideflow.losses.needed import as_needed
 from guideflow.losses.networks import freeze, precision
 from guideflow.losses.vision import Preparation, given, read_images, resize
 
@@ -69,3 +73,30 @@ def test_networks_are_frozen_in_float32_unless_they_are_in_float64():
         frozen = freeze(network.to(dtype).train())
         assert precision(frozen) == expected and next(frozen.parameters()).dtype == expected
         assert not frozen.training and not any(one.requires_grad for one in frozen.parameters())
+
+
+@pytest.mark.parametrize(
+    ("sides", "kept"), [((1800, 2400), (512, 683)), ((500, 9000), (500, 9000)), ((600, 700), (600, 700))]
+)
+def test_of_photographs_so_much_is_kept_as_is_seen(sides, kept):
+    photograph = torch.rand(3, *sides, generator=torch.Generator().manual_seed(0))
+    (found,) = as_needed([photograph], 224)
+    assert tuple(found.shape[1:]) == kept and (found is photograph) == (sides == kept)
+    assert as_needed([found], 224)[0] is found, "what was shrunk stays as it is"
+    assert as_needed([photograph], None)[0] is photograph and as_needed([photograph], 1200)[0] is photograph
+    if found is not photograph:
+        grey = found * 255
+        assert torch.equal(grey.round() / 255, found) and found.mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["avatars-identity", "avatars-style", "avatars-subject", "avatars-segmentation"])
+def test_what_is_kept_of_a_photograph_is_the_same_reference(name):
+    large = torch.nn.functional.interpolate(
+        images.read_image(avatars.portrait("ada")), (2200, 2200), mode="bicubic"
+    ).clamp(0, 1)
+    loss = gf.load_loss(name, reference=large)
+    again = gf.load_loss(name, reference=loss.references()[0])
+    picture = images.read_image(avatars.portrait("ben"))
+    assert max(loss.references()[0].shape) <= 1024
+    assert all(torch.equal(*both) for both in zip(loss.references(), again.references(), strict=True))
+    assert torch.equal(loss(picture), again(picture))

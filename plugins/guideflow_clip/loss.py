@@ -14,6 +14,7 @@ from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
+from guideflow.losses.needed import as_needed
 from guideflow.losses.networks import freeze, precision
 from guideflow.losses.texts import warn_of_cut
 from guideflow.losses.vision import ImageSources, given, read_images
@@ -95,6 +96,7 @@ class Clip(Loss):
             tokenizer = tokenizer or loaded.tokenizer
         self.network = freeze(network, device)
         self._preparation = replace(preparation, **given(size, mean, std))
+        self._references = as_needed(self._references, self._preparation.size)
         with torch.no_grad():
             if texts:
                 targets = self._encode_texts(texts, tokenizer, device)

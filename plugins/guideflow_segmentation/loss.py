@@ -13,6 +13,7 @@ from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
+from guideflow.losses.needed import as_needed
 from guideflow.losses.vision import cut_middle, read_images, resize
 from guideflow.types import PerImage
 from guideflow_segmentation.classes import Classes
@@ -94,6 +95,7 @@ class Segmentation(Loss):
         if len(self._references) > 1:
             raise InvalidArgument(f"Got {len(self._references)} references. Expected one: an image has one layout.")
         self._segmenter = load_segmenter(network, checkpoint, names=names, size=size, mean=mean, std=std, device=device)
+        self._references = as_needed(self._references, self._segmenter.preparation.size)
         self._device, self._ignore = device, ignore_index
         self.draw: Callable[[Tensor, int], Tensor] = draw_layout  # how a layout is shown
         self._layout: Tensor | None = None

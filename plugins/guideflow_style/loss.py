@@ -16,6 +16,7 @@ from guideflow._require import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
+from guideflow.losses.needed import as_needed
 from guideflow.losses.networks import freeze, precision
 from guideflow.losses.sharing import shared
 from guideflow.losses.vision import ImageSources, Preparation, given, read_images
@@ -114,12 +115,13 @@ class Style(Loss):
         self._preparation = replace(preparation, **given(size, mean, std), **fit)
         self._backend, self._cosine, self._nearest = backend, backend in ("clip", "cosine"), combine == "best"
         self._device = device
+        self._references = as_needed(self._references, self._preparation.size)
         self._targets = self._embed_references()
 
     def towards(self, reference: ImageSources) -> Style:
         """Return this loss with another reference, on the same network."""
         other = copy(self)
-        other._references = read_images(reference)
+        other._references = as_needed(read_images(reference), self._preparation.size)
         other._targets = other._embed_references()
         return other
 

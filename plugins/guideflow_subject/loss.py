@@ -15,10 +15,14 @@ from guideflow._require import as_device, in_range, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections
+from guideflow.losses.needed import as_needed
 from guideflow.losses.vision import References, read_subjects
 from guideflow_subject import DETECTOR, NETWORK
 from guideflow_subject.detector import SAME, Detector, OwlViT, candidates, overlap
 from guideflow_subject.features import EXTRA, IMAGENET, Features, load, read_normalisation
+
+_SEEN = 512
+"""Pixels that are kept twice, of the shorter side of a reference: a subject may be a part of it."""
 
 
 class NoSubjectFound(InvalidImage):
@@ -110,6 +114,7 @@ class Subject(DetectionLoss):
             what = f"{len(subjects)} subjects" if len(subjects) > 1 else f"text={text!r}"
             raise InvalidArgument(f"Got {what} and detector=None. Whole images are compared without; leave it out.")
         like = torch.zeros((), device=as_device(device))
+        subjects = [[(name, as_needed([image[0]], _SEEN)[0][None]) for name, image in one] for one in subjects]
         images = [[image[0].to(like) for _, image in subject] for subject in subjects]
         super().__init__(images, on_missing, 2.0 + l1 if missing_penalty is None else missing_penalty, like)
         normalisation = IMAGENET

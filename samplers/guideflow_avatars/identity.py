@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
+from guideflow.losses.needed import as_needed
 from guideflow.losses.networks import freeze, from_transformers, precision
 from guideflow.losses.vision import ImageSources, Preparation, read_images
 from guideflow.types import PerImage
@@ -43,7 +44,7 @@ class AvatarsIdentity(Loss):
     name = "avatars-identity"
 
     def __init__(self, reference: ImageSources, network: nn.Module | None = None, device: str = "cpu") -> None:
-        self._references = read_images(reference)
+        self._references = as_needed(read_images(reference), SIZE)
         self._network: Any = freeze(load_recogniser(WEIGHTS / "identity") if network is None else network, device)
         with torch.no_grad():
             embeddings = torch.cat([self.embed(one[None].to(device)) for one in self._references])
