@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -70,6 +73,28 @@ def open_picture(path: Path) -> PILImage.Image:
     except BaseException:
         file.close()
         raise
+
+
+_strict, _tolerant, _lock = 0, False, threading.Lock()
+
+
+@contextmanager
+def strictly() -> Iterator[None]:
+    """Have Pillow refuse what is cut short, though others in this process have told it to fill that up with grey."""
+    from PIL import ImageFile
+
+    global _strict, _tolerant
+    with _lock:
+        if not _strict:
+            _tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+        _strict += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _strict -= 1
+            if not _strict:
+                ImageFile.LOAD_TRUNCATED_IMAGES = _tolerant
 
 
 def check_pixels(picture: PILImage.Image, path: Path) -> None:

@@ -22,7 +22,7 @@ from guideflow._colours import tell
 from guideflow._labels import table
 from guideflow._levels import deep
 from guideflow._pictures import KEPT_PIXELS as KEPT_PIXELS
-from guideflow._pictures import as_rgb, check_file, check_pixels, halvings, small_enough, upright
+from guideflow._pictures import as_rgb, check_file, check_pixels, halvings, small_enough, strictly, upright
 from guideflow._pictures import open_picture as open_picture
 from guideflow._require import count, one_of, write_whole
 from guideflow.errors import InvalidArgument, InvalidImage
@@ -86,7 +86,7 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns from its own limit on; ours is lower
         try:
-            with open_picture(path) as picture:
+            with strictly(), open_picture(path) as picture:
                 check_pixels(picture, path)
                 rgb, told = deep(small_enough(picture), lambda: open_picture(path))
                 rgb = upright(rgb)

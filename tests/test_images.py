@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from guideflow import _pictures, images
 from guideflow.errors import InvalidArgument, InvalidImage
@@ -306,3 +306,16 @@ def test_a_labelled_table_holds_each_image_in_its_place():
     for columns, rows in ((["one", "two"], ["a", "b"]), (["a"] * 4, []), ([], [])):
         with pytest.raises(InvalidArgument, match="Expected one for each place"):
             images.labelled(pictures, columns, rows)
+
+
+def test_what_others_tell_pillow_changes_nothing(tmp_path, monkeypatch):
+    images.save_image(tmp_path / "a.png", torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    whole = images.read_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:6000])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert torch.equal(images.read_image(tmp_path / "a.png"), whole)
+    for _ in range(2):
+        with pytest.raises(InvalidImage, match="cut short"):
+            images.read_image(tmp_path / "b.png")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
