@@ -225,3 +225,15 @@ def test_the_manifest_tells_which_package_each_part_came_from(plugins: Any) -> N
     found = storage.read(Path("here"))[0]["versions"]["plugins"]
     own = f"guideflow {storage.versions()['guideflow']}"
     assert found == {"toy-mixture": own, "mean": "plugin_mean 0.1", "momentum": own, "anchored": own}
+
+
+def test_an_empty_name_for_the_folder_is_refused(home: Path, capsys: Any) -> None:
+    for more in (["--out", ""], ["--out="]):
+        assert run(*more) == 2
+        assert "Got an empty name for --out" in capsys.readouterr().err
+    assert [one.name for one in home.iterdir()] == ["losses.py"]
+
+
+def test_a_process_without_an_output_is_no_failure(monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["list", "solvers"]) == 0

@@ -358,7 +358,7 @@ def test_fractions_and_enums_in_settings_come_back_from_a_run(tmp_path: Path) ->
     assert (again.target_loss, again.gradient_mode, again.patience) == (0.01, "windowed", 5)
 
 
-@pytest.mark.parametrize("folder", [3, b"out", "a\0b", None, ["out"]])
+@pytest.mark.parametrize("folder", [3, b"out", "a\0b", "", None, ["out"]])
 def test_what_is_no_folder_is_refused_before_the_work(folder: Any) -> None:
     calls = list[Any]()
     sampler, options = mixture(), {"max_iterations": 0, "candidates": 1}

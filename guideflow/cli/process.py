@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 import typer
 
@@ -12,7 +13,7 @@ from guideflow.cli import completion
 from guideflow.cli.codes import BROKEN_PIPE, FAILED, INTERRUPTED, MISTAKEN, Failed
 from guideflow.cli.ends import TRACEBACK, complain, plain_warnings, told, wants_traceback
 from guideflow.cli.main import app
-from guideflow.errors import GuideflowError
+from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.stopping import stoppable
 
 
@@ -32,8 +33,11 @@ def _run(arguments: list[str], shown: bool) -> int:
     if "_GUIDEFLOW_COMPLETE" in os.environ:
         completion.listen()
     try:
+        if "--out=" in arguments or ("--out", "") in pairwise(arguments):  # of a variable that is not set, say
+            raise InvalidArgument("Got an empty name for --out. Type the name of a folder, or leave --out away.")
         code = app(args=arguments or ["--help"], prog_name="guideflow", standalone_mode=False)
-        sys.stdout.flush()  # here, where a reader that has gone can be told from an error
+        if sys.stdout is not None:  # a process may be started without
+            sys.stdout.flush()  # here, where a reader that has gone can be told from an error
         return code if isinstance(code, int) else 0
     except Failed as error:
         return complain(error, str(error), error.code, shown)

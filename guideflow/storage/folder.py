@@ -22,7 +22,7 @@ def as_folder(given: object) -> Path:
     Raises:
         InvalidArgument: if it is no name that a folder may have.
     """
-    if isinstance(given, str | os.PathLike) and isinstance(path := os.fspath(given), str) and "\0" not in path:
+    if isinstance(given, str | os.PathLike) and isinstance(path := os.fspath(given), str) and path and "\0" not in path:
         return Path(path)
     raise InvalidArgument(f"Got {given!r} as folder. Expected a path, such as 'out'.")
 

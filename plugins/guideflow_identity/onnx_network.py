@@ -40,23 +40,26 @@ class OnnxNetwork(nn.Module):
         graph = model.graph
         self._values: dict[str, str | Tensor] = {}
         for i, entry in enumerate(graph.initializer):
-            self._keep(entry.name, _array(entry, numpy_helper), f"weight{i}")
+            self._keep(_text(entry.name), _array(entry, numpy_helper), f"weight{i}")
         helper = require("onnx.helper", extra="face")
         self._nodes: list[tuple[str, Attributes, tuple[str, ...], tuple[str, ...]]] = []
         for i, node in enumerate(graph.node):
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            if node.op_type == "Constant":
-                value = _constant(attributes, numpy_helper)
-                self._keep(node.output[0], value, f"constant{i}")
+            op, inputs, outputs = _text(node.op_type), tuple(map(_text, node.input)), tuple(map(_text, node.output))
+            try:
+                attributes = {_text(a.name): helper.get_attribute_value(a) for a in node.attribute}
+            except ValueError as error:
+                raise InvalidArgument(f"The ONNX network's {op} cannot be read: {one_line(error)}") from error
+            if op == "Constant":
+                self._keep(outputs[0] if outputs else "", _constant(attributes, numpy_helper), f"constant{i}")
                 continue
-            self._nodes.append((node.op_type, attributes, tuple(node.input), tuple(node.output)))
-        if unknown := sorted(map(str, {op for op, *_ in self._nodes} - OPERATORS.keys())):
+            self._nodes.append((op, attributes, inputs, outputs))
+        if unknown := sorted({op for op, *_ in self._nodes} - OPERATORS.keys()):
             names = ", ".join(unknown)
             raise InvalidArgument(f"ONNX operators that are not known here: {names}. Give another recogniser.")
-        given = [entry.name for entry in graph.input if entry.name not in self._values]
+        given = [name for entry in graph.input if (name := _text(entry.name)) not in self._values]
         if len(given) != 1:
             raise InvalidArgument(f"The network has the inputs {given}. Expected one: images.")
-        self._input, self._outputs = given[0], [entry.name for entry in graph.output]
+        self._input, self._outputs = given[0], [_text(entry.name) for entry in graph.output]
 
     def _keep(self, name: str, value: Tensor, buffer: str) -> None:
         """Floats move with the module, in float32 at least; whole numbers are shapes and indices and stay."""
@@ -86,6 +89,11 @@ class OnnxNetwork(nn.Module):
             raise InvalidArgument(f"The ONNX network cannot be evaluated at {where}: {one_line(error)}") from error
 
 
+def _text(name: str | bytes) -> str:
+    """Return a name of a graph; of one that is no text protobuf returns the bytes."""
+    return name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
+
+
 def _constant(attributes: Attributes, numpy_helper: Any) -> Tensor:
     if "value" in attributes:
         return _array(attributes["value"], numpy_helper)
@@ -100,5 +108,5 @@ def _array(entry: Any, numpy_helper: Any) -> Tensor:
         return torch.from_numpy(numpy_helper.to_array(entry).copy())
     except Exception as error:  # fewer bytes than its shape takes, a type that torch does not have, ...
         raise InvalidArgument(
-            f"The ONNX network's {entry.name or 'constant'} cannot be read: {one_line(error)}"
+            f"The ONNX network's {_text(entry.name) or 'constant'} cannot be read: {one_line(error)}"
         ) from error

@@ -1,6 +1,7 @@
 """The interpreter of ONNX files against onnx's own reference."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import numpy_helper, reference
@@ -104,6 +105,9 @@ def malformed():
     no_output = recogniser()
     no_output.graph.output[0].name = "nowhere"
     yield "no output", no_output
+    name = no_output.graph.node[3].output[0]
+    spoilt = recogniser().SerializeToString().replace(name.encode(), b"\xff" * len(name), 1)
+    yield f"{name} is no text", onnx.load_from_string(spoilt)
 
 
 @pytest.mark.parametrize(("what", "model"), list(malformed()), ids=[what for what, _ in malformed()])
