@@ -26,7 +26,7 @@ from typing import Final
 
 import pluggy
 
-from guideflow._require import did_you_mean
+from guideflow._require import did_you_mean, shorten
 from guideflow.errors import BrokenPlugin, DuplicatePlugin, InvalidArgument, UnknownPlugin
 from guideflow.registry import hooks
 from guideflow.registry.entries import Entry, Offer, Plugin, reason
@@ -208,5 +208,6 @@ def not_found(name: str, *kinds: str) -> UnknownPlugin | BrokenPlugin:
     near, listed = did_you_mean(name, known), f"Known names: {', '.join(known) or 'none'}."
     if near or len(listed) > 300:  # more than anybody reads
         listed = f"`guideflow list{f' {plural(kinds[0])}' if len(kinds) == 1 else ''}` shows all {len(known)} names."
-    lines = [f"There is no {what} named {name!r}.{near}", listed, *others, *failures.values()]
+    broke = [shorten(failure, 160) for failure in failures.values()]
+    lines = [f"There is no {what} named {name!r}.{near}", listed, *others, *broke]
     return UnknownPlugin(" ".join(lines))
