@@ -16,7 +16,7 @@ from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from guideflow.errors import InvalidArgument, MissingExtra, MissingWeights
@@ -92,6 +92,17 @@ def count(name: str, given: object, low: int = 1, high: int | None = None) -> No
     if not whole or given < low or (high is not None and given > high):  # type: ignore[operator]
         within = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise InvalidArgument(f"Got {name}={given!r}. Expected a whole number {within}.")
+
+
+def as_size(given: object) -> tuple[int, int]:
+    """Read the side of a square, or (height, width), in whole pixels; a text is neither."""
+    sides: list[Any] = [given, given] if isinstance(given, numbers.Integral) else []
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        sides = [*given]
+    whole = [isinstance(plain_number(one), int) and not isinstance(plain_number(one), bool) for one in sides]
+    if len(sides) == 2 and all(whole) and min(sides) > 0:
+        return int(sides[0]), int(sides[1])
+    raise InvalidArgument(f"Got size={given!r}. Expected the side of a square, or (height, width), from 1 on.")
 
 
 def plain_number(given: object) -> object:

@@ -6,7 +6,6 @@ Everywhere an image is a float tensor (1, 3, height, width) or (3, height, width
 from __future__ import annotations
 
 import io
-import numbers
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from guideflow._levels import deep
 from guideflow._pictures import KEPT_PIXELS as KEPT_PIXELS
 from guideflow._pictures import as_rgb, check_file, check_pixels, halvings, small_enough, strictly, upright
 from guideflow._pictures import open_picture as open_picture
-from guideflow._require import count, one_of, write_whole
+from guideflow._require import as_size, count, one_of, write_whole
 from guideflow.errors import InvalidArgument, InvalidImage
 
 if TYPE_CHECKING:
@@ -107,8 +106,7 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
         raise InvalidImage(f"{path}: {error}") from error
     rgb = rgb.reduce(halvings(rgb))
     if size is not None:
-        height, width = (size, size) if isinstance(size, numbers.Integral) else map(int, size)  # type: ignore[arg-type]
-        count("size", min(height, width))
+        height, width = as_size(size)
         rgb = ImageOps.fit(rgb, (width, height), method=Image.Resampling.LANCZOS)
     return _tensor(rgb)
 
@@ -129,8 +127,7 @@ def fit(image: str | Path | Tensor | PILImage.Image, size: int | tuple[int, int]
         InvalidArgument: If the size or the word is unknown.
     """
     one_of("how", how, ("crop", "pad"))
-    height, width = (size, size) if isinstance(size, numbers.Integral) else map(int, size)  # type: ignore[arg-type]
-    count("size", min(height, width))
+    height, width = as_size(size)
     if isinstance(image, str | Path):
         image = read_image(image)
     images = image if isinstance(image, Tensor) else from_pil(image)

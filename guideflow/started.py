@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -206,7 +207,7 @@ def beginning_at(schedule: Schedule, strength: float) -> Schedule:
     Raises:
         InvalidArgument: If it is out of range, or the sampler cannot begin there; the message says where it can.
     """
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
+    if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 < strength <= 1:
         raise InvalidArgument(
             f"Got strength={strength!r}. Expected a number above 0, which would keep the picture as it is, and at most "
             "1, which forgets it; such as 0.6."

@@ -16,6 +16,7 @@ from guideflow.paths import NoisePath, flow_levels
 from guideflow.sampler import AffineSampler, Row, Schedule, alpha_bar
 
 _DTYPES = ("float32", "float64")
+_LARGEST = 2048
 _SHAPES = ("disc", "ring", "square", "diamond")
 _COLOURS = {"red": (0.75, -0.7, -0.6), "green": (-0.65, 0.55, -0.35), "blue": (-0.7, -0.25, 0.75)}
 _BACKGROUND = 0.7
@@ -51,6 +52,7 @@ class ToyLinear(AffineSampler):
         seed: int = 0,
     ) -> None:
         count("num_steps", num_steps, high=1000)
+        count("size", size, high=_LARGEST)
         self.dtype, self.device, self.image = as_dtype(dtype, _DTYPES), as_device(device), image
         self.latent_shape = (3, size, size) if image else (size,)
         self.image_size = (size, size) if image else (1, size)
@@ -114,6 +116,7 @@ class ToyMixture(AffineSampler):
         device: torch.device | str = "cpu",
     ) -> None:
         count("num_steps", num_steps, high=1000)
+        count("size", size, high=_LARGEST)
         one_of("family", family, ("ddim", "ancestral", "flow"))
         in_range("deviation", deviation, 1e-6)
         self.dtype, self.device = as_dtype(dtype, _DTYPES), as_device(device)

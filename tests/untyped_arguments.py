@@ -371,3 +371,46 @@ def test_what_is_no_folder_is_refused_before_the_work(folder: Any) -> None:
         with pytest.raises(InvalidArgument, match=r"as folder. Expected a path"):
             use()
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "options"),
+    [
+        ("loss", "identity", {"same_person": "no"}),
+        ("loss", "clip", {"allow_pickle": "no"}),
+        ("loss", "avatars-subject", {"floor": "0.1"}),
+        ("loss", "avatars-style", {"size": "64"}),
+        ("sampler", "toy-mixture", {"size": "8"}),
+        ("sampler", "toy-mixture", {"size": True}),
+        ("sampler", "toy-mixture", {"size": 0}),
+        ("sampler", "toy-linear", {"image": "no"}),
+        ("solver", "auto", {"passes": "no"}),
+    ],
+)
+def test_options_of_another_type_are_refused_and_not_taken_for_a_yes(kind: str, name: str, options: Any) -> None:
+    given = options | ({"reference": ADA} if kind == "loss" else {})
+    with pytest.raises(InvalidArgument, match=rf"Got {next(iter(options))}="):
+        getattr(gf, f"load_{kind}")(name, **given)
+
+
+@pytest.mark.parametrize("option", ["watermark", "preset", "paste_back", "throw"])
+def test_a_solve_takes_no_text_for_a_yes(option: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"Got {option}='no'. Expected one of"):
+        gf.solve(mixture(), warmth, max_iterations=0, **{option: "no"})
+
+
+def test_a_class_is_no_loss() -> None:
+    with pytest.raises(InvalidLoss, match=r"as a loss\. Expected a callable"):
+        gf.solve(mixture(), Distance, max_iterations=0)
+
+
+@pytest.mark.parametrize("size", ["64", "ab", 0, (8, 0), (8, 8, 8), 8.0, (8.5, 8), b"64", True])
+def test_what_is_no_size_is_refused(tmp_path: Path, size: Any) -> None:
+    gf.images.save_image(tmp_path / "a.png", torch.rand(3, 8, 8))
+    for use in (
+        lambda: gf.images.read_image(tmp_path / "a.png", size=size),
+        lambda: gf.images.fit(tmp_path / "a.png", size),
+    ):
+        with pytest.raises(InvalidArgument, match="Expected the side of a square"):
+            use()
+    assert gf.images.fit(tmp_path / "a.png", np.int64(4)).shape == gf.images.fit(tmp_path / "a.png", [4, 4]).shape

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from guideflow import provenance
 from guideflow._process import own_state
-from guideflow._require import count
+from guideflow._require import count, one_of
 from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
 from guideflow._solve.parts import check_memory, complete, describe, pose
@@ -136,6 +136,9 @@ def solve(
         IncompatibleSolver: if the solver needs a capability the sampler does not have.
         OutOfMemory: if the memory does not suffice for the gradients as asked.
     """
+    for name, given in {"preset": preset, "paste_back": paste_back, "throw": throw}.items():
+        one_of(name, given, (True, False))
+    one_of("watermark", watermark, (None, True, False))
     sampler = started(sampler, start, strength, mask, paste_back)
     starts = sampler.images if isinstance(sampler, Started) else 1
     prompts, negatives, seeds = broadcast(prompt, negative_prompt, seed, starts)

@@ -260,6 +260,6 @@ def as_sum(loss: object) -> WeightedSum:
     """Return any loss as a weighted sum, of one term if it is not one yet."""
     if isinstance(loss, WeightedSum):
         return loss
-    if not callable(loss):
+    if not callable(loss) or isinstance(loss, type):
         raise InvalidLoss(f"Got {loss!r} as a loss. Expected a callable from images to a number each: `gf.load_loss`.")
     return WeightedSum((Term(1.0, loss, loss_name(loss)),))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from guideflow._pictures import upright
+from guideflow._require import as_size
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import check_image, from_pil, read_image
 
@@ -201,10 +202,12 @@ def given(
     size: int | Sequence[int] | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> dict[str, Any]:
     """Check what a user gives in place of a preparation's own, for `replace(preparation, **given(size, mean, std))`."""
-    side = (size, size) if isinstance(size, int) else size and tuple(map(int, size))
-    if side is not None and (len(side) != 2 or min(side) < 1):
-        raise InvalidArgument(f"Got size={size!r}. Expected the side of a square, or (height, width).")
-    triples = {name: tuple(map(float, one)) for name, one in (("mean", mean), ("std", std)) if one is not None}
+    side, triples = None if size is None else as_size(size), dict[str, tuple[float, ...]]()
+    for name, one in (("mean", mean), ("std", std)):
+        if isinstance(one, str | bytes):
+            raise InvalidArgument(f"Got {name}={one!r}. Expected three numbers, for red, green and blue in [0, 1].")
+        if one is not None:
+            triples[name] = tuple(map(float, one))
     for name, values in triples.items():
         if len(values) != 3 or (name == "std" and min(values) <= 0):
             kind = "positive numbers" if name == "std" else "numbers"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import numbers
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from guideflow._process import own_state
-from guideflow._require import as_device, did_you_mean, shorten
+from guideflow._require import as_device, did_you_mean, plain_number, shorten
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.configs import note
 from guideflow.registry.discovery import find, offers
@@ -221,5 +222,20 @@ def _check(kind: str, name: str, make: Callable[..., Any], given: dict[str, Any]
         listing = f"`guideflow info {name}` shows its {len(known)} options."
     for key in sorted(given.keys() - set(names)):
         raise InvalidArgument(f"The {kind} {name!r} has no option {key!r}.{did_you_mean(key, names)} {listing}")
+    for key, value in given.items():
+        _check_type(key, value, _annotation(make, key))
     if missing := [option.name for option in known if option.default is None and option.name not in given]:
         raise InvalidArgument(f"The {kind} {name!r} needs {' and '.join(map(repr, missing))}. {listing}")
+
+
+def _check_type(key: str, value: object, annotation: str) -> None:
+    """Refuse what is no number, and no yes or no, where one is meant: any text would count as a yes."""
+    kinds = {kind.strip(" '\"") for kind in annotation.split("|")}
+    if value is None and "None" in kinds:
+        return
+    (kind,) = kinds - {"None"} if len(kinds - {"None"}) == 1 else ("",)
+    plain = plain_number(value)
+    if kind == "bool" and not isinstance(plain, bool):
+        raise InvalidArgument(f"Got {key}={value!r}. Expected True or False.")
+    if kind in ("int", "float") and (isinstance(plain, bool) or not isinstance(plain, numbers.Real)):
+        raise InvalidArgument(f"Got {key}={value!r}. Expected a {'whole ' if kind == 'int' else ''}number.")
