@@ -5,6 +5,7 @@
     python benchmarks/acceleration.py search       # every rule on 4 people x 4 prompts, on avatars-perflow
     python benchmarks/acceleration.py grid         # settings of `auto` that cost the same, on 8 people x 4 prompts
     python benchmarks/acceleration.py run          # the rules compared on 32 other people x 2 prompts, on every family
+    python benchmarks/acceleration.py polish       # what a last pass without guidance changes in pictures of `run`
     python benchmarks/acceleration.py time         # what they cost, with nothing else running
     python benchmarks/acceleration.py table        # benchmarks/results/acceleration*.md, plots and pictures
 
@@ -48,6 +49,7 @@ from torch import Tensor
 
 import guideflow as gf
 from guideflow import registry
+from guideflow.solvers import Outlook
 from guideflow_avatars import judges
 
 LONG, SHORT, QUICK = 100, 20, 12  # iterations
@@ -142,6 +144,7 @@ GRID = {
 }
 ONE_STEP = {f"auto, noise {noise:g}": Rule(functools.partial(clean, noise=noise), QUICK, 16) for noise in (3, 5, 8, 12)}
 PEOPLE["acceleration-grid"], FIRST["acceleration-grid"] = 8, FIRST["acceleration-search"]
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MEASURES = {  # name -> whether higher is better
     "loss": False,
     "judge": True,
@@ -323,6 +326,35 @@ def summary(found: dict[str, dict[str, Tensor]], real: Tensor) -> dict:
     return rows
 
 
+@torch.no_grad()
+def polish(families: list[str]) -> None:
+    """What `run` keeps of `auto` without a preset, polished by several shares; other families keep their rows."""
+    part, path = "acceleration-run", RESULTS / "acceleration-polish.json"
+    _, prompts, _, _ = cases(part)
+    report: dict = json.loads(path.read_text()) if path.exists() else {"families": {}}
+    for family in families:
+        sampler = load_sampler(f"avatars-{family}")
+        outlook, row = Outlook.of(sampler.schedule), sampler.schedule[-1]
+        if len(sampler.schedule) == 1:
+            continue
+        z = solved(part, family, "auto, no preset")["latents kept"].to(DEVICE)
+        z, polished = z.to(sampler.state_dtype), []
+        for start in range(0, len(z), BATCH):
+            rows = slice(start, start + BATCH)
+            noise = gf.draw_noise(sampler, range(start, start + len(z[rows]))).initial
+            y = outlook.signal[row.index] * z[rows] + outlook.noise[row.index] * noise
+            polished.append(row.state * y + row.output * sampler.predict(y, row, sampler.condition(prompts[rows])))
+        lines = report["families"][family] = {}
+        for share in SHARES:
+            latents = (1 - share) * z + share * torch.cat(polished)
+            images = torch.cat([sampler.decode(some) for some in latents.split(BATCH)]).cpu()
+            found = measure({"kept": images, "latents kept": latents.cpu()}, "kept", part)
+            lines[str(share)] = {key: found[key].mean().item() for key in ("loss", "judge", "prompt", "denoise")}
+            print(family, share, json.dumps(lines[str(share)]), flush=True)
+    report |= {"date": str(datetime.date.today()), "machine": machine(), "cases": len(prompts)}
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
 def time() -> None:
     """Seconds of a whole solve of each rule on each family: medians of interleaved repeats."""
     references, prompts, seeds, _ = cases("acceleration-search")
@@ -376,13 +408,15 @@ def table() -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("search", "grid", "run", "time", "table"))
+    parser.add_argument("what", choices=("search", "grid", "run", "polish", "time", "table"))
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--rules", default="", help="names with semicolons between them")
     options = parser.parse_args()
     if options.what == "search" and options.rules:
         for name in options.rules.split(";"):
             solved("acceleration-search", "perflow", name)
+    elif options.what == "polish":
+        polish(options.families.split(","))
     elif options.what == "run":
         run(options.families.split(","), options.rules.split(";") if options.rules else list(RULES))
     else:

@@ -94,6 +94,7 @@ def write() -> None:
     )
     write_between(PAGE, "search", f"{caption}\n\n{text}")
     write_grid()
+    write_polish()
     draw_front(report["rows"])
     draw_pictures()
     draw_sheet()
@@ -135,6 +136,24 @@ def write_grid() -> None:
         "benchmarks/acceleration.py grid` and `table`."
     )
     write_between(PAGE, "grid", f"{caption}\n\n{text}")
+
+
+def write_polish() -> None:
+    """Write what polishing changes into the page."""
+    report = json.loads((RESULTS / "acceleration-polish.json").read_text())
+    keys = ("loss", "judge", "prompt", "denoise")
+    lines = [f"| family | share | {' | '.join(HEADS[key] for key in keys)} |", "|" + "---|" * (2 + len(keys))]
+    for family in (family for family in FAMILIES if family in report["families"]):
+        for i, (share, row) in enumerate(report["families"][family].items()):
+            cells = ["" if i else f"`avatars-{family}`", f"{float(share):g}", *(shown(row, key) for key in keys)]
+            lines.append(line(cells))
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "acceleration-polish.md").write_text(text)
+    caption = (
+        f"The {report['cases']} pictures of `auto, no preset` above, polished afterwards. Drawn on "
+        f"{report['machine']}, {report['date']}, by `python benchmarks/acceleration.py polish` and `table`."
+    )
+    write_between(PAGE, "polish", f"{caption}\n\n{text}")
 
 
 def draw_front(rows: list[dict]) -> None:

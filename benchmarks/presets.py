@@ -3,7 +3,7 @@
 python benchmarks/presets.py      writes these people to benchmarks/cache/people
 guideflow tune benchmarks/presets/anchored.yaml --out benchmarks/cache/anchored      and so for the other specs
 python benchmarks/presets.py ship copies the presets that were found to samplers/guideflow_avatars/presets, and writes
-                                  those of `auto` in passes with what `acceleration.py run` has measured of them
+                                  those of `auto` with what `acceleration.py run` has measured of them
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import csv
 import json
 import shutil
 import sys
+from typing import Any
 
 import avatars
 
@@ -24,7 +25,12 @@ from guideflow.tune import read_tune
 PEOPLE = avatars.CACHE / "people"
 SPECS = avatars.HERE / "presets"
 AS_PUBLISHED = ("anchored",)  # a name that stands for the rule of a paper, to the letter
-PASSES = {"perflow": 1.0, "turbo": 1.4, "pcm": 1.4}  # scales of `auto` in passes, by the specs auto-*.yaml
+PASSES = {"passes": True, "polish": 0.5, "scale": 2.0}
+AUTO = {
+    "perflow": PASSES,
+    "turbo": PASSES,
+    "pcm": PASSES,
+}  # options of `auto`, chosen on the people of `acceleration.py grid`
 MEASURED = "python benchmarks/acceleration.py run"
 SHIPPED = avatars.HERE.parent / "samplers" / "guideflow_avatars" / "presets"
 
@@ -47,10 +53,10 @@ def people() -> None:
             writer.writerows(rows)
 
 
-def passes(family: str, scale: float) -> Preset:
-    """Return the preset of `auto` in passes, with what was measured of exactly this one."""
+def auto(family: str, options: dict[str, Any]) -> Preset:
+    """Return a preset of `auto`, with what was measured of exactly this one."""
     name, report = f"avatars-{family}", json.loads((avatars.RESULTS / "acceleration.json").read_text())
-    rows, options = report["families"][family], {"passes": True} | ({"scale": scale} if scale != 1 else {})
+    rows = report["families"][family]
     sampler, loss = gf.load_sampler(name), gf.load_loss("avatars-identity", reference="ada")
     found = {}
     if rows.get("preset") == options:
@@ -74,16 +80,18 @@ def passes(family: str, scale: float) -> Preset:
                     "denoise-error": {"better": "lower", **cost},
                 },
             },
-            "note": "three passes, in the time of the twelve iterations by default",
+            "note": "three passes, in the time of the twelve iterations by default"
+            if options.get("passes")
+            else "the twelve iterations by default, polished",
         }
     return Preset(name, "avatars-identity", "auto", options, sampler.num_steps, found)
 
 
 def ship() -> None:
-    """Write the presets of passes, copy those that searches have written, and take away those that they have not."""
+    """Write the presets of `auto`, copy those that searches have written, and take away those that they have not."""
     SHIPPED.mkdir(exist_ok=True)
-    for family, scale in PASSES.items():
-        preset = passes(family, scale)
+    for family, options in AUTO.items():
+        preset = auto(family, options)
         (SHIPPED / f"{preset.name}.json").write_bytes(preset.written())
         print(f"{preset.name}: {'measured' if preset.found else 'to be measured'}")
     for spec in sorted(SPECS.glob("*.yaml")):

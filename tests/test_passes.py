@@ -70,7 +70,7 @@ def test_it_is_saved_and_resumed_and_by_no_other_rule(tmp_path: Any) -> None:
 def test_it_is_refused_where_it_cannot_be() -> None:
     with pytest.raises(IncompatibleSolver, match=r"needs the network itself.*gf\.Auto\(\)"):
         gf.solve(NotAffine(), lambda image: image.flatten(1).sum(1), solver=gf.Auto(passes=True))
-    with pytest.raises(InvalidArgument, match="Passes cannot be wrapped"):
+    with pytest.raises(InvalidArgument, match="It wraps moves only"):
         solve(mixture(), solver=gf.Momentum(gf.Auto(passes=True)), max_iterations=1)
     with pytest.raises(InvalidArgument, match="clip=0"):
         gf.solvers.Universal(clip=0)

@@ -89,7 +89,7 @@ def check_memory(saved: Solution, problem: Problem, solver: Solver) -> None:
     """Refuse a solver that would not find what it remembers, as with other options than it was saved with."""
     if saved.state.rollout.gradients is not None:
         wanted = solver.remember(problem, saved.state)
-        names = flatten(wanted, "memory").keys() if wanted else set()
+        names = {name for name in flatten(wanted, "memory") if not name.endswith("/")}  # those are empty
         if lacking := sorted(names - flatten(saved.state.memory, "memory").keys()):
             raise CannotResume(
                 f"The solver {solver!r} remembers {lacking[0]!r}, which is not saved. Give the solver that the "

@@ -36,6 +36,9 @@ def guideflow_solvers() -> Mapping[str, Entry]:
         "momentum": Entry("guideflow.solvers:Momentum", "wraps a solver: Nesterov's momentum, with restarts"),
         "polyak": Entry("guideflow.solvers:Polyak", "wraps a solver: steps by the loss above its optimum"),
         "trust-region": Entry("guideflow.solvers:TrustRegion", "wraps a solver: steps by how well gradients predict"),
+        "polished": Entry(
+            "guideflow.solvers:Polished", "wraps any solver: its pictures go through the last window again"
+        ),
         "windows": Entry("guideflow.solvers:Windows", "wraps a solver: some windows only, not the last"),
     }
 

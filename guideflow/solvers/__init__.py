@@ -30,6 +30,7 @@ from guideflow.solvers.lookahead import look as look
 from guideflow.solvers.momentum import Momentum as Momentum
 from guideflow.solvers.mpgd import MPGD as MPGD
 from guideflow.solvers.noise_descent import NoiseDescent as NoiseDescent
+from guideflow.solvers.polished import Polished as Polished
 from guideflow.solvers.polyak import Polyak as Polyak
 from guideflow.solvers.reno import ReNO as ReNO
 from guideflow.solvers.sweep import Sweep as Sweep

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from guideflow._require import one_of
+from guideflow._require import in_range, one_of
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers.annealed import Annealed
 from guideflow.solvers.base import Memory, State
 from guideflow.solvers.control import ControlSolver, Move
 from guideflow.solvers.flowgrad import FlowGrad
+from guideflow.solvers.polished import Polished
 from guideflow.solvers.universal import Universal
 from guideflow.solvers.windows import Windows
 
@@ -31,11 +32,15 @@ class Auto(ControlSolver):
     draws new noise. That is for losses that know what they look at even in the blurred picture of the first windows:
     presets ask for it where it was measured.
 
+    With `polish`, what is found passes through the last window once more, unguided: see `guideflow.solvers.Polished`.
+
     Arguments:
         scale: guidance scale, at least 0. 0 leaves the image as it is.
         iterations: in how many the steps grow short; afterwards they stay so. None for those that are planned, the
             `max_iterations` of `solve` (also after `resume`). Passes are all alike.
         passes: whether to pass through the windows; for an `AffineSampler`, of velocities or of predicted noise.
+        polish: share of the finished latent that is the network's own, in [0, 1]; for such a sampler, and nothing where
+            it has one step.
     """
 
     name: ClassVar[str] = "auto"
@@ -44,17 +49,21 @@ class Auto(ControlSolver):
     scale: float = 1.0
     iterations: int | None = None
     passes: bool = False
+    polish: float = 0.0
 
     def __post_init__(self) -> None:
+        in_range("polish", self.polish, 0, 1 + 1e-9)
         one_of("passes", self.passes, (True, False))
         self.parts(num_steps=1)  # they check what they are given
 
-    def parts(self, num_steps: int) -> Annealed | Universal:
+    def parts(self, num_steps: int) -> Annealed | Universal | Polished:
         """Return what is done for a sampler of so many steps."""
         if self.passes:
-            return Universal(8.0 * self.scale, repeats=2, clip=0.03)
-        rule = FlowGrad(self.scale, decay=0.02, noise=3.0 if num_steps == 1 else 0.0, clip=0.03)
-        return Annealed(Windows(rule), start=5.0, end=0.25, iterations=self.iterations)
+            rule: Annealed | Universal = Universal(8.0 * self.scale, repeats=2, clip=0.03)
+        else:
+            steps = FlowGrad(self.scale, decay=0.02, noise=3.0 if num_steps == 1 else 0.0, clip=0.03)
+            rule = Annealed(Windows(steps), start=5.0, end=0.25, iterations=self.iterations)
+        return Polished(rule, self.polish) if self.polish and num_steps > 1 else rule
 
     @property
     def default_iterations(self) -> int:
@@ -77,11 +86,11 @@ class Auto(ControlSolver):
         """Move as the parts do.
 
         Raises:
-            InvalidArgument: if passes are made, which are not moves.
+            InvalidArgument: if passes are made or pictures polished, which is more than moves.
         """
         rule = self.parts(problem.num_steps)
-        if isinstance(rule, Universal):
+        if not isinstance(rule, Annealed):
             raise InvalidArgument(
-                "Got Auto(passes=True) inside another solver. Passes cannot be wrapped: leave them out."
+                "Got Auto(passes=True) or Auto(polish=...) inside another solver. It wraps moves only: leave them out."
             )
         return rule.move(problem, state)
