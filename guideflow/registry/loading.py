@@ -223,19 +223,21 @@ def _check(kind: str, name: str, make: Callable[..., Any], given: dict[str, Any]
     for key in sorted(given.keys() - set(names)):
         raise InvalidArgument(f"The {kind} {name!r} has no option {key!r}.{did_you_mean(key, names)} {listing}")
     for key, value in given.items():
-        _check_type(key, value, _annotation(make, key))
+        if expected := _expected(value, _annotation(make, key)):
+            raise InvalidArgument(f"The {kind} {name!r} got {key}={shorten(repr(value), 80)}. {expected} {listing}")
     if missing := [option.name for option in known if option.default is None and option.name not in given]:
         raise InvalidArgument(f"The {kind} {name!r} needs {' and '.join(map(repr, missing))}. {listing}")
 
 
-def _check_type(key: str, value: object, annotation: str) -> None:
-    """Refuse what is no number, and no yes or no, where one is meant: any text would count as a yes."""
+def _expected(value: object, annotation: str) -> str:
+    """Say what is expected where a number, or a yes or no, is meant and not given: any text would count as a yes."""
     kinds = {kind.strip(" '\"") for kind in annotation.split("|")}
     if value is None and "None" in kinds:
-        return
+        return ""
     (kind,) = kinds - {"None"} if len(kinds - {"None"}) == 1 else ("",)
     plain = plain_number(value)
     if kind == "bool" and not isinstance(plain, bool):
-        raise InvalidArgument(f"Got {key}={value!r}. Expected True or False.")
+        return "Expected True or False."
     if kind in ("int", "float") and (isinstance(plain, bool) or not isinstance(plain, numbers.Real)):
-        raise InvalidArgument(f"Got {key}={value!r}. Expected a {'whole ' if kind == 'int' else ''}number.")
+        return f"Expected a {'whole ' if kind == 'int' else ''}number."
+    return ""
