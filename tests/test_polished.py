@@ -95,7 +95,5 @@ def test_it_is_refused_where_it_cannot_be() -> None:
         Polished(share=2)
     with pytest.raises(InvalidArgument, match=r"polish=-1"):
         gf.Auto(polish=-1)
-    with pytest.raises(InvalidArgument, match=r"Expected a solver"):
-        Polished(3)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match=r"wraps moves only"):
         run(problem(mixture()), gf.Momentum(gf.Auto(polish=0.5)), 1)

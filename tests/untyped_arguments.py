@@ -414,3 +414,10 @@ def test_what_is_no_size_is_refused(tmp_path: Path, size: Any) -> None:
         with pytest.raises(InvalidArgument, match="Expected the side of a square"):
             use()
     assert gf.images.fit(tmp_path / "a.png", np.int64(4)).shape == gf.images.fit(tmp_path / "a.png", [4, 4]).shape
+
+
+@pytest.mark.parametrize("wrapper", [gf.Momentum, gf.solvers.Polished])
+@pytest.mark.parametrize("given", [3, "flowgrad", None, gf.FlowGrad], ids=repr)
+def test_what_is_wrapped_is_a_solver(wrapper: Any, given: Any) -> None:
+    with pytest.raises(InvalidArgument, match=f"{wrapper.__name__} got solver=.* Expected a solver"):
+        wrapper(given)
