@@ -82,7 +82,8 @@ def in_range(name: str, given: object, low: float = -math.inf, high: float = mat
     """Refuse an option that is no finite number in [low, high)."""
     real = isinstance(given, numbers.Real) and not isinstance(given, bool)  # numpy's are registered as such
     if not real or not low <= given < high or math.isinf(given):  # type: ignore[operator, arg-type]
-        within = f" in [{low:g}, {high:g})" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
+        upto = f"{high:g}" + ("]" if float(f"{high:g}") < high else ")")  # a bound a hair above 1 lets 1 in
+        within = f" in [{low:g}, {upto}" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
         raise InvalidArgument(f"Got {name}={given!r}. Expected a finite number{within}.")
 
 

@@ -93,7 +93,7 @@ def test_it_is_refused_where_it_cannot_be() -> None:
         run(problem(mixture(num_steps=1)), Polished(), 1)
     with pytest.raises(InvalidArgument, match=r"share=2"):
         Polished(share=2)
-    with pytest.raises(InvalidArgument, match=r"polish=-1"):
+    with pytest.raises(InvalidArgument, match=r"polish=-1\. Expected a finite number in \[0, 1\]\."):
         gf.Auto(polish=-1)
     with pytest.raises(InvalidArgument, match=r"wraps moves only"):
         run(problem(mixture()), gf.Momentum(gf.Auto(polish=0.5)), 1)
