@@ -50,6 +50,7 @@ from torch import Tensor
 import guideflow as gf
 from guideflow import registry
 from guideflow.solvers import Outlook
+from guideflow.solvers.lookahead import renoise
 from guideflow_avatars import judges
 
 LONG, SHORT, QUICK = 100, 20, 12  # iterations
@@ -334,16 +335,15 @@ def polish(families: list[str]) -> None:
     report: dict = json.loads(path.read_text()) if path.exists() else {"families": {}}
     for family in families:
         sampler = load_sampler(f"avatars-{family}")
-        outlook, row = Outlook.of(sampler.schedule), sampler.schedule[-1]
-        if len(sampler.schedule) == 1:
+        outlook, k = Outlook.of(sampler.schedule), sampler.num_steps - 1
+        if k == 0:
             continue
         z = solved(part, family, "auto, no preset")["latents kept"].to(DEVICE)
         z, polished = z.to(sampler.state_dtype), []
         for start in range(0, len(z), BATCH):
             rows = slice(start, start + BATCH)
             noise = gf.draw_noise(sampler, range(start, start + len(z[rows]))).initial
-            y = outlook.signal[row.index] * z[rows] + outlook.noise[row.index] * noise
-            polished.append(row.state * y + row.output * sampler.predict(y, row, sampler.condition(prompts[rows])))
+            polished.append(sampler.step(k, renoise(outlook, k, z[rows], noise), sampler.condition(prompts[rows])))
         lines = report["families"][family] = {}
         for share in SHARES:
             latents = (1 - share) * z + share * torch.cat(polished)

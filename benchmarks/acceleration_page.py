@@ -87,12 +87,11 @@ def write() -> None:
         cells = [shown(row, key) for key in MEASURES]
         lines.append(f"| {row['rule']} | {row['candidates']} | {row['iterations']} | {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"
-    (RESULTS / "acceleration-search.md").write_text(text)
     caption = (
         f"`avatars-perflow`, {report['cases']} pairs that serve the search only. Drawn on "
         f"{report['machine']}, {report['date']}, by `python benchmarks/acceleration.py search` and `table`."
     )
-    write_between(PAGE, "search", f"{caption}\n\n{text}")
+    put("search", caption, text)
     write_grid()
     write_polish()
     draw_front(report["rows"])
@@ -120,6 +119,12 @@ def write_readme(report: dict) -> None:
     write_between(README, "results", f"## Results\n\n{caption}\n\n" + "\n".join(lines) + "\n")
 
 
+def put(name: str, caption: str, text: str) -> None:
+    """Keep a table as a result of its own, and write it into the page under its caption."""
+    (RESULTS / f"acceleration-{name}.md").write_text(text)
+    write_between(PAGE, name, f"{caption}\n\n{text}")
+
+
 def write_grid() -> None:
     """Write the settings of `auto` that cost the same into the page."""
     report = json.loads((RESULTS / "acceleration-grid.json").read_text())
@@ -129,13 +134,12 @@ def write_grid() -> None:
         rule = "unguided" if row["iterations"] == 0 else row["rule"]
         lines.append(f"| `avatars-{row['family']}` | {rule} | {' | '.join(shown(row, key) for key in keys)} |")
     text = "\n".join(lines) + "\n"
-    (RESULTS / "acceleration-grid.md").write_text(text)
     caption = (
         f"{report['cases']} pairs of 8 people who serve the search only. `auto` is start 5, decay 0.02, 12 iterations "
         f"from the best of 16 noises. Drawn on {report['machine']}, {report['date']}, by `python "
         "benchmarks/acceleration.py grid` and `table`."
     )
-    write_between(PAGE, "grid", f"{caption}\n\n{text}")
+    put("grid", caption, text)
 
 
 def write_polish() -> None:
@@ -148,12 +152,11 @@ def write_polish() -> None:
             cells = ["" if i else f"`avatars-{family}`", f"{float(share):g}", *(shown(row, key) for key in keys)]
             lines.append(line(cells))
     text = "\n".join(lines) + "\n"
-    (RESULTS / "acceleration-polish.md").write_text(text)
     caption = (
         f"The {report['cases']} pictures of `auto, no preset` above, polished afterwards. Drawn on "
         f"{report['machine']}, {report['date']}, by `python benchmarks/acceleration.py polish` and `table`."
     )
-    write_between(PAGE, "polish", f"{caption}\n\n{text}")
+    put("polish", caption, text)
 
 
 def draw_front(rows: list[dict]) -> None:

@@ -80,9 +80,7 @@ def auto(family: str, options: dict[str, Any]) -> Preset:
                     "denoise-error": {"better": "lower", **cost},
                 },
             },
-            "note": "three passes, in the time of the twelve iterations by default"
-            if options.get("passes")
-            else "the twelve iterations by default, polished",
+            "note": "three passes, in the time of the twelve iterations by default",
         }
     return Preset(name, "avatars-identity", "auto", options, sampler.num_steps, found)
 

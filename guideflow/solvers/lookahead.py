@@ -176,7 +176,7 @@ class LookaheadSolver(Solver):
             for again in range(self.recurrences if k else 1):
                 key = (state.iteration, k, again)
                 if again:  # the start of a window is the end of the one before, which its control moves there
-                    wanted = _renoise(outlook, k, z, draw(problem, *key, -1))
+                    wanted = renoise(outlook, k, z, draw(problem, *key, -1))
                     controls[-1] = wanted - ends[-1]
                     states[-1] = ends[-1] + controls[-1]
                 first = None if norms is None else norms[:, k]
@@ -203,19 +203,23 @@ class LookaheadSolver(Solver):
     @final
     def outlook(self, problem: Problem) -> tuple[Outlook, AffineSampler]:
         """Return the outlook of a problem's sampler, and the sampler, or refuse it."""
-        sampler, name = problem.sampler, type(self).__name__
-        if not isinstance(sampler, AffineSampler):
-            raise IncompatibleSolver(
-                f"{name} needs the network itself, which an AffineSampler has and {type(sampler).__name__} hides. Use "
-                "`gf.Auto()`, which works with every sampler."
-            )
-        outlook = Outlook.of(sampler.schedule)
-        if outlook is None:
-            raise IncompatibleSolver(
-                f"{name} needs the clean picture that is expected in the middle of a trajectory, which the schedule of "
-                f"{type(sampler).__name__} does not tell. Use `gf.Auto()`, which works with every sampler."
-            )
-        return outlook, sampler
+        return outlook_of(problem, type(self).__name__, "Use `gf.Auto()`, which works with every sampler.")
+
+
+def outlook_of(problem: Problem, name: str, instead: str) -> tuple[Outlook, AffineSampler]:
+    """Return the outlook of a problem's sampler, and the sampler; or refuse it by a name, and say what instead."""
+    sampler = problem.sampler
+    if not isinstance(sampler, AffineSampler):
+        raise IncompatibleSolver(
+            f"{name} needs the network itself, which an AffineSampler has and {type(sampler).__name__} hides. {instead}"
+        )
+    outlook = Outlook.of(sampler.schedule)
+    if outlook is None:
+        raise IncompatibleSolver(
+            f"{name} needs the clean picture that is expected in the middle of a trajectory, which the schedule of "
+            f"{type(sampler).__name__} does not tell. {instead}"
+        )
+    return outlook, sampler
 
 
 def look(
@@ -274,7 +278,7 @@ def clean_gradient(problem: Problem, clean: Latent) -> Latent:
     return found
 
 
-def _renoise(outlook: Outlook, k: int, z: Latent, noise: Latent) -> Latent:
+def renoise(outlook: Outlook, k: int, z: Latent, noise: Latent) -> Latent:
     """Lead the end of window k back to its start with new noise."""
     ratio = outlook.signal[k] / outlook.signal[k + 1]
     level = math.sqrt(max(outlook.noise[k] ** 2 - (ratio * outlook.noise[k + 1]) ** 2, 0))

@@ -13,7 +13,7 @@ from guideflow.sampler import AffineSampler
 from guideflow.solvers.base import Memory, Solver, State
 from guideflow.solvers.draws import draw
 from guideflow.solvers.flowgrad import FlowGrad
-from guideflow.solvers.lookahead import Outlook
+from guideflow.solvers.lookahead import Outlook, outlook_of, renoise
 from guideflow.types import Latent
 
 
@@ -34,7 +34,7 @@ class Polished(Solver):
     Arguments:
         solver: any.
         share: how much of the latent is replaced, in [0, 1]. With 1 it is all the network's own; half of it removes
-            nearly as much, and costs a third of the likeness that 1 does.
+            most of the traces, and costs less than half of the likeness that 1 does.
 
     Source: Meng et al., SDEdit (2022); Martin et al., PnP-Flow (2025). The page "Fewer iterations" measures it.
     Needs the network itself, that is an `AffineSampler`, of predicted noise or of velocities, and two steps or more.
@@ -73,9 +73,7 @@ class Polished(Solver):
         Raises:
             IncompatibleSolver: if the sampler has one step, or hides its network or schedule.
         """
-        why = unfit(problem)
-        if why:
-            raise IncompatibleSolver(f"Polished {why} Leave it out: {self.solver!r}.")
+        self._outlook(problem)
         state = self.solver.init(problem)
         return replace(state, memory=_memory(state))
 
@@ -91,17 +89,19 @@ class Polished(Solver):
         found = self.solver.step(problem, inner)
         return replace(self._polish(problem, found), memory=_memory(found))
 
+    def _outlook(self, problem: Problem) -> tuple[Outlook, AffineSampler]:
+        instead = f"Leave it out: {self.solver!r}."
+        outlook, sampler = outlook_of(problem, "Polished", instead)
+        if problem.num_steps < 2:
+            why = "needs a window that does not start from noise alone, and this sampler has one step."
+            raise IncompatibleSolver(f"Polished {why} {instead}")
+        return outlook, sampler
+
     def _polish(self, problem: Problem, state: State) -> State:
-        sampler, z = problem.sampler, state.rollout.states[-1]
-        assert isinstance(sampler, AffineSampler)
-        outlook = Outlook.of(sampler.schedule)
-        assert outlook is not None
-        row, k = sampler.schedule[-1], problem.num_steps - 1
+        (outlook, sampler), z, k = self._outlook(problem), state.rollout.states[-1], problem.num_steps - 1
         with own_state(), torch.no_grad():
-            y = outlook.signal[k] * z + outlook.noise[k] * draw(problem, -1, 0)
-            clean = row.state * y + row.output * sampler.predict(y, row, problem.condition).to(y.dtype)
-            if row.noise:
-                clean = clean + row.noise * draw(problem, -1, 1)
+            y = renoise(outlook, k, z, draw(problem, -1, 0))
+            clean = sampler.step(k, y, problem.condition, draw(problem, -1, 1) if sampler.stochastic[k] else None)
             guided = (state.controls != 0).flatten(2).any(2).any(0) | (state.z0 != problem.z0).flatten(1).any(1)
             share = self.share * guided.to(z.dtype).view(-1, *[1] * (z.dim() - 1))
             polished = _ending(state, state.controls[-1] + share * (clean - z))
@@ -109,18 +109,6 @@ class Polished(Solver):
             loss, objective, terms = problem.evaluate(images)
         rollout = replace(polished.rollout, images=images, loss=loss, objective=objective, terms=terms)
         return replace(polished, rollout=replace(rollout, evaluations=rollout.evaluations + 1))
-
-
-def unfit(problem: Problem) -> str:
-    """Say why finished latents of a sampler cannot be polished; empty where they can."""
-    sampler = problem.sampler
-    if not isinstance(sampler, AffineSampler):
-        return f"needs the network itself, which an AffineSampler has and {type(sampler).__name__} hides."
-    if len(sampler.schedule) < 2:
-        return "needs a window that does not start from noise alone, and this sampler has one step."
-    if Outlook.of(sampler.schedule) is None:
-        return f"needs to know how noisy a state is, which the schedule of {type(sampler).__name__} does not tell."
-    return ""
 
 
 def _memory(state: State) -> Memory:
