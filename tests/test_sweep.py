@@ -1,8 +1,8 @@
 """Sweeps: every job is a row, whatever fails or is killed, and the same command goes on where it was stopped."""
 
 import os
-import random
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ from guideflow.sweep import Batch, Plan, Spec, read, store, sweep
 from guideflow.sweep.reading import parse_spec
 from guideflow.sweep.running import in_process
 from guideflow.sweep.worker import Finished, Room
-from processes import ended, forked
+from processes import ended, forked, killed
 
 LOSSES = """
 import pathlib, time
@@ -273,18 +273,18 @@ def test_killed_again_and_again_a_sweep_ends_as_if_it_had_not_been(monkeypatch: 
     monkeypatch.setattr(store, "_SECONDS", 0.02)
     monkeypatch.setattr(store, "_MANY", 5)
     made = spec("prompts: [red disc, blue ring]\nseeds: {start: 0, count: 40}\nbatch: 2\n", "losses.py:nan")
+    began = time.monotonic()
     assert sweep(made, "whole").total == 80
-    moments, killed = random.Random(0), 0
-    for _ in range(60):
-        process = forked(lambda: sweep(made, "out") and 0)
-        time.sleep(moments.uniform(0.01, 0.15))
-        os.kill(process, signal.SIGKILL)
-        killed += ended(process) == -signal.SIGKILL
-        if killed >= 20:
-            break
-    sweep(made, "out")
-    assert killed >= 5 and rows("out") == rows("whole") and files("out") == files("whole")
-    assert not list(Path("out").rglob("*.part"))
+    took = time.monotonic() - began
+
+    def compare() -> None:
+        sweep(made, "out")
+        assert rows("out") == rows("whole") and files("out") == files("whole")
+        assert not list(Path("out").rglob("*.part"))
+        shutil.rmtree("out")
+
+    killed(lambda: sweep(made, "out") and 0, 20, took, compare)
+    compare()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ from guideflow.tune import Outcome, Point, Tune, tune
 from guideflow.tune.example import EXAMPLE
 from guideflow.tune.reading import parse_tune
 from guideflow.tune.results import Judge, Points
-from processes import ended, forked
+from processes import ended, forked, killed
 
 LOSSES = """
 def bright(image, target: float = 0.5):
@@ -126,18 +126,19 @@ def test_the_folder_has_a_table_a_plot_and_a_sweep_that_can_be_evaluated() -> No
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside threads
 def test_killed_again_and_again_a_search_ends_as_if_it_had_not_been() -> None:
+    began = time.monotonic()
     whole = trials(tune(spec(trials=6), "whole"))
-    moments, killed = random.Random(0), 0
-    for _ in range(12):
-        process = forked(lambda: tune(spec(trials=6), "out") and 0)
-        time.sleep(moments.uniform(0.1, 0.7))
-        os.kill(process, signal.SIGKILL)
-        killed += ended(process) == -signal.SIGKILL
-    found = trials(tune(spec(trials=6), "out"))
-    assert killed >= 3 and found == whole
-    jobs = [read(f"{folder}/trials", ["job", "status"]).to_pylist() for folder in ("whole", "out")]
-    assert len(jobs[0]) == len(jobs[1]) and len({row["job"] for row in jobs[1]}) == len(jobs[1])
-    assert Path("out/study.journal").read_text().count(TRIAL) == 7, "each trial is written once"
+    took = time.monotonic() - began
+
+    def compare() -> None:
+        assert trials(tune(spec(trials=6), "out")) == whole
+        jobs = [read(f"{folder}/trials", ["job", "status"]).to_pylist() for folder in ("whole", "out")]
+        assert len(jobs[0]) == len(jobs[1]) and len({row["job"] for row in jobs[1]}) == len(jobs[1])
+        assert Path("out/study.journal").read_text().count(TRIAL) == 7, "each trial is written once"
+        shutil.rmtree("out")
+
+    killed(lambda: tune(spec(trials=6), "out") and 0, 8, took, compare)
+    compare()
 
 
 def test_a_line_that_was_not_finished_is_taken_off_and_a_damaged_one_is_named() -> None:
