@@ -8,7 +8,7 @@ import torch
 from acceleration import DIGITS, HEADS, MEASURES, RULES, solved, stored
 from avatars import FAMILIES, HERE, PROMPTS, README, RESULTS, cases, draw_labelled, write_between
 
-TIME = "*Time* is that of a whole solve, candidates included, relative to `auto` without a preset. "
+TIME = "*Time* is that of a whole solve, candidates included, relative to `auto` without a preset, on {machine}. "
 PAGE = HERE.parent / "docs" / "design" / "fewer-iterations.md"
 IMAGES = HERE.parent / "docs" / "images"
 
@@ -73,9 +73,10 @@ def write() -> None:
             lines.append(line(["", f"auto less {other}", *([""] if time else []), *cells, ""]))
     text = "\n".join(lines) + "\n"
     (RESULTS / "acceleration.md").write_text(text)
+    about = TIME.format(machine=report["timed on"]) if time else ""
     caption = (
         f"{report['cases']} pairs of a held-out person and a held-out prompt for each family, none of them seen in any "
-        f"search. {TIME if time else ''}Differences have 95 % intervals of a paired bootstrap over the pairs; *all "
+        f"search. {about}Differences have 95 % intervals of a paired bootstrap over the pairs; *all "
         f"together* are means. Two real pictures of a person: judge {best:.3f}. Drawn on {machines(report)}, "
         f"{report['date']}, by `python benchmarks/acceleration.py run` and `table`."
     )

@@ -28,6 +28,7 @@ AS_PUBLISHED = ("anchored",)  # a name that stands for the rule of a paper, to t
 PASSES = {"passes": True, "polish": 0.5, "scale": 2.0}
 AUTO = {
     "perflow": PASSES,
+    "rectified-flow": {"polish": 1.0, "scale": 1.6},
     "turbo": PASSES,
     "pcm": PASSES,
 }  # options of `auto`, chosen on the people of `acceleration.py grid`
@@ -80,7 +81,9 @@ def auto(family: str, options: dict[str, Any]) -> Preset:
                     "denoise-error": {"better": "lower", **cost},
                 },
             },
-            "note": "three passes, in the time of the twelve iterations by default",
+            "note": "three passes, in the time of the twelve iterations by default"
+            if options.get("passes")
+            else "longer steps, whose traces the polish takes out again",
         }
     return Preset(name, "avatars-identity", "auto", options, sampler.num_steps, found)
 
