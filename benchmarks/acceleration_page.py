@@ -82,6 +82,7 @@ def write() -> None:
     )
     write_between(PAGE, "acceleration", f"{caption}\n\n{text}")
     write_readme(report)
+    families = report["families"]
     report = json.loads((RESULTS / "acceleration-search.json").read_text())
     lines = [f"| rule | noises | iterations | {' | '.join(HEADS.values())} |", "|" + "---|" * (3 + len(HEADS))]
     for row in report["rows"]:
@@ -96,7 +97,7 @@ def write() -> None:
     write_grid()
     write_polish()
     draw_front(report["rows"])
-    draw_pictures()
+    draw_pictures([family for family, rows in families.items() if rows["preset"]])
     draw_sheet()
 
 
@@ -192,13 +193,13 @@ def draw_front(rows: list[dict]) -> None:
     figure.savefig(IMAGES / "fewer-iterations.png", dpi=110)
 
 
-def draw_pictures() -> None:
-    """For each family four people, evenly spread over the cases: reference, unguided and the rules."""
+def draw_pictures(preset: list[str]) -> None:
+    """For each family with a preset four people, evenly spread over the cases: reference, unguided and the rules."""
     part = "acceleration-run"
     references, *_ = cases(part)
     people = range(0, len(references), len(references) // 4)
     labels = ["reference", *RULES]
-    rows, drawn = [], [family for family in FAMILIES if all(stored(part, family, name).exists() for name in RULES)]
+    rows, drawn = [], [family for family in preset if all(stored(part, family, name).exists() for name in RULES)]
     for family in drawn:
         pictures = [references]
         pictures += [solved(part, family, name)["kept"] for name in RULES]
