@@ -45,6 +45,8 @@ SLOW = (
 )
 """Packages that no module imports at its top; pyproject.toml bans them by the same names."""
 
+MOST_PIXELS_A_SIDE = 2**16
+
 # tqdm says this when others import it in a notebook without widgets: its bars are text then; guideflow's need none.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
@@ -75,24 +77,42 @@ def require(module: str, /, *, extra: str) -> ModuleType:
 def one_of(name: str, given: object, known: Sequence[object]) -> None:
     """Refuse an option that is none of the known words."""
     if given not in known:
-        raise InvalidArgument(f"Got {name}={given!r}. Expected one of: {', '.join(map(repr, known))}.")
+        raise InvalidArgument(f"Got {name}={said(given)}. Expected one of: {', '.join(map(repr, known))}.")
 
 
-def in_range(name: str, given: object, low: float = -math.inf, high: float = math.inf) -> None:
-    """Refuse an option that is no finite number in [low, high)."""
+def in_range(name: str, given: object, low: float = -math.inf, high: float = math.inf, *, ends: str = "[)") -> None:
+    """Refuse an option that is no finite number from `low` to `high`; a round bracket in `ends` leaves that end out."""
     real = isinstance(given, numbers.Real) and not isinstance(given, bool)  # numpy's are registered as such
-    if not real or not low <= given < high or math.isinf(given):  # type: ignore[operator, arg-type]
-        upto = f"{high:g}" + ("]" if float(f"{high:g}") < high else ")")  # a bound a hair above 1 lets 1 in
-        within = f" in [{low:g}, {upto}" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
-        raise InvalidArgument(f"Got {name}={given!r}. Expected a finite number{within}.")
+    if real and not _huge(given) and math.isfinite(given):  # type: ignore[arg-type]
+        above = given > low if ends[0] == "(" else given >= low  # type: ignore[operator]
+        if above and (given <= high if ends[1] == "]" else given < high):  # type: ignore[operator]
+            return
+    within = "" if low == -math.inf else f" above {low:g}" if ends[0] == "(" else f" of at least {low:g}"
+    within = f" in {ends[0]}{low:g}, {high:g}{ends[1]}" if high < math.inf else within
+    point = " (whole ones below 2**63)" if _huge(given) else ""
+    raise InvalidArgument(f"Got {name}={said(given)}. Expected a finite number{within}{point}.")
 
 
 def count(name: str, given: object, low: int = 1, high: int | None = None) -> None:
     """Refuse an option that is no whole number from `low` to `high`, inclusive."""
-    whole = isinstance(given, numbers.Integral) and not isinstance(given, bool)
+    whole = isinstance(given, numbers.Integral) and not isinstance(given, bool) and not _huge(given)
     if not whole or given < low or (high is not None and given > high):  # type: ignore[operator]
         within = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise InvalidArgument(f"Got {name}={given!r}. Expected a whole number {within}.")
+        below = " and below 2**63" if high is None and _huge(given) else ""
+        raise InvalidArgument(f"Got {name}={said(given)}. Expected a whole number {within}{below}.")
+
+
+def _huge(given: object) -> bool:
+    """Tell whether it is a whole number with which neither PyTorch nor a file of columns can do anything."""
+    return isinstance(given, numbers.Integral) and not -(2**63) <= int(given) < 2**63
+
+
+def said(given: object) -> str:
+    """Write a value as Python does, in one line of a message; of a number of thousands of digits it writes none."""
+    try:
+        return shorten(repr(given), 200)
+    except ValueError:
+        return f"a whole number of about {int(int.bit_length(given) * math.log10(2))} digits"  # type: ignore[arg-type]
 
 
 def as_size(given: object) -> tuple[int, int]:
@@ -101,9 +121,11 @@ def as_size(given: object) -> tuple[int, int]:
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         sides = [*given]
     whole = [isinstance(plain_number(one), int) and not isinstance(plain_number(one), bool) for one in sides]
-    if len(sides) == 2 and all(whole) and min(sides) > 0:
+    if len(sides) == 2 and all(whole) and 0 < min(sides) and max(sides) <= MOST_PIXELS_A_SIDE:
         return int(sides[0]), int(sides[1])
-    raise InvalidArgument(f"Got size={given!r}. Expected the side of a square, or (height, width), from 1 on.")
+    raise InvalidArgument(
+        f"Got size={said(given)}. Expected the side of a square, or (height, width), from 1 to {MOST_PIXELS_A_SIDE}."
+    )
 
 
 def plain_number(given: object) -> object:
@@ -137,24 +159,26 @@ def as_device(given: object) -> torch.device:
 
     try:
         device: torch.device = torch.device(given)  # type: ignore[call-overload]
-    except (RuntimeError, TypeError) as error:
-        raise InvalidArgument(f"Got device={given!r}. Expected 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InvalidArgument(f"Got device={said(given)}. Expected 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
     if device.type == "cpu":
         return torch.device("cpu")
     known = {"cuda": "NVIDIA or AMD GPU", "mps": "GPU of Apple's", "xpu": "GPU of Intel's"}
     module = getattr(torch, device.type, None)
     if device.type in known and not (module is not None and module.is_available()):
         raise InvalidArgument(
-            f"Got device={given!r}, but PyTorch finds no {known[device.type]} on this machine. Type device='cpu', or "
-            "install a PyTorch that is built for the one there is."
+            f"Got device={said(given)}, but PyTorch finds no {known[device.type]} on this machine. Type device='cpu', "
+            "or install a PyTorch that is built for the one there is."
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InvalidArgument(f"Got device={given!r}, but there are {torch.cuda.device_count()} GPUs, from cuda:0 on.")
+        raise InvalidArgument(
+            f"Got device={said(given)}, but there are {torch.cuda.device_count()} GPUs, from cuda:0 on."
+        )
     why = cannot_compute(device)
     if why:
         raise InvalidArgument(
-            f"Got device={given!r}, where nothing can be computed here ({why}). Expected 'cpu', 'cuda' or 'mps'; type "
-            "device='cpu'."
+            f"Got device={said(given)}, where nothing can be computed here ({why}). Expected 'cpu', 'cuda' or 'mps'; "
+            "type device='cpu'."
         )
     return device
 

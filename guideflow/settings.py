@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
-from guideflow._require import count, in_range, one_of, plain_number
+from guideflow._require import count, in_range, one_of, plain_number, said
 from guideflow.errors import InvalidArgument
 from guideflow.gradients import MODES
 
@@ -79,11 +79,7 @@ class Settings:
         count("max_iterations", self.max_iterations, low=0)
         count("horizon", self.horizon, low=0)
         count("candidates", self.candidates)
-        in_range("candidate_radius", self.candidate_radius)
-        if not 0 < self.candidate_radius <= 1:
-            raise InvalidArgument(
-                f"Got candidate_radius={self.candidate_radius}. Expected a share in (0, 1]; 1 draws all anew."
-            )
+        in_range("candidate_radius", self.candidate_radius, 0, 1, ends="(]")
         one_of("keep", self.keep, ("best", "last"))
         one_of("gradient_mode", self.gradient_mode, ("auto", *MODES))
         in_range("loss_scale", self.loss_scale, 0)
@@ -124,7 +120,7 @@ def _each(given: Any, name: str, read: Callable[[Any], T | None]) -> tuple[T, ..
     for value in values:
         if (one := read(value)) is None:
             wanted = "whole numbers from -2**63 to 2**64 - 1" if read is _seed else "str, that UTF-8 can write,"
-            raise InvalidArgument(f"Got {value!r} in `{name}`. Expected {wanted} only.")
+            raise InvalidArgument(f"Got {said(value)} in `{name}`. Expected {wanted} only.")
         found.append(one)
     return tuple(found)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from guideflow._require import plain_number
+from guideflow._require import plain_number, said
 from guideflow.errors import InvalidArgument
 from guideflow.paths import NoisePath
 from guideflow.sampler import AffineSampler, Row, Sampler, Schedule
@@ -209,8 +209,8 @@ def beginning_at(schedule: Schedule, strength: float) -> Schedule:
     """
     if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 < strength <= 1:
         raise InvalidArgument(
-            f"Got strength={strength!r}. Expected a number above 0, which would keep the picture as it is, and at most "
-            "1, which forgets it; such as 0.6."
+            f"Got strength={said(strength)}. Expected a number above 0, which would keep the picture as it is, and "
+            "at most 1, which forgets it; such as 0.6."
         )
     if strength == 1:
         return schedule

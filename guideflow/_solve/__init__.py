@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from guideflow import provenance
 from guideflow._process import own_state
-from guideflow._require import count, one_of
+from guideflow._require import count, in_range, one_of, plain_number
 from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
 from guideflow._solve.parts import check_memory, complete, describe, pose
@@ -254,6 +254,8 @@ def _keeping(save_to: str | PathLike[str] | None, checkpoint_every: int) -> Keep
 
 
 def _deadline(time_limit: float | None) -> float:
-    if time_limit is not None and not time_limit > 0:
-        raise InvalidArgument(f"Got time_limit={time_limit!r}. Expected seconds above 0, or None.")
-    return inf if time_limit is None else time.perf_counter() + time_limit
+    seconds: Any = plain_number(time_limit)
+    if seconds in (None, inf):
+        return inf
+    in_range("time_limit", seconds, 0, ends="()")
+    return time.perf_counter() + float(seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from guideflow import registry
-from guideflow._require import in_range, one_of
+from guideflow._require import in_range, one_of, said
 from guideflow._solve import solve
 from guideflow.app.fields import Field, fields, needs_path, palette
 from guideflow.app.recipe import Name, Part, Recipe
@@ -150,7 +149,7 @@ class Asked:
             more["candidates"] = _whole("candidates", self.candidates, 1, 64)
         more |= {name: file for name, file in start.items() if name in starting()}
         if "start" in more and "strength" in starting() and self.strength is not None:
-            in_range("strength", self.strength, 0, 1 + 1e-9)
+            in_range("strength", self.strength, 0, 1, ends="[]")
             more["strength"] = self.strength
         if "mask" in more and "paste_back" in starting() and self.paste_back:
             more["paste_back"] = True
@@ -188,9 +187,9 @@ class Asked:
 
 
 def _whole(name: str, given: Any, low: int, high: int) -> int:
-    fits = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
-    if not fits or given != int(given) or not low <= given <= high:
-        raise InvalidArgument(f"Got {name}={given!r}. Expected a whole number from {low} to {high}.")
+    fits = isinstance(given, int | float) and not isinstance(given, bool) and low <= given <= high
+    if not fits or given != int(given):
+        raise InvalidArgument(f"Got {name}={said(given)}. Expected a whole number from {low} to {high}.")
     return int(given)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from guideflow import registry
-from guideflow._require import one_of
+from guideflow._require import one_of, said
 from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.registry.loading import arguments
 
@@ -29,6 +28,7 @@ _NEVER = {
 _PICTURE = re.compile(r"(reference|picture|image|photo|photograph)s?")
 _SEVERAL = re.compile(r"\b(ImageSources|References|Sequence|list|tuple)\b")
 _NUMBER = re.compile(r"[+-]?(\d{1,18}\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE)
+_HUGE = 1e18
 _WORD = re.compile(r"[\w.+-]{1,40}")
 
 
@@ -84,8 +84,8 @@ class Field:
     def _number(self, given: Any) -> int | float:
         if isinstance(given, str) and _NUMBER.fullmatch(given.strip()):
             given = float(given)
-        if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
-            raise InvalidArgument(f"Got {self.name}={given!r}. Expected a number.")
+        if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) < _HUGE:
+            raise InvalidArgument(f"Got {self.name}={said(given)}. Expected a number.")
         if self.kind == "whole" and given != int(given):
             raise InvalidArgument(f"Got {self.name}={given!r}. Expected a whole number.")
         return int(given) if self.kind == "whole" else given

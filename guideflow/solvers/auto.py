@@ -52,7 +52,7 @@ class Auto(ControlSolver):
     polish: float = 0.0
 
     def __post_init__(self) -> None:
-        in_range("polish", self.polish, 0, 1 + 1e-9)
+        in_range("polish", self.polish, 0, 1, ends="[]")
         one_of("passes", self.passes, (True, False))
         self.parts(num_steps=1)  # they check what they are given
 

@@ -106,7 +106,7 @@ def unit_clip(values: States) -> States:
 def require_clip(share: float | None) -> None:
     """Refuse a share of the first gradient's norm outside of (0, 1]; None is none."""
     if share is not None:
-        in_range("clip", share, torch.finfo(torch.float32).tiny, 1 + 1e-9)
+        in_range("clip", share, 0, 1, ends="(]")
 
 
 def clipped(values: States, share: float | None, first: Tensor) -> States:

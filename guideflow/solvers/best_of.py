@@ -42,7 +42,7 @@ class BestOf(Solver):
 
     def __post_init__(self) -> None:
         count("draws", self.draws)
-        in_range("radius", self.radius, torch.finfo(torch.float32).tiny, 1 + 1e-9)
+        in_range("radius", self.radius, 0, 1, ends="(]")
 
     def init(self, problem: Problem) -> State:
         """Return the unguided state, and remember its noise."""

@@ -46,7 +46,7 @@ class Polished(Solver):
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        in_range("share", self.share, 0, 1 + 1e-9)
+        in_range("share", self.share, 0, 1, ends="[]")
         if not isinstance(self.solver, Solver):
             raise InvalidArgument(
                 f"Polished got solver={self.solver!r}. Expected a solver: `gf.solvers.Polished(gf.Auto())`."

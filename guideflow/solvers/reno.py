@@ -46,7 +46,7 @@ class ReNO(Solver):
     def __post_init__(self) -> None:
         in_range("lr", self.lr, 0)
         in_range("momentum", self.momentum, 0, 1)
-        in_range("clip", self.clip, torch.finfo(torch.float32).tiny)
+        in_range("clip", self.clip, 0, ends="(]")
         in_range("chi", self.chi, 0)
 
     def init(self, problem: Problem) -> State:
