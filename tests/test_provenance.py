@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from functools import partial
 from inspect import unwrap
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,47 @@ class Warm(gf.Loss):
     shows_face = True
 
     def __call__(self, image: Any) -> Any:
-        return (image - 0.5).square().flatten(1).mean(1)
+        return grey(image)
+
+
+def grey(image: Any) -> Any:
+    """The same, of which nothing says that it is one of faces."""
+    return (image - 0.5).square().flatten(1).mean(1)
+
+
+def twice(image: Any, face: Any) -> Any:
+    return 2 * face(image)
+
+
+WARM = Warm()
+
+
+class Holds(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses = [Warm()]
+
+    def forward(self, image: Any) -> Any:
+        return self.losses[0](image)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda image: WARM(image),
+        lambda image, face=WARM: face(image),
+        Warm().__call__,
+        partial(twice, face=Warm()),
+        partial(twice, face=lambda image: WARM(image)),
+        Holds(),
+        torch.compile(Warm(), backend="eager"),
+        torch.compile(Holds(), backend="eager"),
+        torch.compile(lambda image: WARM(image) + 1, backend="eager"),
+        gf.balanced(torch.compile(Warm(), backend="eager"), grey),
+    ],
+)
+def test_a_loss_of_a_face_is_known_inside_of_what_calls_it(loss: Any) -> None:
+    assert provenance.is_marked(loss) and not provenance.is_marked(grey)
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(None, True), (True, True), (False, False)])
@@ -81,7 +122,7 @@ def test_losses_of_faces_are_marked_unless_told_otherwise(wanted: bool | None, e
     sampler = gf.load_sampler("toy-mixture", size=128, num_steps=2)
     options: dict[str, Any] = {"max_iterations": 1, "candidates": 1}
     solution = gf.solve(sampler, 0.5 * Warm(), watermark=wanted, save_to=tmp_path, **options)
-    plain = gf.solve(sampler, gf.as_loss(Warm().__call__, "plain") * 0.5, **options)
+    plain = gf.solve(sampler, gf.as_loss(grey, "plain") * 0.5, **options)
     assert solution.settings.watermark == expected and not plain.settings.watermark
     assert torch.equal(solution.images, plain.images), "a solution is never marked"
     for name in ("guided-00.png", "unguided-00.png"):

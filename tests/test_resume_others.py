@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import guideflow as gf
 import tiny
-from guideflow.errors import CannotResume
+from guideflow.errors import CannotResume, InvalidLoss
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,36 @@ def test_compiling_changes_no_checksum():
         origins.weights(SimpleNamespace(network=one)) for one in (network, torch.compile(network, backend="eager"))
     )
     assert plain == compiled and plain
+
+
+class Warm(gf.Loss):
+    name = "warmth"
+
+    def __init__(self):
+        self._references = (torch.full((3, 8, 8), 0.5),)
+
+    def __call__(self, image):
+        return warm(image)
+
+
+@pytest.mark.parametrize("made", ["function", "loss", "module"])
+def test_a_run_goes_on_with_its_loss_compiled_or_not(tmp_path, sampler, made):
+    module = torch.nn.Sequential(torch.nn.AvgPool2d(16), torch.nn.Flatten(0), torch.nn.Unflatten(0, (-1, 3)))
+    module.append(torch.nn.AvgPool1d(3)).append(torch.nn.Flatten(0))
+    loss = {"function": warm, "loss": Warm(), "module": module}[made]
+    compiled = torch.compile(loss, backend="eager")
+    options = {"candidates": 1, "solver": "anchored"}
+    whole = gf.solve(sampler, loss, max_iterations=2, **options)
+    run = gf.solve(sampler, compiled, max_iterations=1, save_to=tmp_path, **options)
+    assert [*run.history] == [*whole.history] and len(run.references) == len(whole.references)
+    for given in (loss, compiled):
+        assert torch.equal(gf.resume(tmp_path, loss=given, max_iterations=2).images, whole.images)
+
+
+def test_a_sum_that_was_compiled_whole_has_lost_its_terms_and_is_refused(sampler):
+    compiled = torch.compile(Warm() + 2 * Warm(), backend="eager")
+    with pytest.raises(InvalidLoss, match="Compile each loss of the sum"):
+        gf.solve(sampler, compiled, max_iterations=0)
 
 
 def test_a_loss_whose_file_changed_a_little_is_told(tmp_path, sampler):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, final
@@ -14,7 +14,16 @@ from torch import Tensor
 from guideflow._process import InOwnState
 from guideflow._require import in_range
 from guideflow.errors import InvalidLoss
-from guideflow.losses.evaluation import COLUMNS, Evaluation, checked, loss_name, on_one_device, plain, unique
+from guideflow.losses.evaluation import (
+    COLUMNS,
+    Evaluation,
+    before_compiling,
+    checked,
+    loss_name,
+    on_one_device,
+    plain,
+    unique,
+)
 from guideflow.losses.schedules import Ramp
 from guideflow.pickling import state_of
 from guideflow.types import LossLike, intact
@@ -246,6 +255,23 @@ class WeightedSum(Loss):
         return tuple(ref for term in self.terms if isinstance(term.loss, Loss) for ref in term.loss.references())
 
 
+class _Compiled(Loss):
+    """What `torch.compile` makes of a loss, a mere function, with what the loss says of itself."""
+
+    def __init__(self, function: Callable[[Tensor], Any], of: Loss):
+        if type(of).evaluate is not Loss.evaluate:
+            raise InvalidLoss(
+                f"Got torch.compile({of!r}), which has lost the terms and the schedule. Compile each loss of the sum."
+            )
+        self.name, self.shows_face, self._function, self._of = loss_name(of), of.shows_face, function, of
+
+    def __call__(self, image: Any) -> Any:
+        return self._function(image)
+
+    def references(self) -> Sequence[Tensor]:
+        return self._of.references()
+
+
 def evaluate(loss: LossLike, images: Tensor, iteration: int | None = None) -> Evaluation:
     """Evaluate any loss at an iteration, None for the end, or raise `InvalidLoss` with the cure."""
     return as_sum(loss).evaluate(images, iteration)
@@ -262,4 +288,7 @@ def as_sum(loss: object) -> WeightedSum:
         return loss
     if not callable(loss) or isinstance(loss, type):
         raise InvalidLoss(f"Got {loss!r} as a loss. Expected a callable from images to a number each: `gf.load_loss`.")
+    of = before_compiling(loss)
+    if of is not loss and isinstance(of, Loss):
+        loss = _Compiled(loss, of)
     return WeightedSum((Term(1.0, loss, loss_name(loss)),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -96,10 +97,18 @@ def no_gradient(name: str) -> InvalidLoss:
 
 def loss_name(loss: LossLike) -> str:
     """Return the name a loss has in logs: its own, or that of its function or class, in lower case."""
+    loss = before_compiling(loss)
     name = getattr(loss, "name", "") or getattr(loss, "__name__", "") or type(loss).__name__
     if not isinstance(name, str) or name == "<lambda>":
         return "loss-term"
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+
+
+def before_compiling(loss: Any) -> Any:
+    """Return what `torch.compile` was given to make a loss; any other loss as it is."""
+    if (module := getattr(loss, "_orig_mod", None)) is not None:
+        return module
+    return inspect.unwrap(loss) if hasattr(loss, "_torchdynamo_orig_callable") else loss
 
 
 def unique(name: str, taken: Collection[str]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ from guideflow.types import LossLike
 
 _log = logging.getLogger("guideflow")
 
+_FOREIGN = ("torch", "numpy", "builtins", "diffusers", "transformers", "PIL")  # where no loss is looked for
+
 
 class Published(NamedTuple):
     """A picture as it is saved, (3, height, width), and what is said of its watermark and of a safety checker."""
@@ -30,15 +34,35 @@ class Published(NamedTuple):
 def is_marked(loss: LossLike) -> bool:
     """Tell whether a loss pulls images towards a face, so that what is saved of them is marked unless told otherwise.
 
-    One does that says `shows_face`, or whose entry in the registry needs a face.
+    One does that says `shows_face`, or whose entry in the registry needs a face; so does what calls such a one, as a
+    function, a partial, a module or a compiled loss does.
     """
-    return any(_shows_face(term.loss) for term in as_sum(loss).terms)
+    return any(
+        _shows_face(term.loss) or any(map(_shows_face, _within(term.loss, set()))) for term in as_sum(loss).terms
+    )
+
+
+def _within(loss: Any, seen: set[int], deep: int = 4) -> Iterator[Any]:
+    """List what a callable was made of: what a partial, a method, a closure or an object holds on to."""
+    found = [*getattr(loss, "__dict__", {}).values(), getattr(loss, "__self__", None), getattr(loss, "func", None)]
+    found += [*getattr(loss, "args", ()), getattr(loss, "keywords", None)]
+    if inspect.isfunction(loss):
+        names = inspect.getclosurevars(loss)
+        found += [names.nonlocals, names.globals, loss.__defaults__, loss.__kwdefaults__]
+    for one in [*found]:
+        found += one.values() if isinstance(one, Mapping) else one if isinstance(one, list | tuple) else ()
+    for one in found:
+        foreign = str(getattr(one, "__module__", "")).partition(".")[0] in _FOREIGN
+        if callable(one) and id(one) not in seen and not foreign and not isinstance(one, type | Tensor):
+            seen.add(id(one))
+            yield one
+            yield from _within(one, seen, deep - 1) if deep > 1 else ()
 
 
 def _shows_face(loss: LossLike) -> bool:
-    if any(_shows_face(term.loss) for term in getattr(loss, "inside", ())):
+    if any(_shows_face(term.loss) for term in getattr(loss, "inside", getattr(loss, "terms", ()))):
         return True
-    if getattr(loss, "shows_face", False):
+    if getattr(loss, "shows_face", False) is True:
         return True
     config = registry.config(loss)
     name = config["name"] if config else None
