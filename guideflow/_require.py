@@ -115,8 +115,9 @@ def said(given: object) -> str:
         return f"a whole number of about {int(int.bit_length(given) * math.log10(2))} digits"  # type: ignore[arg-type]
 
 
-def as_size(given: object) -> tuple[int, int]:
+def as_size(given: object, name: str = "size") -> tuple[int, int]:
     """Read the side of a square, or (height, width), in whole pixels; a text is neither."""
+    given = plain_number(given)
     sides: list[Any] = [given, given] if isinstance(given, numbers.Integral) else []
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         sides = [*given]
@@ -124,7 +125,7 @@ def as_size(given: object) -> tuple[int, int]:
     if len(sides) == 2 and all(whole) and 0 < min(sides) and max(sides) <= MOST_PIXELS_A_SIDE:
         return int(sides[0]), int(sides[1])
     raise InvalidArgument(
-        f"Got size={said(given)}. Expected the side of a square, or (height, width), from 1 to {MOST_PIXELS_A_SIDE}."
+        f"Got {name}={said(given)}. Expected the side of a square, or (height, width), from 1 to {MOST_PIXELS_A_SIDE}."
     )
 
 

@@ -73,7 +73,7 @@ class IncompatibleSolver(GuideflowError, TypeError):
 
 
 class OutOfMemory(GuideflowError, RuntimeError):
-    """The device has no memory left for gradients taken as asked."""
+    """The device has no memory left for what was to be loaded, or for gradients taken as asked."""
 
 
 class CannotResume(GuideflowError):

@@ -119,6 +119,7 @@ class Warm(gf.Loss):
         return warm(image)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of PyTorch's own, while it compiles
 @pytest.mark.parametrize("made", ["function", "loss", "module"])
 def test_a_run_goes_on_with_its_loss_compiled_or_not(tmp_path, sampler, made):
     module = torch.nn.Sequential(torch.nn.AvgPool2d(16), torch.nn.Flatten(0), torch.nn.Unflatten(0, (-1, 3)))

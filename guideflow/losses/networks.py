@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def freeze(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
     Returns:
         The network.
     """
+    if why := spoiled(network.state_dict(), zeros=True):
+        raise InvalidArgument(f"The network {type(network).__name__} cannot be looked through: {why}.")
     network = adopt(network.to(as_device(device)))
     return network if precision(network) == torch.float64 else network.float()
 
@@ -58,10 +61,10 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return dict(load_file(file))
+            return _numbers(load_file(file), file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what it refuses next
-            return dict(torch.load(file, map_location="cpu", weights_only=True))
+            return _numbers(torch.load(file, map_location="cpu", weights_only=True), file)
     except (pickle.UnpicklingError, OSError, RuntimeError, TypeError, ValueError, EOFError) as error:
         if "weights_only" in str(error):
             raise unsafe(file, error, "Save its state dict by itself, where you trust it.") from error
@@ -164,14 +167,19 @@ def load_exactly(make: Callable[..., Any], source: str | Path, **options: Any) -
     _check_shards(Path(source))
     for file in Path(source).glob("*.safetensors"):
         require_whole(file)
+    kinds = _kinds(Path(source))
+    if odd := sorted(name for name, kind in kinds.items() if kind[0] == "C"):
+        raise ValueError(f"{listed(odd)} in its files are complex numbers, and the network's are not")
     network, report = make(source, output_loading_info=True, **options)
     if lacking := sorted(report["missing_keys"]):
         raise ValueError(f"it has no weights for {listed(lacking)}; such a network would be partly random")
     if other := sorted(report["mismatched_keys"]):
         name, given, wanted = other[0]
         raise ValueError(f"its {name} has shape {tuple(given)} where its configuration asks for {tuple(wanted)}")
-    if odd := _whole_numbers(Path(source), network):
+    if odd := _whole_numbers(kinds, network):
         raise ValueError(f"{listed(odd)} in its files are whole numbers, and the network's are not")
+    if why := spoiled(network.state_dict()):
+        raise ValueError(why)
     saved_as = getattr(network.config, "architectures", None) or [type(network).__name__]
     if type(network).__name__ in saved_as:  # else the rest is the head of what it was saved as
         if rest := sorted(name for name in report["unexpected_keys"] if not _MADE.search(name)):
@@ -180,30 +188,80 @@ def load_exactly(make: Callable[..., Any], source: str | Path, **options: Any) -
 
 
 def _check_shards(folder: Path) -> None:
-    """Refuse an index of shards that names what is no file of the folder."""
+    """Refuse an index of shards that names what is no file of the folder, or not in it, or in two of them."""
+    from safetensors import safe_open
+
     for index in folder.glob("*.safetensors.index.json"):
-        shards = (read_config(str(folder), index.name) or {}).get("weight_map")
+        read = read_config(str(folder), index.name) or {}
+        shards = read.get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
             raise ValueError(f"its {index.name} does not tell which file each tensor is in")
         if odd := sorted(
             name for name in set(shards.values()) if Path(name).name != name or not (folder / name).is_file()
         ):
             raise ValueError(f"its {index.name} names {listed(odd)}, which it has no such file for")
+        if not isinstance(read.get("metadata"), dict):
+            raise ValueError(f"its {index.name} has no metadata, which says how large it is")
+        there: dict[str, str] = {}
+        for name in sorted(set(shards.values())):
+            require_whole(folder / name)
+            with safe_open(folder / name, framework="pt") as weights:
+                for tensor in weights.keys():
+                    if tensor in there:
+                        raise ValueError(f"{tensor} is both in {there[tensor]} and in {name}")
+                    there[tensor] = name
+        if lacking := sorted(tensor for tensor, name in shards.items() if there.get(tensor) != name):
+            raise ValueError(f"{listed(lacking)} are not in the files that its {index.name} names for them")
 
 
-def _whole_numbers(folder: Path, network: Any) -> list[str]:
-    """Name the weights that are stored as whole numbers, which become others without a word as they are loaded."""
+def _kinds(folder: Path) -> dict[str, str]:
+    """Return in what kind of numbers each tensor of a folder's files is stored, as safetensors calls it."""
     from safetensors import safe_open
 
-    if getattr(network.config, "quantization_config", None):
-        return []
-    own, found = {name for name, _ in network.named_parameters()}, []
+    found = dict[str, str]()
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
-            kinds = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}
-        odd = (name for name, kind in kinds.items() if kind[0] in "IUB" and kind != "BF16")
-        found += [name for name in odd if {name.split(".", i)[-1] for i in range(3)} & own]
-    return sorted(found)
+            found |= {name: weights.get_slice(name).get_dtype() for name in weights.keys()}
+    return found
+
+
+def _whole_numbers(kinds: Mapping[str, str], network: Any) -> list[str]:
+    """Name the weights that are stored as whole numbers, which become others without a word as they are loaded."""
+    if getattr(network.config, "quantization_config", None):
+        return []
+    own = {name for name, _ in network.named_parameters()}
+    odd = (name for name, kind in kinds.items() if kind[0] in "IUB" and kind != "BF16")
+    return sorted(name for name in odd if {name.split(".", i)[-1] for i in range(3)} & own)
+
+
+def spoiled(weights: Mapping[str, Tensor], *, zeros: bool = False) -> str:
+    """Tell why tensors are no weights of a network, empty if they are: some are nan or infinite, or all are zero.
+
+    Arguments:
+        weights: By name; what is no number, or nowhere in memory, is passed over.
+        zeros: Whether nothing but zeros is taken, as of a network that somebody has made so.
+    """
+    found, ranges = [], list[float]()
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
+            continue
+        values = tensor.detach()
+        least, most = torch.aminmax(values if values.element_size() > 1 else values.float())
+        ranges += [least.item(), most.item()]
+        if not all(map(math.isfinite, ranges[-2:])):
+            found.append(name)
+    if found:
+        return f"{listed(sorted(found))} {'hold' if len(found) > 1 else 'holds'} nan or infinite numbers"
+    lost = ranges and not zeros and not any(ranges)
+    return "its weights are all zero, as of a file that was not downloaded to its end" if lost else ""
+
+
+def _numbers(weights: Any, file: Path) -> dict[str, Tensor]:
+    """Return a state dict, of which each number is one; what else a pickle holds is for others to refuse."""
+    found = dict(weights)
+    if why := spoiled({name: one for name, one in found.items() if isinstance(one, Tensor)}):
+        raise InvalidArgument(f"{file} cannot be read as weights: {why}. Download it again.")
+    return found
 
 
 def several(names: Sequence[str]) -> str:

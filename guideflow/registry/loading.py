@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from guideflow._process import own_state
 from guideflow._require import as_device, did_you_mean, plain_number, shorten
-from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
+from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument, OutOfMemory
 from guideflow.registry.configs import note
 from guideflow.registry.discovery import find, offers
 from guideflow.registry.entries import Offer, is_file
@@ -91,6 +91,17 @@ def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     except GuideflowError:
         raise
     except (Exception, SystemExit) as error:  # what others' plugins may raise is not ours to know
+        from guideflow.memory import ran_out  # needs torch
+
+        if ran_out(error):
+            why = shorten(str(error) or type(error).__name__, 160)
+            raise OutOfMemory(
+                f"There is not enough memory to load the {kind} {name!r} ({why}). Give a smaller one, half precision "
+                "(dtype='bfloat16') where it has that option, or a device with more memory."
+            ).as_typed(
+                f"There is not enough memory to load the {kind} {name!r} ({why}). Type a smaller one, half precision "
+                f"({name}:dtype=bfloat16) where it has that option, or a device with more memory."
+            ) from error
         if origin == "guideflow":
             raise
         raise failed(kind, name, given, error) from error

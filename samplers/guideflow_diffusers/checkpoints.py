@@ -13,7 +13,7 @@ from torch import Tensor
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import load_exactly, one_line, read_config
+from guideflow.losses.networks import load_exactly, one_line, read_config, spoiled
 from guideflow.memory import ran_out
 from guideflow_diffusers.weights import check_fit
 
@@ -96,6 +96,8 @@ def load_weights(weights: Mapping[str, Tensor], where: str, config: Path, *, dty
     with torch.device("meta"):
         network = kind.from_config(kind.load_config(config))
     check_fit(network.state_dict(), weights, where)
+    if why := spoiled(weights):
+        raise InvalidArgument(f"{where} cannot be loaded as {kind.__name__}: {why}. Download it again.")
     network.load_state_dict({name: weights[name].to(dtype) for name in weights}, assign=True)
     return network
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from guideflow._require import missing_weights, require
+from guideflow._require import missing_weights, require, said
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers.checkpoints import load_network
 from guideflow_diffusers.hub import locate
@@ -41,6 +42,19 @@ def latent_channels(vae: Any) -> int:
     """Return how many channels an autoencoder's latents have."""
     found: int = vae.config.get("latent_channels") or vae.config.z_dim
     return found
+
+
+def require_scaling(vae: Any) -> None:
+    """Refuse an autoencoder whose configuration does not say how its latents are scaled, in numbers."""
+    for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std"):
+        given, divides = vae.config.get(name), name in ("scaling_factor", "latents_std")
+        for value in given if isinstance(given, list | tuple) and name.startswith("latents") else [given]:
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if value is not None and (not number or (divides and value == 0)):
+                raise InvalidArgument(
+                    f"The configuration of the autoencoder has {name}={said(given)}. Expected finite numbers"
+                    f"{' other than 0' * divides}. Save or download it again."
+                )
 
 
 def unscale_and_decode(vae: Any, z: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from guideflow._require import as_size, in_range
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Image, Latent
@@ -22,6 +23,7 @@ from guideflow_diffusers.decoding import (
     decode_latents,
     latent_channels,
     load_decoder_gradient,
+    require_scaling,
 )
 from guideflow_diffusers.encoding import encode_latents
 from guideflow_diffusers.text import Condition
@@ -115,11 +117,13 @@ class FlowSampler(AffineSampler):
     ) -> None:
         self.transformer, self.vae = (network.eval().requires_grad_(False) for network in (transformer, vae))
         self.adapter, self.schedule, self.encoder = adapter, schedule, encoder
+        in_range("guidance_scale", guidance_scale, 0)
         self.guidance_scale = guidance_scale
+        require_scaling(vae)
         self.decoder_gradient = load_decoder_gradient(decoder_gradient, vae)
         factor = compression(vae)
-        size = image_size or vae.config.get("sample_size") or _native_side(transformer, factor)
-        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
+        size = vae.config.get("sample_size") if image_size is None else image_size
+        self.image_size = as_size(size or _native_side(transformer, factor), "image_size")
         if any(side <= 0 or side % (factor * adapter.patch) for side in self.image_size):
             expected = f"positive multiples of {factor * adapter.patch} pixels"
             raise InvalidArgument(f"Got image_size={image_size}. Expected {expected}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import guideflow as gf
-from guideflow._require import as_device, as_dtype, require, without_progress_bars
+from guideflow._require import as_device, as_dtype, in_range, require, without_progress_bars
 from guideflow.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def load_flow(
     from guideflow_diffusers.text_parts import TextOnDemand
     from guideflow_diffusers.weights import Weights
 
+    in_range("guidance_scale", guidance_scale, 0)
     kind, numbers, where = MODELS[model], as_dtype(dtype), as_device(device)
     source = locate(checkpoint, variant=variant, components=FOLDERS if base is None else ("transformer",))
     rest = source if base is None else locate(base, option="base", variant=variant, components=FOLDERS)

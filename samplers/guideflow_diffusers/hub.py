@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from guideflow._require import missing_weights, require
+from guideflow._require import missing_weights, require, said, shorten
 from guideflow.errors import InvalidArgument
 
 COMPONENTS: Final = ("unet", "transformer", "vae", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
@@ -28,14 +29,20 @@ def locate(
     Of a Hub id only the weights of `components` are downloaded, in the variant where they have it; configurations and
     tokenizers are small and always come along. `option` is the keyword that messages name.
     """
+    if not isinstance(given, str | os.PathLike) or not given:
+        raise _no_path(given, option)
     path = Path(given).expanduser()
-    if path.exists():
+    try:
+        found = path.exists()
+    except OSError:  # a name may be too long to be one
+        found = False
+    if found:
         return path
     name = _HUB_NAME.fullmatch(str(given))
     if name is None:
         raise InvalidArgument(
-            f"There is no file or folder {given}, given as {option}. Expected a local path, or a Hub id such as "
-            "'owner/name', or 'owner/name:file.safetensors'."
+            f"There is no file or folder {shorten(str(given), 200)}, given as {option}. Expected a local "
+            "path, or a Hub id such as 'owner/name', or 'owner/name:file.safetensors'."
         )
     repo, file = name["repo"], name["file"]
     hub = require("huggingface_hub", extra="diffusers")
@@ -54,6 +61,18 @@ def locate(
         why = f"the weights of {', '.join(lacking)} are missing in {folder}"
         raise missing_weights(given, option, why, patterns)
     return folder
+
+
+def _no_path(given: object, option: str) -> InvalidArgument:
+    """Make the error about what stands in the place of a path, with what to type for the thing that it is."""
+    cure = "Expected a local path, or a Hub id such as 'owner/name'."
+    if hasattr(given, "scheduler") and hasattr(given, "vae"):
+        cure = "A pipeline that is loaded is guided by `guideflow_diffusers.from_pipeline(pipe)`, with its LoRAs."
+    elif isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        cure += (
+            " One is taken; load several into a pipeline of diffusers, for `guideflow_diffusers.from_pipeline(pipe)`."
+        )
+    return InvalidArgument(f"Got {option}={said(given)}. {cure}")
 
 
 def _patterns(components: Iterable[str], variant: str | None) -> list[str]:

@@ -14,11 +14,12 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from guideflow._require import as_size, in_range
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Image, Latent
 from guideflow_diffusers.checkpointing import active, checkpointed, uncompiled
-from guideflow_diffusers.decoding import DecoderGradient, decode_latents, load_decoder_gradient
+from guideflow_diffusers.decoding import DecoderGradient, decode_latents, load_decoder_gradient, require_scaling
 from guideflow_diffusers.encoding import encode_latents
 from guideflow_diffusers.parts import Parts
 from guideflow_diffusers.text import Condition, encode_prompts
@@ -66,12 +67,13 @@ class LatentSampler(AffineSampler):
     ) -> None:
         self.parts = parts
         self.schedule = schedule
+        require_scaling(parts.vae)
         self.decoder_gradient = load_decoder_gradient(decoder_gradient, parts.vae)
         config = parts.unet.config
         factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         native = config.sample_size if isinstance(config.sample_size, list | tuple) else [config.sample_size] * 2
-        size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.image_size = size or (native[0] * factor, native[1] * factor)
+        size = (native[0] * factor, native[1] * factor) if image_size is None else image_size
+        self.image_size = as_size(size, "image_size")
         if any(side <= 0 or side % factor for side in self.image_size):
             raise InvalidArgument(f"Got image_size={image_size}. Expected positive multiples of {factor} pixels.")
         height, width = (side // factor for side in self.image_size)
@@ -81,6 +83,7 @@ class LatentSampler(AffineSampler):
         embedding = config.get("time_cond_proj_dim")
         if guidance_scale is None:
             guidance_scale = 1.0 if embedding is None else EMBEDDED_GUIDANCE
+        in_range("guidance_scale", guidance_scale, 0)
         self.guidance_scale = guidance_scale
         self._guidance = None if embedding is None else guidance_embedding(guidance_scale - 1, embedding)
         self._accepts = frozenset(inspect.signature(uncompiled(parts.unet).forward).parameters)

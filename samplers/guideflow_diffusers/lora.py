@@ -12,12 +12,26 @@ from torch import Tensor, nn
 
 from guideflow._require import in_range
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import several
+from guideflow.losses.networks import listed, several
 from guideflow_diffusers.peft import PREFIX, read_strength
 from guideflow_diffusers.weights import Weights, add, sum_dtype
 
 _MATRIX = re.compile(r"(?P<name>.+?)[._]lora(?:_linear_layer)?[._](?P<side>down|up|A|B)(?:\.default)?\.weight")
 _OTHER = re.compile(r"(?P<name>.+?)\.(?P<side>alpha|diff|diff_b)")
+_KINDS = {
+    r"\.hada_w\d": "LoHa",
+    r"\.lokr_w\d": "LoKr",
+    r"\.lora_mid\.": "LoCon with a core (Tucker)",
+    r"\.oft_(blocks|diag|R|r)\b": "OFT",
+    r"\.boft_[Rs]": "BOFT",
+    r"\.[ab][12]\.weight$": "GLoRA",
+    r"\.on_input$|ia3_l\b": "IA3",
+    r"\.vera_lambda_": "VeRA",
+    r"\.lora_B\.bias$": "LoRA with biases",
+    r"\.scalar$": "LyCORIS with a scalar",
+    r"^bundle_emb\.|^emb_params$|^string_to_param": "embedding (textual inversion)",
+}
+"""What tensors other adapters have, which neither pair up nor add."""
 _SIDES = {"down": "down", "A": "down", "up": "up", "B": "up"}
 _PREFIXES = {
     "unet": ("lora_unet_", "unet_", ""),
@@ -67,14 +81,21 @@ def merge_lora(networks: Mapping[str, nn.Module], weights: Weights, scale: float
             found[name][_SIDES.get(match["side"], match["side"])] = key
         else:
             unmatched.append(key)
+    if kinds := sorted({kind for key in weights for part, kind in _KINDS.items() if re.search(part, key)}):
+        raise InvalidArgument(
+            f"The LoRA {where} is of the kind {' and '.join(kinds)} ({listed(unmatched[:1])}), which is not merged "
+            "here. Give a plain LoRA, or merge it into its base."
+        )
     if unmatched or not found:
         raise InvalidArgument(
             f"{several(unmatched)} of the LoRA {where} fit no layer of {', '.join(networks)}. Expected pairs such as "
             "lora_unet_<layer>.lora_down.weight and .lora_up.weight. Give a LoRA that was made for this base."
         )
+    if len({id(layers[name]) for name in found}) < len(found):
+        raise InvalidArgument(f"The LoRA {where} has some layer twice, under two names. Give one that has it once.")
     for key in weights:
         whole = not weights[key].is_floating_point() and not key.endswith(".alpha")
-        if whole or not weights[key].isfinite().all():
+        if whole or not weights[key].double().isfinite().all():  # of 8 bits PyTorch cannot tell
             why = f"of type {weights[key].dtype}" if whole else "nan or inf"
             raise InvalidArgument(f"{key} of the LoRA {where} is {why}. Expected finite numbers. Download it again.")
     changes: list[tuple[Tensor, float, list[str]]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from guideflow._process import adopt, own_state
-from guideflow._require import as_device, as_dtype, without_progress_bars
+from guideflow._require import as_device, as_dtype, said, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers import checkpoints, single_file
 from guideflow_diffusers.hub import COMPONENTS, find_weights, locate
@@ -141,10 +142,10 @@ def load_parts(
 
 
 def _add_delta(denoiser: Any, delta: Delta, variant: str | None) -> None:
-    if isinstance(delta, str | Path):
+    if isinstance(delta, str | PathLike):
         return add_weights(denoiser, Weights(find_weights(delta, option="delta", variant=variant)))
-    if len(delta) != 2:
-        raise InvalidArgument(f"Got delta = {delta!r}. Expected weights to add, or a pair (styled, original).")
+    if not isinstance(delta, list | tuple) or len(delta) != 2:
+        raise InvalidArgument(f"Got delta = {said(delta)}. Expected weights to add, or a pair (styled, original).")
     styled, original = (Weights(find_weights(part, option="delta")) for part in delta)
     return add_weights(denoiser, styled, minus=original)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import listed, one_line, read_config
+from guideflow.losses.networks import listed, one_line, read_config, spoiled
 from guideflow_diffusers.checkpoints import denoiser_folder, load_texts, load_weights, vae_dtype
 from guideflow_diffusers.hub import locate
 from guideflow_diffusers.weights import Weights
@@ -80,6 +80,8 @@ def _text_encoder(state: Mapping[str, Tensor], where: str, kind: Any, config: Pa
         raise _unconvertible(where, config / name, error) from error
     if absent := [key for key, tensor in network.state_dict().items() if tensor.is_meta]:
         raise InvalidArgument(f"{where} has no weights for {listed(absent)} of the {name}. Download it again.")
+    if why := spoiled(network.state_dict()):
+        raise InvalidArgument(f"{where} cannot be read as {name}: {why}. Download it again.")
     return network
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 import guideflow as gf
 import tiny
-from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.losses.networks import read_weights
+from guideflow.errors import InvalidArgument, MissingWeights, OutOfMemory
+from guideflow.losses.networks import freeze, read_weights
 from guideflow_diffusers.ip_adapter import with_ip_adapter
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import load_parts
@@ -95,7 +96,7 @@ def test_a_buffer_of_older_checkpoints_is_no_weight(checkpoint):
 
 
 @PARTS
-@pytest.mark.parametrize("kind", [torch.int64, torch.bool], ids=str)
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64], ids=str)
 def test_weights_of_whole_numbers_are_not_taken_for_others(checkpoint, part, kind):
     def edit(weights):
         weights[name] = weights[name].to(kind)
@@ -103,11 +104,99 @@ def test_weights_of_whole_numbers_are_not_taken_for_others(checkpoint, part, kin
     file = checkpoint / part / f"{FILES[part]}.safetensors"
     name = sorted(load_file(file))[5]
     change(file, edit)
-    with pytest.raises(InvalidArgument, match="whole numbers"):
+    with pytest.raises(InvalidArgument, match="are (whole|complex) numbers"):
         load_parts(checkpoint)
 
 
-@pytest.mark.parametrize("case", ["whole", "missing", "../b.safetensors", "no map", "no names"])
+@PARTS
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16], ids=str)
+def test_weights_of_few_bits_are_read_as_they_are(checkpoint, part, kind):
+    file = checkpoint / part / f"{FILES[part]}.safetensors"
+    name = sorted(load_file(file))[5]
+    values = load_file(file)[name].to(kind)
+    change(file, lambda weights: weights.update({name: values}))
+    found = getattr(load_parts(checkpoint), part).state_dict()
+    assert torch.equal(next(one for key, one in found.items() if key.endswith(name)), values.float())
+
+
+NUMBERS = {
+    "nan": (lambda tensor: tensor * float("nan"), "holds nan or infinite numbers"),
+    "inf": (lambda tensor: tensor + float("inf"), "holds nan or infinite numbers"),
+}
+
+
+@PARTS
+@pytest.mark.parametrize("damage", NUMBERS)
+def test_weights_that_are_no_numbers_are_refused_by_name(checkpoint, part, damage):
+    spoil, message = NUMBERS[damage]
+    file = checkpoint / part / f"{FILES[part]}.safetensors"
+    name = sorted(load_file(file))[5]
+    change(file, lambda weights: weights.update({name: spoil(weights[name])}))
+    with pytest.raises(InvalidArgument, match=f"{name} {message}"):
+        load_parts(checkpoint)
+
+
+@PARTS
+def test_a_file_of_zeros_was_not_downloaded_to_its_end(checkpoint, part):
+    change(checkpoint / part / f"{FILES[part]}.safetensors", lambda weights: [one.zero_() for one in weights.values()])
+    with pytest.raises(InvalidArgument, match="weights are all zero"):
+        load_parts(checkpoint)
+
+
+@pytest.mark.parametrize("given", [float("nan"), float("inf"), 0, "0.18", [1.0], True], ids=repr)
+def test_latents_are_scaled_by_numbers(checkpoint, given):
+    file = checkpoint / "vae" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scaling_factor": given}))
+    with pytest.raises(InvalidArgument, match="autoencoder has scaling_factor="):
+        gf.load_sampler("perflow-sdxl", checkpoint=str(checkpoint), variant=None)
+
+
+def test_a_network_that_fits_into_no_memory_is_told(checkpoint):
+    file = checkpoint / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"block_out_channels": [10**9, 10**9]}))
+    with pytest.raises(OutOfMemory, match="not enough memory to load the sampler 'perflow-sdxl'"):
+        gf.load_sampler("perflow-sdxl", checkpoint=str(checkpoint), variant=None)
+
+
+def test_a_network_for_a_loss_has_numbers_for_weights(tmp_path):
+    network = torch.nn.Conv2d(3, 4, 3)
+    with torch.no_grad():
+        network.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InvalidArgument, match="Conv2d cannot be looked through: weight holds nan"):
+        freeze(network)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(InvalidArgument, match="weight holds nan"):
+        read_weights(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("option", ["checkpoint", "base", "lora", "decoder_gradient"])
+@pytest.mark.parametrize("given", [3, b"folder", ["one", "two"], "", "x" * 5000, SimpleNamespace(vae=1, scheduler=1)])
+def test_what_is_no_path_is_refused_in_a_line(checkpoint, option, given):
+    options = {"checkpoint": str(checkpoint), "variant": None} | {option: given}
+    with pytest.raises(InvalidArgument) as caught:
+        gf.load_sampler("perflow-sdxl", **options)
+    says = str(caught.value)
+    assert option in says and len(says) < 500
+    assert ("from_pipeline(pipe)" in says) == isinstance(given, list | SimpleNamespace)
+
+
+@pytest.mark.parametrize("given", [64.0, "64", (16, 16, 16), (16.0, 16), 10**9, True, float("nan"), ()], ids=repr)
+def test_sides_of_pictures_are_whole_numbers(checkpoint, given):
+    with pytest.raises(InvalidArgument, match=r"image_size=.* from 1 to 65536"):
+        LatentSampler(load_parts(checkpoint), perflow_schedule(), image_size=given)
+
+
+@pytest.mark.parametrize(
+    "given", [float("nan"), float("inf"), -1, "7", 10**400], ids=["nan", "inf", "-1", "text", "huge"]
+)
+def test_a_guidance_scale_is_a_number(checkpoint, given):
+    with pytest.raises(InvalidArgument, match="Got guidance_scale="):
+        LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=given)
+
+
+@pytest.mark.parametrize(
+    "case", ["whole", "missing", "../b.safetensors", "no map", "no names", "twice", "moved", "no metadata"]
+)
 def test_shards_are_those_of_the_folder(checkpoint, case):
     folder = checkpoint / "vae"
     weights = load_file(folder / f"{FILES['vae']}.safetensors")
@@ -121,13 +210,20 @@ def test_shards_are_those_of_the_folder(checkpoint, case):
     if case.startswith(".."):
         places |= dict.fromkeys(names[::2], case)
         (folder / f"{FILES['vae']}-00001-of-00002.safetensors").rename(checkpoint / "b.safetensors")
+    if case == "moved":
+        places[names[0]] = places[names[1]]
+    if case == "twice":
+        second = folder / places[names[1]]
+        save_file(load_file(second) | {names[0]: weights[names[0]] + 1}, second, {"format": "pt"})
     places = {"no map": 3, "no names": {name: [1] for name in names}}.get(case, places)
-    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    index = {"weight_map": places} | ({} if case == "no metadata" else {"metadata": {"total_size": 1}})
     (folder / f"{FILES['vae']}.safetensors.index.json").write_text(json.dumps(index))
     if case == "whole":
         assert torch.equal(load_parts(checkpoint).vae.state_dict()[names[0]], weights[names[0]])
         return
-    with pytest.raises(InvalidArgument, match=r"index.json (names .* no such file|does not tell which file)"):
+    with pytest.raises(
+        InvalidArgument, match=r"index.json (names .* no such file|does not|has no|names for them)|is both in"
+    ):
         load_parts(checkpoint)
 
 

@@ -155,6 +155,46 @@ def test_what_is_no_plain_lora_is_refused_by_name(checkpoint, tmp_path, options)
         load_parts(checkpoint, lora=file)
 
 
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        ("hada_w1_a", "LoHa"),
+        ("lokr_w1", "LoKr"),
+        ("lora_mid.weight", "Tucker"),
+        ("oft_blocks", "OFT"),
+        ("a1.weight", "GLoRA"),
+        ("on_input", "IA3"),
+        ("scalar", "LyCORIS"),
+        ("lora_B.bias", "biases"),
+    ],
+)
+def test_adapters_of_other_kinds_are_named(checkpoint, tmp_path, ending, kind):
+    file = tiny.lora(checkpoint, tmp_path / "lora.safetensors")
+    save_file(load_file(file) | {f"lora_unet_conv_in.{ending}": torch.ones(1)}, file)
+    with pytest.raises(InvalidArgument, match=rf"is of the kind .*{kind}.*lora_unet_conv_in\.{ending}.*Give a plain"):
+        load_parts(checkpoint, lora=file)
+
+
+def test_a_layer_that_a_lora_has_under_two_names_is_refused(checkpoint, tmp_path):
+    kohya, theirs = (
+        load_file(tiny.lora(checkpoint, tmp_path / f"{style}.safetensors", style=style, convolutions=False))
+        for style in ("kohya", "diffusers")
+    )
+    save_file(kohya | theirs, tmp_path / "both.safetensors")
+    with pytest.raises(InvalidArgument, match="some layer twice, under two names"):
+        load_parts(checkpoint, lora=tmp_path / "both.safetensors")
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16], ids=str)
+def test_a_lora_of_few_bits_is_as_strong_as_its_numbers(checkpoint, tmp_path, kind):
+    file = tiny.lora(checkpoint, tmp_path / "lora.safetensors", rank=2, alpha=2.0)
+    few = {name: one.to(kind) for name, one in load_file(file).items()}
+    save_file(few, tmp_path / "few.safetensors")
+    save_file({name: one.float() for name, one in few.items()}, file)
+    one, other = (weights_of(load_parts(checkpoint, lora=path).unet) for path in (file, tmp_path / "few.safetensors"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.parametrize("name", ["lora_unet_conv_in.dora_scale", "unet.conv_in.lora_magnitude_vector"])
 def test_doras_are_known_by_their_tensors(checkpoint, tmp_path, name):
     file = tiny.lora(checkpoint, tmp_path / "lora.safetensors")
