@@ -104,7 +104,7 @@ def test_weights_of_whole_numbers_are_not_taken_for_others(checkpoint, part, kin
     file = checkpoint / part / f"{FILES[part]}.safetensors"
     name = sorted(load_file(file))[5]
     change(file, edit)
-    with pytest.raises(InvalidArgument, match="are (whole|complex) numbers"):
+    with pytest.raises(InvalidArgument, match=r"are (whole|complex) numbers"):
         load_parts(checkpoint)
 
 
