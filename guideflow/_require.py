@@ -76,7 +76,11 @@ def require(module: str, /, *, extra: str) -> ModuleType:
 
 def one_of(name: str, given: object, known: Sequence[object]) -> None:
     """Refuse an option that is none of the known words."""
-    if given not in known:
+    try:
+        fits = given in known
+    except (RuntimeError, ValueError):  # of arrays and tensors, which compare number by number
+        fits = False
+    if not fits:
         raise InvalidArgument(f"Got {name}={said(given)}. Expected one of: {', '.join(map(repr, known))}.")
 
 
@@ -113,6 +117,25 @@ def said(given: object) -> str:
         return shorten(repr(given), 200)
     except ValueError:
         return f"a whole number of about {int(int.bit_length(given) * math.log10(2))} digits"  # type: ignore[arg-type]
+
+
+def as_text(name: str, given: str) -> str:
+    """Read a text that UTF-8 can write; what Python did not take for UTF-8, as in the locale C, is read as it."""
+    try:
+        return given.encode(errors="surrogateescape").decode()
+    except UnicodeError as error:  # bytes of another encoding, or half of a surrogate pair
+        before = f"Got {said(given)} in `{name}`, which holds bytes of another encoding than UTF-8."
+        raise InvalidArgument(f"{before} Give it in UTF-8.").as_typed(
+            f"{before} Type `export LC_ALL=C.UTF-8` and the command again, or the text through `iconv -t utf-8`."
+        ) from error
+
+
+def as_texts(name: str, given: object) -> list[str]:
+    """Read one text, or several; None is none."""
+    several = [] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
+        raise InvalidArgument(f"Got {name}={said(given)}. Expected a text, or a list of texts.")
+    return [as_text(name, one) for one in several]
 
 
 def as_size(given: object, name: str = "size") -> tuple[int, int]:

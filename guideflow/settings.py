@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
-from guideflow._require import count, in_range, one_of, plain_number, said
+from guideflow._require import as_text, count, in_range, one_of, plain_number, said
 from guideflow.errors import InvalidArgument
 from guideflow.gradients import MODES
 
@@ -110,7 +110,7 @@ def broadcast(
     return full["prompt"], full.get("negative_prompt"), full["seed"]
 
 
-def _each(given: Any, name: str, read: Callable[[Any], T | None]) -> tuple[T, ...]:
+def _each(given: Any, name: str, read: Callable[[str, Any], T | None]) -> tuple[T, ...]:
     """Read one value, or each of several; numbers may be numpy's or torch's."""
     try:
         values = [given] if isinstance(given, str | bytes) or getattr(given, "shape", None) == () else [*given]
@@ -118,21 +118,18 @@ def _each(given: Any, name: str, read: Callable[[Any], T | None]) -> tuple[T, ..
         values = [given]
     found = []
     for value in values:
-        if (one := read(value)) is None:
-            wanted = "whole numbers from -2**63 to 2**64 - 1" if read is _seed else "str, that UTF-8 can write,"
+        if (one := read(name, value)) is None:
+            wanted = "whole numbers from -2**63 to 2**64 - 1" if read is _seed else "str"
             raise InvalidArgument(f"Got {said(value)} in `{name}`. Expected {wanted} only.")
         found.append(one)
     return tuple(found)
 
 
-def _text(value: Any) -> str | None:
-    try:
-        return str(value) if isinstance(value, str) and value.encode() is not None else None
-    except UnicodeEncodeError:  # half a surrogate pair: bytes of the command line that are no UTF-8
-        return None
+def _text(name: str, value: Any) -> str | None:
+    return as_text(name, value) if isinstance(value, str) else None
 
 
-def _seed(value: Any) -> int | None:
+def _seed(_: str, value: Any) -> int | None:
     value = plain_number(value)
     fits = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**64
     return value if fits else None

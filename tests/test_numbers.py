@@ -8,7 +8,7 @@ import torch
 
 import guideflow as gf
 from guideflow import solvers
-from guideflow._require import as_device, as_size, count, in_range
+from guideflow._require import as_device, as_size, as_text, as_texts, count, in_range
 from guideflow.app.choices import Asked
 from guideflow.app.fields import Field
 from guideflow.errors import InvalidArgument
@@ -87,3 +87,24 @@ def test_a_whole_number_that_fits_nowhere_is_refused_in_a_line(given: int) -> No
     if not -(2**63) <= given < 2**64:
         with pytest.raises(InvalidArgument, match="in `seed`"):
             solve(seed=given)
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_texts_in_another_encoding_are_refused_with_what_to_type(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"`{name}`, which holds bytes of another encoding") as caught:
+        gf.solve(gf.load_sampler("toy-mixture"), lambda x: x.flatten(1).mean(1), **{name: "caf\udce9"})
+    assert "export LC_ALL=C.UTF-8" in caught.value.typed and "iconv" in caught.value.typed
+    with pytest.raises(InvalidArgument, match="`text`, which holds bytes"):
+        as_texts("text", ["a", "caf\udce9"])
+
+
+def test_texts_in_utf8_are_read_in_every_locale() -> None:
+    bytes_as_python_hands_them_on = "caf\udcc3\udca9"
+    assert as_text("prompt", bytes_as_python_hands_them_on) == "caf\u00e9" == as_text("prompt", "caf\u00e9")
+    solution = gf.solve(
+        gf.load_sampler("toy-mixture"),
+        lambda x: x.flatten(1).mean(1),
+        prompt=bytes_as_python_hands_them_on,
+        max_iterations=0,
+    )
+    assert solution.prompts == ("caf\u00e9",)

@@ -4,6 +4,7 @@ import enum
 import pickle
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,15 @@ from PIL import Image
 import guideflow as gf
 import guideflow_avatars as avatars
 import guideflow_identity
+import tiny
 from guideflow import registry
 from guideflow.__main__ import main
 from guideflow._require import as_device
 from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage, InvalidLoss
 from guideflow.losses.vision import read_images, read_subjects
+from guideflow_diffusers.latent import LatentSampler
+from guideflow_diffusers.parts import load_parts
+from guideflow_diffusers.perflow import perflow_schedule
 from problems import Distance, assert_same, linear, mixture, target
 
 ADA = avatars.portrait("ada")
@@ -161,7 +166,7 @@ def test_what_is_no_seed_is_refused(seed: Any) -> None:
         gf.solve(mixture(), Distance(target(mixture())), seed=seed)
 
 
-@pytest.mark.parametrize("prompt", [None, 3, [None], "caf\udce9", b"x"], ids=repr)
+@pytest.mark.parametrize("prompt", [None, 3, [None], b"x"], ids=repr)
 @pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
 def test_what_is_no_prompt_is_refused(name: str, prompt: Any) -> None:
     if (name, prompt) == ("negative_prompt", None):
@@ -421,3 +426,59 @@ def test_what_is_no_size_is_refused(tmp_path: Path, size: Any) -> None:
 def test_what_is_wrapped_is_a_solver(wrapper: Any, given: Any) -> None:
     with pytest.raises(InvalidArgument, match=f"{wrapper.__name__} got solver=.* Expected a solver"):
         wrapper(given)
+
+
+ODD: list[Any] = [None, -1, float("nan"), 10**400, "", "x", b"x", [1], {"a": 1}, object(), np.array([1.0, 2.0])]
+ODD += [torch.rand(3), lambda: 1, int, 1 + 2j, {1}, "caf\udce9", "x" * 3000, "a\0b"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "given"),
+    [
+        *(("solver", name, {}) for name in ("anchored", "auto", "flowgrad", "momentum", "polyak", "windows")),
+        ("sampler", "toy-mixture", {}),
+        ("loss", "avatars-segmentation", {"layout": np.zeros((16, 16), int)}),
+        ("loss", "avatars-style", {"reference": np.zeros((16, 16, 3), np.uint8)}),
+        ("loss", "avatars-subject", {"reference": np.zeros((16, 16, 3), np.uint8)}),
+        ("loss", "measurement", {"observed": np.zeros((16, 16, 3), np.uint8), "operator": "blur"}),
+    ],
+)
+def test_an_option_of_another_kind_is_taken_or_refused_in_a_line(kind: str, name: str, given: dict[str, Any]) -> None:
+    load = {"solver": gf.load_solver, "sampler": gf.load_sampler, "loss": gf.load_loss}[kind]
+    for option in registry.options(registry.factory(kind, name)) or ():
+        for value in ODD:
+            try:
+                load(name, **given | {option.name: value})
+            except (gf.GuideflowError, OSError) as error:
+                assert "\n" not in str(error).strip() or isinstance(error, gf.errors.MissingWeights)
+                assert len(str(error)) < 3500
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: Any) -> Any:
+    return tiny.sd15(tmp_path_factory.mktemp("sd15"))
+
+
+@pytest.mark.parametrize("option", ["checkpoint", "base", "lora", "decoder_gradient"])
+@pytest.mark.parametrize("given", [3, b"folder", ["one", "two"], "", "x" * 5000, SimpleNamespace(vae=1, scheduler=1)])
+def test_what_is_no_path_is_refused_in_a_line(checkpoint: Path, option: str, given: Any) -> None:
+    options = {"checkpoint": str(checkpoint)} | {option: given}
+    with pytest.raises(InvalidArgument) as caught:
+        gf.load_sampler("perflow", **options)
+    says = str(caught.value)
+    assert option in says and len(says) < 500
+    assert ("from_pipeline(pipe)" in says) == isinstance(given, list | SimpleNamespace)
+
+
+@pytest.mark.parametrize("given", [64.0, "64", (16, 16, 16), (16.0, 16), 10**9, True, float("nan"), ()], ids=repr)
+def test_sides_of_pictures_are_whole_numbers(checkpoint: Path, given: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"image_size=.* from 1 to 65536"):
+        LatentSampler(load_parts(checkpoint), perflow_schedule(), image_size=given)
+
+
+@pytest.mark.parametrize(
+    "given", [float("nan"), float("inf"), -1, "7", 10**400], ids=["nan", "inf", "-1", "text", "huge"]
+)
+def test_a_guidance_scale_is_a_number(checkpoint: Path, given: Any) -> None:
+    with pytest.raises(InvalidArgument, match="Got guidance_scale="):
+        LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=given)

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from guideflow._process import own_state
-from guideflow._require import as_device, did_you_mean, plain_number, shorten
+from guideflow._require import as_device, did_you_mean, plain_number, said, shorten
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument, OutOfMemory
 from guideflow.registry.configs import note
 from guideflow.registry.discovery import find, offers
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from guideflow.types import LossLike
 
 _log = logging.getLogger("guideflow")
+
+_OF_A_WRONG_KIND = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What comes of an option of another kind than is meant, however deep it is used first."""
 
 
 def load_sampler(name: str, /, **options: Any) -> Sampler:
@@ -79,8 +82,8 @@ def load_metric(name: str, /, **options: Any) -> Metric:
 
 def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     make = factory(kind, name)
-    given = _with_references(kind, name, make, given)
     _check(kind, name, make, given)
+    given = _with_references(kind, name, make, given)
     if given.get("device") is not None:
         as_device(given["device"])
     offer = None if is_file(name) else find(kind, name)
@@ -102,7 +105,7 @@ def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
                 f"There is not enough memory to load the {kind} {name!r} ({why}). Type a smaller one, half precision "
                 f"({name}:dtype=bfloat16) where it has that option, or a device with more memory."
             ) from error
-        if origin == "guideflow":
+        if origin == "guideflow" and not isinstance(error, _OF_A_WRONG_KIND):
             raise
         raise failed(kind, name, given, error) from error
     if not isinstance(made, base):
@@ -159,13 +162,14 @@ def check_domains(sampler: str, losses: Sequence[str]) -> None:
         )
 
 
-def failed(kind: str, name: str, given: dict[str, Any], error: BaseException) -> BrokenPlugin:
+def failed(kind: str, name: str, given: dict[str, Any], error: BaseException) -> GuideflowError:
     """Make the error that names what cannot be made with some options, and why."""
     of = "" if is_file(name) else f" of {find(kind, name).plugin.distribution}"
     hint = of and f" See `guideflow info {name}`."
-    shown = ", ".join(shorten(f"{key}={value!r}", 80) for key, value in given.items()) or "no options"
-    why = " ".join(str(error).split()) or type(error).__name__
-    return BrokenPlugin(f"The {kind} {name!r}{of} cannot be made with {shown}: {why}.{hint}")
+    shown = ", ".join(shorten(f"{key}={said(value)}", 80) for key, value in given.items()) or "no options"
+    why = shorten(str(error), 300).rstrip(".") or type(error).__name__
+    broken = InvalidArgument if of == " of guideflow" else BrokenPlugin
+    return broken(f"The {kind} {name!r}{of} cannot be made with {shown}: {why}.{hint}")
 
 
 def factory(kind: str, name: str) -> Callable[..., Any]:

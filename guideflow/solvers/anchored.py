@@ -1,10 +1,10 @@
 """Anchored classifier guidance, the method of RectifID."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
-from guideflow._require import in_range, one_of
+from guideflow._require import in_range, one_of, plain_number
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.sampler import AffineSampler, Sampler
@@ -56,7 +56,8 @@ class Anchored(ControlSolver):
         if isinstance(self.gain, str):
             one_of("gain", self.gain, ("sampler", "unit"))
             return
-        if not isinstance(self.gain, int | float):
+        object.__setattr__(self, "gain", plain_number(self.gain))
+        if isinstance(self.gain, Iterable):
             object.__setattr__(self, "gain", tuple(self.gain))  # as a saved run has it, a list
         for c in self.gain if isinstance(self.gain, tuple) else (self.gain,):
             in_range("gain", c, 0)

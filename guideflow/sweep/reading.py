@@ -44,7 +44,9 @@ def read_text(path: str | PathLike[str], command: str) -> str:
         raise InvalidArgument(f"There is no spec {path}. {cure}")
     try:
         return read_small(path, 8 * 2**20)  # long lists of prompts have a file of their own
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"The spec {path} cannot be read: {error}. Save it in UTF-8.") from error
+    except OSError as error:
         raise InvalidArgument(f"The spec {path} cannot be read: {error}.") from error
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guideflow._require import one_of
+from guideflow._require import as_texts, one_of
 from guideflow.errors import InvalidArgument
 from guideflow.images import check_image
 from guideflow.losses.base import Loss
@@ -77,7 +77,7 @@ class Clip(Loss):
         device: str = "cpu",
     ) -> None:
         one_of("combine", combine, ("mean", "best"))
-        texts = [text] if isinstance(text, str) else list(text or ())
+        texts = as_texts("text", text)
         if bool(texts) == (reference is not None) or not all(one.strip() for one in texts):
             found = "both" if texts and reference is not None else "an empty text" if texts else "neither"
             raise InvalidArgument(

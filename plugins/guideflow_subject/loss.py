@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guideflow._process import adopt
-from guideflow._require import as_device, in_range, one_of
+from guideflow._require import as_device, as_texts, count, in_range, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections
@@ -105,9 +105,8 @@ class Subject(DetectionLoss):
         one_of("combine", combine, ("mean", "best"))
         one_of("compat", compat, (None, "rectifid"))
         in_range("l1", l1, 0)
-        in_range("size", size, 1)
-        if not 0 <= floor <= 1:
-            raise InvalidArgument(f"Got floor={floor}. Expected a score in [0, 1].")
+        count("size", size)
+        in_range("floor", floor, 0, 1, ends="[]")
         subjects = read_subjects(reference, same_subject, "same_subject")
         named = texts(text, len(subjects))
         if detector is None and (len(subjects) > 1 or text is not None):
@@ -200,7 +199,9 @@ def texts(text: str | Sequence[str] | None, subjects: int) -> list[str | None]:
     Raises:
         InvalidArgument: If there are not as many as subjects, or one is empty.
     """
-    each = [text] * subjects if text is None or isinstance(text, str) else list(text)
+    each: list[str | None] = [None] * subjects
+    if text is not None:
+        each = [*as_texts("text", text)] * (subjects if isinstance(text, str) else 1)
     if len(each) != subjects or any(one is not None and not (isinstance(one, str) and one.strip()) for one in each):
         raise InvalidArgument(
             f"Got text={text!r} for {subjects} subject{'s' * (subjects > 1)}. Expected one text for all, such as "
