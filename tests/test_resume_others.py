@@ -11,7 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import guideflow as gf
+import guideflow_avatars as avatars
 import tiny
+from guideflow.__main__ import main
 from guideflow.errors import CannotResume, InvalidLoss
 
 
@@ -107,6 +109,24 @@ def test_compiling_changes_no_checksum():
         origins.weights(SimpleNamespace(network=one)) for one in (network, torch.compile(network, backend="eager"))
     )
     assert plain == compiled and plain
+
+
+def test_a_run_whose_reference_an_older_version_kept_otherwise_says_so_and_goes_on_with_its_loss(tmp_path, monkeypatch):
+    from guideflow_avatars import identity
+
+    face = gf.images.read_image(avatars.portrait("ada"))
+    photo = torch.nn.functional.interpolate(face, (1100, 1100), mode="bicubic").clamp(0, 1)
+    gf.images.save_image(tmp_path / "me.png", photo)
+    with monkeypatch.context() as older:
+        older.setattr(identity, "as_needed", lambda images, *_: images)
+        loss = gf.load_loss("avatars-identity", reference=str(tmp_path / "me.png"))
+    sampler = gf.load_sampler("avatars-perflow")
+    gf.solve(sampler, loss, prompt="a person", candidates=1, max_iterations=0, save_to=tmp_path / "run")
+    with pytest.raises(CannotResume, match=r"not 1100x1100.*another version of it kept more.*Begin anew") as caught:
+        gf.resume(tmp_path / "run", max_iterations=0)
+    typed = f"--loss avatars-identity:reference={tmp_path / 'me.png'}"
+    assert caught.value.typed.endswith(f"if it is the same, give it again: {typed}.")
+    assert main(["run", "--resume", "--out", str(tmp_path / "run"), "--iterations", "1", *typed.split()]) == 0
 
 
 class Warm(gf.Loss):

@@ -439,7 +439,6 @@ ODD += [torch.rand(3), lambda: 1, int, 1 + 2j, {1}, "caf\udce9", "x" * 3000, "a\
         ("sampler", "toy-mixture", {}),
         ("loss", "avatars-segmentation", {"layout": np.zeros((16, 16), int)}),
         ("loss", "avatars-style", {"reference": np.zeros((16, 16, 3), np.uint8)}),
-        ("loss", "avatars-subject", {"reference": np.zeros((16, 16, 3), np.uint8)}),
         ("loss", "measurement", {"observed": np.zeros((16, 16, 3), np.uint8), "operator": "blur"}),
     ],
 )

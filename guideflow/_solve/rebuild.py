@@ -43,6 +43,7 @@ def rebuild(
     for kind, config in configs.items():
         if why := "made by hand" if config is None else runs_code(config):
             raise _give_again(kind, config, why)
+    asked = configs  # before saved pictures stand in the place of paths
     try:
         configs, saved = copy.deepcopy(configs), iter(pictures)
         for part in plugins(configs.get("loss")):
@@ -66,11 +67,15 @@ def rebuild(
         seen = [one.cpu() for one in as_sum(made["loss"]).references()] if "loss" in made else pictures
         if len(seen) != len(pictures) or not all(map(torch.equal, seen, pictures)):
             why = "The loss that the saved solution names has other reference images than those saved with it."
-            why = f"{why} Give it again"
-            again = typed_losses(configs["loss"])
-            raise CannotResume(f"{why}: `gf.resume(..., loss=loss)`.").as_typed(
-                f"{why}{f': {again}' if again else ''}."
-            )
+            sizes = [(_shape(now), _shape(then)) for now, then in zip(seen, pictures, strict=False)]
+            if len(seen) == len(pictures) and any(now != then for now, then in sizes):
+                now, then = next(pair for pair in sizes if len({*pair}) > 1)
+                why = f"{why[:-1]} ({now} pixels, not {then}): another version of it kept more or less of a photograph."
+                why = f"{why} Begin anew with `guideflow run` or `gf.solve`, or to go on, if it is the same, give it again"
+            else:
+                why = f"{why} Give it again"
+            again = typed_losses(asked["loss"])
+            raise CannotResume(f"{why}: `gf.resume(..., loss=loss)`.").as_typed(f"{why}{again and f': {again}'}.")
         for text, name in named:
             if text in files and digest(text) != files[text]:
                 why = (
@@ -104,6 +109,11 @@ def runs_code(config: Any) -> str:
         if found := [name for name in ("allow_pickle", "trust_remote_code") if part["options"].get(name)]:
             return f"made with {found[0]}=True"
     return ""
+
+
+def _shape(picture: Tensor) -> str:
+    """Write the size of a picture, as in 640x480."""
+    return f"{picture.shape[-1]}x{picture.shape[-2]}"
 
 
 def _takes_pictures(loss: str) -> str:
