@@ -71,7 +71,7 @@ def rebuild(
             if len(seen) == len(pictures) and any(now != then for now, then in sizes):
                 now, then = next(pair for pair in sizes if len({*pair}) > 1)
                 why = f"{why[:-1]} ({now} pixels, not {then}): another version of it kept more or less of a photograph."
-                why = f"{why} Begin anew with `guideflow run` or `gf.solve`, or to go on, if it is the same, give it again"
+                why = f"{why} Begin anew with `guideflow run` or `gf.solve`, or, if it is the same, give it again"
             else:
                 why = f"{why} Give it again"
             again = typed_losses(asked["loss"])

@@ -48,7 +48,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     """Tell what may change the rounding of a solve, beside the versions: the processor and how it is used."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     capability = torch.backends.cpu.get_cpu_capability()
-    return {"device": f"{device.type}, {name}", "instructions": capability, "threads": torch.get_num_threads()}
+    found = {"device": f"{device.type}, {name}", "instructions": capability, "threads": torch.get_num_threads()}
+    return found | {"matmul": torch.get_float32_matmul_precision()}  # "medium" and "high" are the caller's to choose
 
 
 def weights(part: object) -> dict[str, str]:
