@@ -25,12 +25,12 @@ from guideflow.tune import read_tune
 PEOPLE = avatars.CACHE / "people"
 SPECS = avatars.HERE / "presets"
 AS_PUBLISHED = ("anchored",)  # a name that stands for the rule of a paper, to the letter
-PASSES = {"passes": True, "polish": 0.5, "scale": 2.0}
+PREVIEWED = {"passes": True, "polish": 1.0, "preview": True, "scale": 2.0}
 AUTO = {
-    "perflow": PASSES,
+    "perflow": {"passes": True, "polish": 0.5, "scale": 2.0},
     "rectified-flow": {"polish": 1.0, "scale": 1.6},
-    "turbo": PASSES,
-    "pcm": PASSES,
+    "turbo": PREVIEWED,
+    "pcm": PREVIEWED,
 }  # options of `auto`, chosen on the people of `acceleration.py grid`
 MEASURED = "python benchmarks/acceleration.py run"
 SHIPPED = avatars.HERE.parent / "samplers" / "guideflow_avatars" / "presets"
@@ -81,7 +81,9 @@ def auto(family: str, options: dict[str, Any]) -> Preset:
                     "denoise-error": {"better": "lower", **cost},
                 },
             },
-            "note": "three passes, in the time of the twelve iterations by default"
+            "note": "eight passes that preview, in about the time of the twelve iterations by default"
+            if options.get("preview")
+            else "three passes, in the time of the twelve iterations by default"
             if options.get("passes")
             else "longer steps, whose traces the polish takes out again",
         }

@@ -205,8 +205,15 @@ class Problem(Maps):
 
     def decode(self, z: Latent) -> Tensor:
         """Turn final states into images of at least single precision."""
+        return self._images(z, self.sampler.decode)
+
+    def preview(self, z: Latent) -> Tensor:
+        """Turn states into images that nobody is shown, as the sampler previews them."""
+        return self._images(z, self.sampler.preview)
+
+    def _images(self, z: Latent, decode: Callable[[Latent], Tensor]) -> Tensor:
         with intact(z, f"The sampler {type(self.sampler).__name__}", InvalidArgument):
-            images = self.sampler.decode(z)
+            images = decode(z)
         return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
 
     def evaluate(self, images: Tensor) -> Evaluation:

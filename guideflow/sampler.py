@@ -86,6 +86,10 @@ class Sampler(InOwnState, ABC):
     def decode(self, z: Latent) -> Tensor:
         """Turn final states into images; guideflow's core only asks for a batch dimension."""
 
+    def preview(self, z: Latent) -> Tensor:
+        """Turn states into images that only a solver sees, by something cheaper where there is; else as `decode`."""
+        return self.decode(z)
+
     def prepare(self, noise: Latent) -> Tensor:
         """Turn standard normal noise into the first state; by default they are the same."""
         return noise

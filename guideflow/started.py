@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, final
@@ -160,9 +160,16 @@ class Started(AffineSampler):
 
     def decode(self, z: Latent) -> Tensor:
         """Decode, with the picture outside the mask."""
+        return self._images(z, self.sampler.decode)
+
+    def preview(self, z: Latent) -> Tensor:
+        """Preview, with the picture outside the mask."""
+        return self._images(z, self.sampler.preview)
+
+    def _images(self, z: Latent, decode: Callable[[Latent], Tensor]) -> Tensor:
         if self._mask is None or self._latents is None:
-            return self.sampler.decode(z)
-        images = self.sampler.decode(self._blend(z, self._latents))
+            return decode(z)
+        images = decode(self._blend(z, self._latents))
         if not self.edit.paste_back or self.edit.mask is None:
             return images
         mask, picture = self.edit.mask.to(images.dtype), self.edit.picture.to(images.dtype)

@@ -139,7 +139,16 @@ def test_no_form_of_what_is_installed_takes_a_path_as_text(kind: str) -> None:
         for field in choice.fields:
             if field.kind == "text":
                 assert field.name == "text" and "Path" not in types[field.name]
-            assert field.name not in ("network", "checkpoint", "pack", "detector", "lora", "base", "decoder_gradient")
+            assert field.name not in (
+                "network",
+                "checkpoint",
+                "pack",
+                "detector",
+                "lora",
+                "base",
+                "decoder_gradient",
+                "preview_decoder",
+            )
             assert field.name not in ("allow_pickle", "trust_remote_code")
 
 

@@ -384,4 +384,7 @@ def test_options_must_begin_with_a_key():
 def test_the_manifest_is_plain_json(home):
     assert main([*RUN, "--out", "here"]) == 0
     solver = json.loads(Path("here/manifest.json").read_text())["configs"]["solver"]
-    assert solver == {"name": "auto", "options": {"scale": 1.0, "iterations": None, "passes": False, "polish": 0.0}}
+    assert solver == {
+        "name": "auto",
+        "options": {"scale": 1.0, "iterations": None, "passes": False, "preview": False, "polish": 0.0},
+    }

@@ -32,6 +32,9 @@ class Auto(ControlSolver):
     draws new noise. That is for losses that know what they look at even in the blurred picture of the first windows:
     presets ask for it where it was measured.
 
+    With `preview` the passes look at previews, where the sampler has a small decoder for them. In the time of three
+    there are eight then, each of which forgets 0.3 of what those before have found.
+
     With `polish`, what is found passes through the last window once more, unguided: see `guideflow.solvers.Polished`.
 
     Arguments:
@@ -39,6 +42,7 @@ class Auto(ControlSolver):
         iterations: in how many the steps grow short; afterwards they stay so. None for those that are planned, the
             `max_iterations` of `solve` (also after `resume`). Passes are all alike.
         passes: whether to pass through the windows; for an `AffineSampler`, of velocities or of predicted noise.
+        preview: whether passes look at previews.
         polish: share of the finished latent that is the network's own, in [0, 1]; for such a sampler, and nothing where
             it has one step.
     """
@@ -49,17 +53,21 @@ class Auto(ControlSolver):
     scale: float = 1.0
     iterations: int | None = None
     passes: bool = False
+    preview: bool = False
     polish: float = 0.0
 
     def __post_init__(self) -> None:
         in_range("polish", self.polish, 0, 1, ends="[]")
         one_of("passes", self.passes, (True, False))
+        one_of("preview", self.preview, (True, False))
         self.parts(num_steps=1)  # they check what they are given
 
     def parts(self, num_steps: int) -> Annealed | Universal | Polished:
         """Return what is done for a sampler of so many steps."""
         if self.passes:
-            rule: Annealed | Universal = Universal(8.0 * self.scale, repeats=2, clip=0.03)
+            rule: Annealed | Universal = Universal(
+                8.0 * self.scale, repeats=2, clip=0.03, decay=0.3 * self.preview, preview=self.preview
+            )
         else:
             steps = FlowGrad(self.scale, decay=0.02, noise=3.0 if num_steps == 1 else 0.0, clip=0.03)
             rule = Annealed(Windows(steps), start=5.0, end=0.25, iterations=self.iterations)
@@ -67,8 +75,8 @@ class Auto(ControlSolver):
 
     @property
     def default_iterations(self) -> int:
-        """Three passes, or twelve iterations."""
-        return 3 if self.passes else super().default_iterations
+        """Three passes, eight that preview, or twelve iterations."""
+        return (8 if self.preview else 3) if self.passes else super().default_iterations
 
     def init(self, problem: Problem) -> State:
         """Begin as the parts do."""

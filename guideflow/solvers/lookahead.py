@@ -131,12 +131,12 @@ class Guided(NamedTuple):
 class LookaheadSolver(Solver):
     """A solver of passes: in every window it looks at the clean picture that is expected, and moves the window's end.
 
-        z_{k+1} = e_{k+1} + u_{k+1} + d_{k+1},    u <- u + d
+        z_{k+1} = e_{k+1} + u_{k+1} + d_{k+1},    u <- (1 - decay) (u + d)
 
     A subclass writes `guide`, which finds d_{k+1}. One pass with u = 0 is the published rule; each further iteration
-    passes once more, on top of what the ones before have found. With `recurrences`, a window is gone through so many
-    times: from its end, new noise leads back to its start. That is not done in the first window, which starts from
-    noise alone.
+    passes once more, on top of what the ones before have found, but for a share that is forgotten (none by default).
+    With `recurrences`, a window is gone through so many times: from its end, new noise leads back to its start. That is
+    not done in the first window, which starts from noise alone.
 
     The rollout of such a state has no gradients of the whole chain, as none are taken: they are zero.
     """
@@ -145,6 +145,11 @@ class LookaheadSolver(Solver):
     def recurrences(self) -> int:
         """How often a window is gone through."""
         return 1
+
+    @property
+    def forgotten(self) -> float:
+        """Share of the controls that is forgotten before a pass."""
+        return 0.0
 
     @abstractmethod
     def guide(self, problem: Problem, outlook: Outlook, window: Window) -> Guided:
@@ -170,6 +175,7 @@ class LookaheadSolver(Solver):
         """Pass once through the windows."""
         outlook, sampler = self.outlook(problem)
         z, states, ends, controls, evaluations = state.z0, [state.z0], list[Tensor](), list[Tensor](), 0
+        found = (1 - self.forgotten) * state.controls if self.forgotten else state.controls
         norms = state.memory["first"].clone() if "first" in state.memory else None  # (B, K)
         for k in range(sampler.num_steps):
             row, frozen = sampler.schedule[k], problem.noise.steps[k]
@@ -180,12 +186,12 @@ class LookaheadSolver(Solver):
                     controls[-1] = wanted - ends[-1]
                     states[-1] = ends[-1] + controls[-1]
                 first = None if norms is None else norms[:, k]
-                guided = self.guide(problem, outlook, Window(row, states[-1], state.controls[k], key, first))
+                guided = self.guide(problem, outlook, Window(row, states[-1], found[k], key, first))
                 if norms is not None and guided.norm is not None:
                     norms[:, k] = torch.where(norms[:, k] > 0, norms[:, k], guided.norm)
                 end_point = row.state * states[-1] + row.output * guided.output
                 end_point = end_point if frozen is None else end_point + row.noise * frozen
-                control = state.controls[k] + guided.change
+                control = found[k] + guided.change
                 z = end_point + control
                 evaluations += 1
             ends.append(end_point)
@@ -231,6 +237,7 @@ def look(
     *,
     through: bool = False,
     around: Sequence[Tensor] = (),
+    preview: bool = False,
 ) -> Sight:
     """Evaluate the network at z_k and take the gradients of the loss at the clean picture expected from there.
 
@@ -242,6 +249,7 @@ def look(
         u: the control at its end, (B, ...).
         through: whether the gradient with respect to z_k is wanted too, which passes through the network.
         around: shifts of the clean picture, (B, ...) each, over which the gradient is averaged.
+        preview: whether the sampler's `preview` is close enough for the clean picture.
 
     Raises:
         OutOfMemory: if the memory does not suffice for the gradients of one window, or of decoder and loss.
@@ -255,7 +263,7 @@ def look(
                 f = sampler.predict(start, row, problem.condition).to(z.dtype)
                 A, B, A_end = outlook.state[row.index], outlook.output[row.index], outlook.state[row.index + 1]
                 clean = A * start + B * f + A_end * u
-            each = [clean_gradient(problem, clean.detach() + shift) for shift in around or (0.0,)]
+            each = [clean_gradient(problem, clean.detach() + shift, preview) for shift in around or (0.0,)]
             by_clean, by_state = torch.stack(each).mean(0), None
             if through:
                 (by_state,) = torch.autograd.grad(clean, start, by_clean)
@@ -270,11 +278,12 @@ def look(
     return Sight(f.detach(), clean.detach(), by_clean, by_state)
 
 
-def clean_gradient(problem: Problem, clean: Latent) -> Latent:
-    """Return the gradient of `loss_scale` x objective at clean pictures, by the decoder and the loss alone."""
+def clean_gradient(problem: Problem, clean: Latent, preview: bool = False) -> Latent:
+    """Return the gradient of `loss_scale` x objective at clean pictures, by decoder or preview and the loss alone."""
     with own_state(), torch.enable_grad():
         x = clean.detach().clone().requires_grad_()
-        (found,) = problem.differentiate(problem.evaluate(problem.decode(x)).objective, [x])
+        images = problem.preview(x) if preview else problem.decode(x)
+        (found,) = problem.differentiate(problem.evaluate(images).objective, [x])
     return found
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Final, final
 
 import torch
 
-from guideflow._require import count, in_range
+from guideflow._require import count, in_range, one_of
 from guideflow.problem import Problem
 from guideflow.solvers.base import Memory, State, clipped, norm, require_clip, step_size
 from guideflow.solvers.lookahead import Guided, LookaheadSolver, Outlook, Window, look
@@ -36,6 +36,9 @@ class Universal(LookaheadSolver):
             between: the source's self-recurrence.
         clip: share of the first gradient's norm, of each image and window, above which gradients are clipped, in
             (0, 1]; None clips at a norm of 1, which depends on the unit of the loss.
+        decay: share of what earlier passes have found that is forgotten before the next one, in [0, 1].
+        preview: whether the loss looks at the sampler's `preview` of the clean pictures, which nobody else sees. What a
+            pass finds is decoded and judged in full. Where a sampler has no small decoder, that is the same.
 
     Source: Bansal et al., Universal Guidance for Diffusion Models (2023), forward guidance; made for hundreds of steps.
     With few steps the picture that the first windows expect is blurred, and losses see little in it: choose the start
@@ -48,16 +51,25 @@ class Universal(LookaheadSolver):
     scale: float = 4.0
     repeats: int = 1
     clip: float | None = None
+    decay: float = 0.0
+    preview: bool = False
 
     def __post_init__(self) -> None:
         in_range("scale", self.scale, 0)
         count("repeats", self.repeats)
         require_clip(self.clip)
+        in_range("decay", self.decay, 0, 1, ends="[]")
+        one_of("preview", self.preview, (True, False))
 
     @property
     def recurrences(self) -> int:
         """How often a window is gone through."""
         return self.repeats if self.scale else 1
+
+    @property
+    def forgotten(self) -> float:
+        """What a pass forgets of those before."""
+        return self.decay
 
     def remember(self, problem: Problem, state: State) -> Memory:
         """Remember the norms of each window's first gradients, (B, K); before there are some, they are 0."""
@@ -65,7 +77,7 @@ class Universal(LookaheadSolver):
 
     def guide(self, problem: Problem, outlook: Outlook, window: Window) -> Guided:
         """Move the end of the window as the corrected output does."""
-        sight = look(problem, outlook, window.row, window.z, window.u, through=True)
+        sight = look(problem, outlook, window.row, window.z, window.u, through=True, preview=self.preview)
         assert sight.by_state is not None
         g, outer = sight.by_state[None], norm(sight.by_clean[None])
         g = torch.where(

@@ -127,7 +127,7 @@ def check_batch_independent(subject: Subject) -> None:
 
 
 def check_differentiable(subject: Subject) -> None:
-    """Every step and the decoder have a gradient that agrees with finite differences.
+    """Every step, the decoder and the preview have a gradient that agrees with finite differences.
 
     Troubleshooting: no `torch.no_grad()`, `.detach()` or rounding on the way from the state to the result.
     """
@@ -145,6 +145,10 @@ def check_differentiable(subject: Subject) -> None:
     image = subject.image()
     pattern = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
     require_gradient(lambda z: (sampler.decode(z) * pattern).flatten(1).sum(1), states[-1], "decode")
+    if type(sampler).preview is not Sampler.preview:
+        shapes = tuple(sampler.preview(states[-1]).shape), tuple(image.shape)
+        require(shapes[0] == shapes[1], f"preview returned {shapes[0]} where decode returned {shapes[1]}")
+        require_gradient(lambda z: (sampler.preview(z) * pattern).flatten(1).sum(1), states[-1], "preview")
 
 
 def check_frozen(subject: Subject) -> None:

@@ -1,7 +1,8 @@
 """Samplers of the avatars world: the same families and the same loading as Stable Diffusion, on bundled weights.
 
 `weights/base` is this world's Stable Diffusion: the teacher with autoencoder, tokenizer and text encoder. Every family
-lies beside it as a LoRA, with classifier-free guidance distilled in. Latents are 8x16x16, images 128x128.
+lies beside it as a LoRA, with classifier-free guidance distilled in, and `weights/preview` as a small decoder of the
+same latents. Latents are 8x16x16, images 128x128.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from guideflow_diffusers import (
 
 WEIGHTS = Path(__file__).parent / "weights"
 BASE = WEIGHTS / "base"
+PREVIEW = WEIGHTS / "preview"
 LICENCE = "CC BY 4.0 (trained on ToonHead by Johan Melin)"
 
 
@@ -38,7 +40,14 @@ def _family(name: str, schedule: Callable[..., gf.Schedule], what: str, steps: s
         steps=steps,
         licence=LICENCE,
         check_prompts=check_words,
-        fixed={**fixed, "checkpoint": BASE, "style_base": BASE, "lora": lora, "lora_scale": 1.0},
+        fixed={
+            **fixed,
+            "checkpoint": BASE,
+            "style_base": BASE,
+            "lora": lora,
+            "lora_scale": 1.0,
+            "preview_decoder": PREVIEW,
+        },
     )
 
 

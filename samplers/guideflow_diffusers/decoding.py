@@ -165,21 +165,26 @@ def load_decoder_gradient(how: str | Path | DecoderGradient | None, vae: Any) ->
         return how
     if how in ("full", "tiled"):
         return TiledGradient() if how == "tiled" else None
-    folder = locate(how, option="decoder_gradient", components=())
+    return TinyGradient(load_small_decoder(how, vae, option="decoder_gradient", others="'full', 'tiled', or "))
+
+
+def load_small_decoder(source: str | Path, vae: Any, *, option: str, others: str = "") -> Any:
+    """Load a small decoder of a decoder's latents from a folder or the Hub; messages name the option, and `others`."""
+    folder = locate(source, option=option, components=())
     if not (folder / "config.json").is_file():
         raise InvalidArgument(
-            f"Got decoder_gradient = {str(how)!r}, a folder without config.json. Expected 'full', 'tiled', or the "
-            "folder or Hub id of an AutoencoderTiny, such as 'madebyollin/taesd'."
+            f"Got {option} = {str(source)!r}, a folder without config.json. Expected {others}the folder or Hub id of "
+            "an AutoencoderTiny, such as 'madebyollin/taesd'."
         )
     kind = require("diffusers", extra="diffusers").AutoencoderTiny
     if not any(folder.glob("*.safetensors")):
         why = f"{folder} has no .safetensors"
-        raise missing_weights(how, "decoder_gradient", why, ("*.json", "*.safetensors"))
+        raise missing_weights(source, option, why, ("*.json", "*.safetensors"))
     tiny = load_network(kind, folder, torch_dtype=vae.dtype)
     takes, given = tiny.config.latent_channels, latent_channels(vae)
     if takes != given:
-        raise InvalidArgument(f"The decoder {how} takes {takes} latent channels and the sampler's has {given}.")
-    return TinyGradient(tiny.to(vae.device).eval().requires_grad_(False))
+        raise InvalidArgument(f"The decoder {source} takes {takes} latent channels and the sampler's has {given}.")
+    return tiny.to(vae.device).eval().requires_grad_(False)
 
 
 class _Borrowed(torch.autograd.Function):

@@ -30,6 +30,7 @@ def load(
     dtype: str = "float32",
     device: str = "cpu",
     decoder_gradient: str | Path = "full",
+    preview_decoder: str | Path | None = None,
     base: str | Path | None = None,
     variant: str | None = None,
     delta: str | Path | Sequence[str | Path] | None = None,
@@ -52,6 +53,7 @@ def load(
             least. Prefer "bfloat16" to "float16" for SD 2.1, whose attention overflows in the latter.
         device: Where it runs.
         decoder_gradient: "full"; or for less memory "tiled", or the folder or Hub id of a small decoder.
+        preview_decoder: Folder or Hub id of a small decoder for the pictures that only solvers see.
         base: Checkpoint to take everything from but the denoiser.
         variant: Which files of a Hub repository to take, such as "fp16".
         delta: Difference of weights to add to the denoiser.
@@ -86,7 +88,12 @@ def load(
     if not keep_text_encoder:
         parts = without_text_encoders(parts, partial(load_parts, checkpoint, **given))
     return LatentSampler(
-        parts, schedule, guidance_scale=guidance_scale, image_size=image_size, decoder_gradient=decoder_gradient
+        parts,
+        schedule,
+        guidance_scale=guidance_scale,
+        image_size=image_size,
+        decoder_gradient=decoder_gradient,
+        preview_decoder=preview_decoder,
     )
 
 

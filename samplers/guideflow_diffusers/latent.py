@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guideflow._require import as_size, in_range
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Image, Latent
 from guideflow_diffusers.checkpointing import active, checkpointed, uncompiled
-from guideflow_diffusers.decoding import DecoderGradient, decode_latents, load_decoder_gradient, require_scaling
+from guideflow_diffusers.decoding import (
+    DecoderGradient,
+    compression,
+    decode_latents,
+    load_decoder_gradient,
+    load_small_decoder,
+    require_scaling,
+)
 from guideflow_diffusers.encoding import encode_latents
 from guideflow_diffusers.parts import Parts
 from guideflow_diffusers.text import Condition, encode_prompts
@@ -47,6 +54,8 @@ class LatentSampler(AffineSampler):
             the folder or Hub id of an `AutoencoderTiny` ("madebyollin/taesd" for SD 1.5 and 2.1, "madebyollin/taesdxl"
             for SDXL), or a `DecoderGradient`. Images, and the loss that is reported for them, stay the full decoder's,
             which is then evaluated without gradient; what changes is the direction in which guidance goes.
+        preview_decoder: Decodes the pictures that only solvers see, where they ask for a `preview`: the folder or Hub
+            id of an `AutoencoderTiny`, or one. None leaves them to the full decoder.
 
     Raises:
         InvalidArgument: If the image size or the small decoder does not fit.
@@ -64,11 +73,15 @@ class LatentSampler(AffineSampler):
         guidance_scale: float | None = 1.0,
         image_size: tuple[int, int] | int | None = None,
         decoder_gradient: str | Path | DecoderGradient | None = "full",
+        preview_decoder: Any = None,
     ) -> None:
         self.parts = parts
         self.schedule = schedule
         require_scaling(parts.vae)
         self.decoder_gradient = load_decoder_gradient(decoder_gradient, parts.vae)
+        if preview_decoder is not None and not isinstance(preview_decoder, nn.Module):
+            preview_decoder = load_small_decoder(preview_decoder, parts.vae, option="preview_decoder")
+        self.preview_decoder = preview_decoder
         config = parts.unet.config
         factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         native = config.sample_size if isinstance(config.sample_size, list | tuple) else [config.sample_size] * 2
@@ -92,12 +105,12 @@ class LatentSampler(AffineSampler):
         """Make a sampler that differs in some arguments, on the same networks unless `parts` is among them.
 
         Arguments:
-            changes: `parts`, `schedule`, `guidance_scale`, `image_size` or `decoder_gradient`.
+            changes: `parts`, `schedule`, `guidance_scale`, `image_size`, `decoder_gradient` or `preview_decoder`.
 
         Returns:
             The other sampler; this one stays as it is.
         """
-        names = ("parts", "schedule", "guidance_scale", "image_size", "decoder_gradient")
+        names = ("parts", "schedule", "guidance_scale", "image_size", "decoder_gradient", "preview_decoder")
         other = LatentSampler(**{name: getattr(self, name) for name in names} | changes)
         other.check_prompts = self.check_prompts
         return other
@@ -172,6 +185,20 @@ class LatentSampler(AffineSampler):
     def decode(self, z: Latent) -> Tensor:
         """Decode latents to images in [0, 1]."""
         return decode_latents(active(self.parts.vae), z, self.decoder_gradient)
+
+    def preview(self, z: Latent) -> Tensor:
+        """Decode latents by the small decoder, if there is one."""
+        if self.preview_decoder is None:
+            return self.decode(z)
+        images = decode_latents(active(self.preview_decoder), z)
+        sides = tuple(side * compression(self.parts.vae) for side in z.shape[2:])
+        if images.shape[2:] != sides:
+            given, expected = ("x".join(map(str, one)) for one in (images.shape[2:], sides))
+            raise InvalidArgument(
+                f"The preview decoder makes pictures of {given} pixels of latents for {expected} (height by width). "
+                "Give one of the same base."
+            )
+        return images
 
     def encode(self, image: Image) -> Tensor:
         """Encode images in [0, 1] to latents."""

@@ -53,6 +53,7 @@ PARTS = {
     "turbo": Part("turbo.py", ("paths",), 18),
     "rectified-flow": Part("rectified_flow.py", ("paths",), 18),
     "instaflow": Part("instaflow.py", ("rectified-flow",), 15),
+    "preview": Part("preview.py", ("perflow", "rectified-flow", "turbo", "pcm"), 4),
     "flux": Part("flux.py", ("paths",), 20),
 }
 

@@ -1,0 +1,134 @@
+"""Pictures that only solvers see: a small decoder makes them, and nothing of it is shown or judged."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import guideflow as gf
+import tiny
+from family_table import MAIN, PROMPTS
+from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow.problem import draw_noise
+from guideflow.solvers.lookahead import clean_gradient
+from guideflow_avatars.samplers import FAMILIES
+
+
+@pytest.fixture(scope="module")
+def sampler(load_family):
+    return load_family(MAIN["perflow"], 4, dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return tiny.tiny_decoder(tmp_path_factory.mktemp("taesd") / "taesd")
+
+
+def grey(image):
+    return (image - 0.4).square().mean((1, 2, 3))
+
+
+def latents(sampler, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return 0.1 * torch.randn(2, *sampler.latent_shape, generator=generator, dtype=torch.float64)
+
+
+def test_previews_are_the_small_decoders_and_pictures_are_not(sampler, small, load_family):
+    other, z = sampler.replace(preview_decoder=small), latents(sampler)
+    assert torch.equal(other.decode(z), sampler.decode(z)) and torch.equal(sampler.preview(z), sampler.decode(z))
+    expected = other.preview_decoder.decode(z).sample  # what is called [-1, 1] there
+    torch.testing.assert_close(other.preview(z), (expected / 2 + 0.5).clamp(0, 1), rtol=0, atol=0)
+    assert not torch.equal(other.preview(z), other.decode(z))
+    loaded = load_family(MAIN["perflow"], 4, dtype="float64", preview_decoder=str(small))
+    assert torch.equal(loaded.preview(z), other.preview(z))
+    assert torch.equal(other.replace(guidance_scale=1.0).preview(z), other.preview(z))
+    assert torch.equal(other.replace(preview_decoder=None).preview(z), sampler.decode(z))
+
+
+def test_gradients_of_previews_are_those_of_finite_differences(sampler, small):
+    other, z = sampler.replace(preview_decoder=small), latents(sampler)
+    noise = draw_noise(other, [0, 1])
+    problem = gf.Problem(other, grey, noise, other.condition([PROMPTS[0]] * 2), loss_scale=1.0)
+    found, direction, h = clean_gradient(problem, z, preview=True), latents(sampler, 1), 1e-5
+    change = (grey(other.preview(z + h * direction)) - grey(other.preview(z - h * direction))) / (2 * h)
+    torch.testing.assert_close((found * direction).flatten(1).sum(1), change, rtol=1e-6, atol=1e-12)
+    assert not torch.allclose(found, clean_gradient(problem, z))
+
+
+def test_what_a_pass_finds_is_decoded_and_judged_in_full(sampler, small):
+    other, options = sampler.replace(preview_decoder=small), {"prompt": PROMPTS[0], "max_iterations": 2, "keep": "last"}
+    rule = gf.solvers.Universal(clip=0.03, preview=True)
+    found = gf.solve(other, grey, solver=rule, **options)
+    images = sampler.decode(found.latents)
+    assert torch.equal(found.images, images)
+    torch.testing.assert_close(found.loss, grey(images))
+    full = gf.solve(sampler, grey, solver=gf.solvers.Universal(clip=0.03), **options)
+    assert torch.equal(gf.solve(sampler, grey, solver=rule, **options).images, full.images), "nothing to preview by"
+    assert not torch.equal(found.images, full.images), "the preview guides"
+
+
+def test_auto_previews_where_it_is_told_to_and_makes_more_passes():
+    rule = gf.Auto(passes=True, preview=True)
+    assert rule.parts(4) == gf.solvers.Universal(8.0, repeats=2, clip=0.03, decay=0.3, preview=True)
+    assert (
+        rule.default_iterations,
+        gf.Auto(passes=True).default_iterations,
+        gf.Auto(preview=True).default_iterations,
+    ) == (
+        8,
+        3,
+        12,
+    )
+
+
+def test_outside_a_mask_a_preview_is_the_picture(sampler, small):
+    other = sampler.replace(preview_decoder=small)
+    picture = torch.rand(3, *sampler.image_size, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, *sampler.image_size)
+    mask[..., : sampler.image_size[1] // 2] = 1
+    started = gf.Started(other, picture, mask=mask, paste_back=True)
+    z = latents(sampler)
+    seen = started.preview(z)
+    assert torch.equal(seen[..., sampler.image_size[1] // 2 :], started.decode(z)[..., sampler.image_size[1] // 2 :])
+    assert not torch.equal(seen, started.decode(z))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_avatars_worlds_previews_are_close(name):
+    sampler = gf.load_sampler(name)
+    solution = gf.solve(
+        sampler, grey, prompt="a person in a red shirt", seed=[0, 1, 2, 3], max_iterations=0, candidates=1
+    )
+    error = (sampler.preview(solution.latents) - solution.images).square().mean((1, 2, 3))
+    assert (-10 * error.log10() > 22).all() and (error > 0).all()
+
+
+def test_what_does_not_fit_is_refused(sampler, tmp_path, monkeypatch):
+    with pytest.raises(InvalidArgument, match="16 latent channels"):
+        sampler.replace(preview_decoder=tiny.tiny_decoder(tmp_path / "wide", latent_channels=16))
+    with pytest.raises(InvalidArgument, match=r"preview_decoder = .*without config"):
+        sampler.replace(preview_decoder=tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingWeights, match="hf download someone/taesd"):
+        sampler.replace(preview_decoder="someone/taesd")
+    larger = tiny.tiny_decoder(tmp_path / "larger", decoder_block_out_channels=(8, 8, 8), num_decoder_blocks=(1, 1, 1))
+    with pytest.raises(InvalidArgument, match="of 32x32 pixels of latents for 16x16"):
+        sampler.replace(preview_decoder=larger).preview(latents(sampler))
+    with pytest.raises(InvalidArgument, match="preview"):
+        gf.solvers.Universal(preview="yes")
+
+
+def test_a_pass_forgets_a_share_of_what_those_before_have_found(sampler):
+    """From a state whose controls were shrunk by hand, a pass that forgets nothing goes where one goes that forgets."""
+    noise = draw_noise(sampler, [0, 1])
+    problem = gf.Problem(sampler, grey, noise, sampler.condition([PROMPTS[0]] * 2))
+    whole, partly = gf.solvers.Universal(), gf.solvers.Universal(decay=0.3)
+    first = whole.step(problem, whole.init(problem))
+    assert torch.equal(first.controls, partly.step(problem, partly.init(problem)).controls), "nothing to forget"
+    shrunk = whole.step(problem, replace(first, controls=(1 - 0.3) * first.controls))
+    found = partly.step(problem, first)
+    assert torch.equal(found.controls, shrunk.controls) and torch.equal(found.rollout.images, shrunk.rollout.images)
+    assert not torch.equal(found.controls, whole.step(problem, first).controls)
+    with pytest.raises(InvalidArgument, match="decay"):
+        gf.solvers.Universal(decay=1.5)
