@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 from collections.abc import Iterator
@@ -32,6 +33,16 @@ MAX_BYTES: Final = 200 * 2**20
 
 # No format whose reader starts another program (EPS) or that is not an image of its own.
 _FORMATS: Final = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+
+
+def as_path(given: object) -> Path:
+    """Read the path of a picture, or refuse what holds one in another way."""
+    if isinstance(given, str | os.PathLike) and isinstance(path := os.fspath(given), str):
+        return Path(path)
+    raise InvalidImage(
+        f"Got a {type(given).__name__} as the path of a picture. Expected text or a Path; a Pillow image becomes a "
+        "tensor by `gf.images.from_pil(picture)`, and losses take tensors, arrays and Pillow images as they are."
+    )
 
 
 def check_file(path: Path) -> None:

@@ -83,10 +83,19 @@ class Trajectory(NamedTuple):
 def forward(maps: Maps, z0: Tensor, control: Control) -> Trajectory:
     """Run without gradients."""
     path = Path(maps, z0, control)
-    with torch.no_grad():
-        path.run(maps.sampler.num_steps)
-        images = maps.decode(path.states[-1])
-        return Trajectory(path, images, maps.evaluate(images), None)
+    try:
+        with torch.no_grad():
+            path.run(maps.sampler.num_steps)
+            images = maps.decode(path.states[-1])
+            return Trajectory(path, images, maps.evaluate(images), None)
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        why = (str(error) or repr(error)).splitlines()[0]
+        raise OutOfMemory(
+            f"There is not enough memory for the pictures alone, without gradients ({why}). Give fewer images at a "
+            "time, or a smaller image size."
+        ) from error
 
 
 def full(maps: Maps, z0: Tensor, control: Control) -> Trajectory:

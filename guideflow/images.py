@@ -21,7 +21,7 @@ from guideflow._colours import tell
 from guideflow._labels import table
 from guideflow._levels import deep
 from guideflow._pictures import KEPT_PIXELS as KEPT_PIXELS
-from guideflow._pictures import as_rgb, check_file, check_pixels, halvings, small_enough, strictly, upright
+from guideflow._pictures import as_path, as_rgb, check_file, check_pixels, halvings, small_enough, strictly, upright
 from guideflow._pictures import open_picture as open_picture
 from guideflow._require import as_size, count, one_of, write_whole
 from guideflow.errors import InvalidArgument, InvalidImage
@@ -80,7 +80,7 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None 
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    path = Path(path)
+    path = as_path(path)
     check_file(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns from its own limit on; ours is lower
@@ -149,7 +149,16 @@ def from_pil(picture: PILImage.Image) -> Tensor:
     """Turn a Pillow image of any mode into a float32 tensor (1, 3, height, width) in [0, 1].
 
     Transparency is laid over white.
+
+    Raises:
+        InvalidImage: If it is none.
     """
+    from PIL import Image
+
+    if not isinstance(picture, Image.Image):
+        raise InvalidImage(
+            f"Got a {type(picture).__name__} as a Pillow image. Expected one, as `PIL.Image.open` returns."
+        )
     return _tensor(as_rgb(picture))
 
 
@@ -217,9 +226,10 @@ def png(image: Tensor, metadata: Mapping[str, str] | None = None) -> bytes:
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read the text that `save_image` kept in a PNG, by keyword; empty for an image without any."""
-    check_file(Path(path))
+    path = as_path(path)
+    check_file(path)
     try:
-        with open_picture(Path(path)) as picture:
+        with open_picture(path) as picture:
             if picture.format == "PNG":
                 return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
     except Exception as error:  # decoders raise many kinds on damaged files

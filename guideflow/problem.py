@@ -46,6 +46,13 @@ def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
             f"The sampler {type(sampler).__name__} is on the device '{device}', where nothing can be computed here "
             f"({why}). Load it with device='cpu'."
         )
+    shape, count = sampler.latent_shape, sampler.num_steps
+    sizes = (count, *shape) if isinstance(shape, tuple | list) else (0,)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise InvalidArgument(
+            f"The sampler {type(sampler).__name__} has num_steps={count!r} and latent_shape={shape!r}. Expected a "
+            "whole number from 1 on, and a tuple of such."
+        )
     stochastic = sampler.stochastic
     draws: list[list[Tensor]] = []
     for seed in seeds:
@@ -201,20 +208,32 @@ class Problem(Maps):
     def step(self, k: int, z: Latent) -> Tensor:
         """Apply step k, from 0, with its frozen noise."""
         with intact(z, f"The sampler {type(self.sampler).__name__}", InvalidArgument):
-            return self.sampler.step(k, z, self.condition, self.noise.steps[k])
+            found = self.sampler.step(k, z, self.condition, self.noise.steps[k])
+        return self._checked(found, "step", f"a state {tuple(z.shape)}", lambda: found.shape == z.shape)
 
     def decode(self, z: Latent) -> Tensor:
         """Turn final states into images of at least single precision."""
-        return self._images(z, self.sampler.decode)
+        return self._images(z, "decode", self.sampler.decode)
 
     def preview(self, z: Latent) -> Tensor:
         """Turn states into images that nobody is shown, as the sampler previews them."""
-        return self._images(z, self.sampler.preview)
+        return self._images(z, "preview", self.sampler.preview)
 
-    def _images(self, z: Latent, decode: Callable[[Latent], Tensor]) -> Tensor:
+    def _images(self, z: Latent, name: str, decode: Callable[[Latent], Tensor]) -> Tensor:
         with intact(z, f"The sampler {type(self.sampler).__name__}", InvalidArgument):
             images = decode(z)
+        self._checked(images, name, f"{len(z)} images", lambda: images.shape[:1] == z.shape[:1])
         return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+
+    def _checked(self, found: Any, what: str, wanted: str, fits: Callable[[], bool]) -> Tensor:
+        """Refuse what no sampler returns: PyTorch would go on with one state in the place of many."""
+        if isinstance(found, Tensor) and found.is_floating_point() and fits():
+            return found
+        given = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise InvalidArgument(
+            f"The sampler {type(self.sampler).__name__} returned {given} from `{what}`. Expected a floating-point "
+            f"tensor: {wanted}."
+        )
 
     def evaluate(self, images: Tensor) -> Evaluation:
         """Evaluate the loss, with the weights of the problem's iteration in its objective."""

@@ -1,5 +1,6 @@
 """Sweeps: every job is a row, whatever fails or is killed, and the same command goes on where it was stopped."""
 
+import json
 import os
 import resource
 import shutil
@@ -13,7 +14,7 @@ import torch
 
 import guideflow as gf
 from guideflow.__main__ import main
-from guideflow.errors import FolderInUse
+from guideflow.errors import FolderInUse, InvalidArgument
 from guideflow.sweep import Batch, Plan, Spec, read, store, sweep
 from guideflow.sweep.reading import parse_spec
 from guideflow.sweep.running import in_process
@@ -187,6 +188,26 @@ def test_a_damaged_reference_fails_until_it_is_mended() -> None:
     gf.images.save_image("people/bob.png", torch.full((3, 8, 8), 0.9))
     with pytest.raises(FolderInUse, match=r"people/bob\.png as it was before: the file has changed"):
         sweep(made, "out")
+
+
+def test_a_manifest_with_anything_in_it_is_refused_in_one_line() -> None:
+    sweep(spec(FOUR), "out")
+    path, junk = Path("out/manifest.json"), (None, True, 3, 0.5, "x", [], [[]], {}, {"a": 1})
+    good = json.loads(path.read_text())
+    fields = ("begun", "versions", "samplers", "losses", "solvers", "solve", "looks", "references", "spec")
+    edited = [good | {name: value} for name in fields for value in junk if type(value) is not type(good[name])]
+    edited += [{name: value for name, value in good.items() if name != left} for left in fields]
+    edited += [good | {"references": [one]} for one in ("x", {}, {"name": {}})]
+    edited += [good | {"sweep": 1, "versions": None}, good | {"spec": good["spec"] | {"seeds": 2**70}}]
+    for one in edited:
+        path.write_text(json.dumps(one))
+        with pytest.raises((InvalidArgument, FolderInUse), match=r"^out"):
+            sweep(spec(FOUR), "out")
+    path.write_text(json.dumps(good | {"spec": good["spec"] | {"seeds": {"start": 0, "count": 10**9}}}))
+    with pytest.raises(FolderInUse, match="lacks jobs of: seed 2"):  # and does not count to the end
+        sweep(spec(FOUR), "out")
+    path.write_text(json.dumps(good))
+    assert sweep(spec(FOUR), "out").before == 4
 
 
 def test_failed_jobs_are_run_again_when_asked() -> None:

@@ -116,7 +116,7 @@ class Demanding(Simple):
     [
         (Thawed, {"frozen"}),
         (Perturbed, {"init-is-unguided", "scale-zero"}),
-        (Uncounted, {"counts"}),
+        (Uncounted, {"counts", "resumes"}),
         (Stale, {"rollout-belongs-to-state", "improves"}),
         (Mutating, {"pure", "resumes"}),
         (Remembering, {"pure", "batch-independent", "nonfinite-stays-alone", "resumes"}),

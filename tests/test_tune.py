@@ -151,7 +151,17 @@ def test_a_line_that_was_not_finished_is_taken_off_and_a_damaged_one_is_named() 
     journal.write_bytes(good.replace(b"\n", b"\n{\n", 1))
     with pytest.raises(InvalidArgument, match=r"out/study.journal is damaged .*remove it: the trials are"):
         tune(spec(trials=2), "out")
+    journal.write_bytes(good.replace(b'"intermediate_values":{}', b'"intermediate_values":3', 1))
+    with pytest.raises(InvalidArgument, match=r"out/study.journal is damaged"):
+        tune(spec(trials=2), "out")
     journal.unlink()
+    about = Path("out/tune.json")
+    told = about.read_bytes()
+    for text in ("[" * 100_000, "[]", *(json.dumps({"tune": 1, "spec": one}) for one in (None, 3, "x", [], [[]]))):
+        about.write_text(text)
+        with pytest.raises(InvalidArgument, match=r"out/tune.json cannot be read"):
+            tune(spec(trials=2), "out")
+    about.write_bytes(told)
     assert trials(tune(spec(trials=2), "out")) == whole
 
 

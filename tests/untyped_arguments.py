@@ -16,7 +16,7 @@ import guideflow as gf
 import guideflow_avatars as avatars
 import guideflow_identity
 import tiny
-from guideflow import registry
+from guideflow import provenance, registry
 from guideflow.__main__ import main
 from guideflow._require import as_device
 from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage, InvalidLoss
@@ -139,6 +139,18 @@ def test_what_is_read_is_a_copy() -> None:
 def test_what_is_no_image_is_refused(given: Any, says: str) -> None:
     with pytest.raises(InvalidImage, match=says):
         read_images(given)
+
+
+@pytest.mark.parametrize(
+    "given", [Image.fromarray(PIXELS), EXACT, PIXELS, b"a.png", None, 3], ids=lambda one: type(one)
+)
+def test_what_is_no_path_of_a_picture_is_refused(given: Any) -> None:
+    for read in (gf.images.read_image, gf.images.read_metadata, provenance.inspect):
+        with pytest.raises(InvalidImage, match=r"as the path of a picture\. .*from_pil"):
+            read(given)
+    if not isinstance(given, Image.Image):
+        with pytest.raises(InvalidImage, match="as a Pillow image"):
+            gf.images.from_pil(given)
 
 
 def test_a_damaged_image_of_pillow_is_refused(tmp_path: Path) -> None:

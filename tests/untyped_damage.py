@@ -216,3 +216,14 @@ def test_a_manifest_cannot_make_load_read_pictures_elsewhere(reference: Any, sav
     (folder / "manifest.json").write_text(json.dumps(manifest | {"references": [reference]}))
     with pytest.raises(CannotResume, match="no file of that folder"):
         gf.Solution.load(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_evaluated_may_be_edited_as_well(saved: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = copied(saved, tmp_path, "run")
+    good = json.loads((folder / "manifest.json").read_text())
+    for name in ("configs", "stats", "images", "references", "run", "iteration", "versions", "settings"):
+        for value in JUNK:
+            (folder / "manifest.json").write_text(json.dumps(good | {name: value}))
+            code = main(["evaluate", str(folder), "--metric", "seconds"])
+            assert code in (0, 2), f"{name}={value!r}: {capsys.readouterr().err}"

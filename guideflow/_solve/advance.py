@@ -1,6 +1,6 @@
 """One step of a solve: the solver at work, within the memory there is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -40,6 +40,11 @@ class Advance:
             given = None if state is None else map_tensors(lambda tensor, axis: tensor.clone(), state)
             with intact(given, f"The solver {type(self.solver).__name__}", InvalidArgument):
                 found = self.solver.init(now) if given is None else self.solver.step(now, given)
+            if fault := next((what for what, fits in _parts(found, now, iteration) if not fits()), None):
+                raise InvalidArgument(
+                    f"The solver {type(self.solver).__name__} returned a state whose {fault}. Expected a "
+                    "`guideflow.solvers.State` with the rollout of its z0 and controls."
+                )
             _check_memory(found.memory, len(found.z0))
             return found
 
@@ -65,9 +70,35 @@ class Advance:
         self.problem = replace(self.problem, gradient_mode=mode)
 
 
+def _parts(found: Any, problem: Problem, iteration: int) -> Iterator[tuple[str, Callable[[], bool]]]:
+    """List what is to be seen of a state before anything goes on with it, each once what is before it fits."""
+    shape, dtype, steps = problem.z0.shape, problem.z0.dtype, problem.num_steps
+
+    def are(tensors: Sequence[Any], *sizes: int) -> bool:
+        return all(isinstance(one, Tensor) and one.shape == sizes for one in tensors)
+
+    yield f"class is {type(found).__name__}", lambda: isinstance(found, State)
+    at = found.iteration
+    yield f"iteration is {at!r} and not {iteration}", lambda: type(at) is int and at == iteration
+    yield f"z0 is not {tuple(shape)} of {dtype}", lambda: are([found.z0], *shape) and found.z0.dtype == dtype
+    yield f"controls are not {(steps, *shape)}", lambda: are([found.controls], steps, *shape)
+    rollout = found.rollout
+    yield f"rollout is a {type(rollout).__name__}", lambda: isinstance(rollout, Rollout)
+    yield "rollout has other states", lambda: are([rollout.states], steps + 1, *shape)
+    yield (
+        f"rollout has not {len(problem.z0)} losses",
+        lambda: are([rollout.loss, rollout.objective, *rollout.terms.values()], len(problem.z0)),
+    )
+    images = rollout.images
+    yield "rollout has other images", lambda: isinstance(images, Tensor) and images.shape[:1] == shape[:1]
+    yield f"memory is a {type(found.memory).__name__}", lambda: isinstance(found.memory, Mapping)
+
+
 def _check_memory(memory: Mapping[str, Any], batch: int) -> None:
     """Refuse at once what could not be saved in the end."""
     for name, value in memory.items():
+        if not isinstance(name, str):
+            raise InvalidArgument(f"The solver remembers something as {name!r}. Expected a text.")
         if isinstance(value, Mapping):
             _check_memory(value, batch)
         elif not isinstance(value, Tensor) or value.shape[:1] != (batch,):

@@ -155,7 +155,7 @@ def resume_saved(
 def _finish(solve: Callable[[], Solution], asked: Asked, frames: Sequence[Any]) -> int:
     try:
         solution = solve()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the latter of a plugin
         found = getattr(error, "solution", None)
         if isinstance(error, GuideflowError | OSError) and found is None:
             raise

@@ -181,7 +181,7 @@ def _of_solution(folder: Path, root: Path) -> tuple[dict[str, Any], ...]:
             }
             for i, one in enumerate(pictures)
         )
-    except (CannotResume, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (CannotResume, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise InvalidArgument(f"{folder / MANIFEST} is not what `Solution.save` writes ({why}).") from error
 

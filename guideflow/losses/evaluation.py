@@ -80,6 +80,8 @@ def _checked(value: object, name: str, images: Tensor) -> Tensor:
             f"Loss '{name}' returned {given} for {batch} images. Expected ({batch},), a tensor of one number "
             "per image, for example with `.flatten(1).mean(1)`."
         )
+    if value.layout is not torch.strided:
+        raise InvalidLoss(f"Loss '{name}' returned a sparse tensor. Expected a dense one: `.to_dense()`.")
     if not value.is_floating_point():
         raise InvalidLoss(f"Loss '{name}' returned {value.dtype}. Expected a differentiable floating-point tensor.")
     if value.device != images.device:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+from guideflow._pictures import as_path
 from guideflow.errors import InvalidImage, MissingExtra
 from guideflow.images import open_picture, read_image, read_metadata
 from guideflow.provenance import credentials, watermark
@@ -38,7 +38,7 @@ def inspect(path: str | PathLike[str]) -> Inspection:
     Raises:
         InvalidImage: if it cannot be read.
     """
-    path = Path(path)
+    path = as_path(path)
     image = read_image(path)[0]
     with open_picture(path) as picture:
         form = picture.format

@@ -4,10 +4,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from guideflow import registry
 from guideflow._require import write_whole
@@ -15,12 +17,34 @@ from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.storage import versions
 from guideflow.storage.folder import MANIFEST, read_manifest
 from guideflow.sweep.jobs import Plan
+from guideflow.sweep.spec import Spec
 from guideflow.sweep.store import PARTS, PICTURES, RESULTS
 
 SCHEMA_NUMBER: Final = 2
 SPEC: Final = "spec.yaml"
 _OURS: Final = {MANIFEST, SPEC, RESULTS, PARTS, PICTURES, ".lock"}
 _SHOWN: Final = 3
+_COUNTED: Final = 10_000
+
+
+class _Picture(BaseModel, strict=True):
+    name: str
+    sha256: str
+    columns: dict[str, str]
+
+
+class _Sweep(BaseModel, strict=True):
+    """What is read of a manifest."""
+
+    begun: str
+    versions: dict[str, Any]
+    samplers: dict[str, str]
+    losses: dict[str, str]
+    solvers: dict[str, str]
+    solve: dict[str, str]
+    looks: list[int]
+    references: list[_Picture]
+    spec: dict[str, Any]
 
 
 def check_out(folder: Path) -> None:
@@ -50,12 +74,24 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
     if "sweep" not in found:
         raise FolderInUse(f"{folder} holds another run. Give --out a folder of its own.")
     if found["sweep"] != SCHEMA_NUMBER:
-        made = found.get("versions", {}).get("guideflow")
+        made = found["versions"].get("guideflow") if isinstance(found.get("versions"), dict) else None
         raise InvalidArgument(
-            f"{folder} was written in format {found['sweep']}; this guideflow writes {SCHEMA_NUMBER}. Install "
+            f"{folder} was written in format {found['sweep']!r}; this guideflow writes {SCHEMA_NUMBER}. Install "
             f"guideflow {made}, or give --out another folder."
         )
+    try:
+        _Sweep.model_validate(found)
+    except ValidationError as error:
+        raise _damaged(path, error) from error
     return found
+
+
+def _damaged(path: Path, error: ValidationError) -> InvalidArgument:
+    fault = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(map(str, fault["loc"]))
+    return InvalidArgument(
+        f"{path} is damaged ({place}: {fault['msg']}). Bring back a copy, or give --out another folder."
+    )
 
 
 def write_sweep(folder: Path, plan: Plan, before: Mapping[str, Any] | None) -> None:
@@ -124,7 +160,11 @@ def check_adds(before: Mapping[str, Any], plan: Plan, folder: Path, rows_of: Any
         folder: of the sweep.
         rows_of: returns which of some references have rows that are done.
     """
-    lacking = list(_lacking(before, plan))
+    try:
+        old = type(plan.spec).model_validate(before["spec"])
+    except ValidationError as error:
+        raise _damaged(folder / MANIFEST, error) from error
+    lacking = list(islice(_lacking(before, old, plan), _COUNTED))
     if lacking:
         more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
         raise FolderInUse(
@@ -138,7 +178,7 @@ def check_adds(before: Mapping[str, Any], plan: Plan, folder: Path, rows_of: Any
         )
 
 
-def _lacking(before: Mapping[str, Any], plan: Plan) -> Iterator[str]:
+def _lacking(before: Mapping[str, Any], old: Spec, plan: Plan) -> Iterator[str]:
     now = _contents(plan)
     for kind in ("samplers", "losses", "solvers", "solve"):
         word = {"samplers": "sampler", "losses": "loss", "solvers": "solver"}.get(kind, kind)
@@ -152,8 +192,9 @@ def _lacking(before: Mapping[str, Any], plan: Plan) -> Iterator[str]:
     for one in before["references"]:
         if (one["name"], *sorted(one["columns"].items())) not in there:
             yield f"reference {one['name']}" if one["name"] else "jobs without a reference"
-    old = type(plan.spec).model_validate(before["spec"])
     prompts, seeds = set(plan.spec.prompts), plan.spec.seeds
     yield from (f"prompt {prompt!r}" for prompt in old.prompts if prompt not in prompts)
+    if old.seeds == seeds:  # which may be a range of any length
+        return
     seeds = seeds if isinstance(seeds, range) else frozenset(seeds)
     yield from (f"seed {seed}" for seed in old.seeds if seed not in seeds)

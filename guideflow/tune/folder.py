@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from guideflow._require import write_whole
-from guideflow.errors import FolderInUse, InvalidArgument
+from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.storage import versions
+from guideflow.storage.folder import read_manifest
 from guideflow.tune.results import PLOT, TABLE
 from guideflow.tune.spec import Tune
 from guideflow.tune.study import JOURNAL
@@ -33,17 +34,18 @@ def check_out(folder: Path, spec: Tune) -> None:
             raise FolderInUse(f"{folder} holds other files, such as {foreign[0]}. Give --out a folder of its own.")
         return
     try:
-        before = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        old: dict[str, Any] = before["spec"]
-        schema = before["tune"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        before = read_manifest(folder / ABOUT)
+        old, schema = before["spec"], before["tune"]
+        if not isinstance(old, dict):
+            raise TypeError(f"spec holds a {type(old).__name__}")
+    except (CannotResume, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
         raise InvalidArgument(
             f"{folder / ABOUT} cannot be read ({why}). Bring it back, or give --out another folder."
         ) from error
     if schema != SCHEMA_NUMBER:
         raise InvalidArgument(
-            f"{folder} was written in format {schema}; this guideflow writes {SCHEMA_NUMBER}. Give --out another "
+            f"{folder} was written in format {schema!r}; this guideflow writes {SCHEMA_NUMBER}. Give --out another "
             "folder."
         )
     new = _plain(spec)

@@ -59,13 +59,8 @@ class Study:
                 storage=storage, study_name=_NAME, directions=self._directions, load_if_exists=True
             )
             self.trials: list[FrozenTrial] = self._study.get_trials()
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AssertionError,
-        ) as error:  # what a damaged line makes Optuna raise
+            self.front()
+        except Exception as error:  # of any kind: what a damaged line makes Optuna raise
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise InvalidArgument(
                 f"{path} is damaged ({why}). Bring back a copy, or remove it: the trials are then asked for again, and "
