@@ -35,6 +35,15 @@ def own_state() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def own_numbers() -> Iterator[None]:
+    """Leave the caller's random numbers as they are: networks are made of some before their weights are read."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
 class InOwnState:
     """A class whose subclasses load, embed references and encode prompts in `own_state`; rollouts are in it already.
 

@@ -24,6 +24,7 @@ from guideflow.app.recipe import Name, Part, Recipe
 from guideflow.app.studio import Studio, files
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.testing import fake_distribution
+from guideflow.toy import ToyMixture
 
 SOURCE = '''
 import guideflow as gf
@@ -296,6 +297,8 @@ def test_controls_of_a_start_photograph_appear_when_the_core_has_them(monkeypatc
         ({"candidates": 65}, "from 1 to 64"),
         ({"losses": ("dark",), "weights": {"dark": float("nan")}}, "weight of dark"),
         ({"losses": ("dark",), "options": {("sampler", "toy-mixture", "num_steps"): 1000}}, "at most 64"),
+        ({"losses": ("dark",), "solver": "best-of", "options": {("solver", "best-of", "draws"): 10**9}}, "at most 64"),
+        ({"losses": ("dark",), "solver": "tfg", "options": {("solver", "tfg", "repeats"): 65}}, "at most 64"),
         ({"losses": ("clip",), "options": {("loss", "clip", "text"): "a cat, checkpoint=x"}}, "other words"),
     ],
 )
@@ -397,6 +400,24 @@ def test_stop_keeps_the_best_so_far_and_its_texts_make_that(
     else:
         assert "--candidates 3" in job.recipe.command() and "--iterations 0" in job.recipe.command()
     same(job, tmp_path, monkeypatch)
+
+
+def test_stop_does_not_wait_for_an_iteration_of_many_evaluations(studio: Studio, monkeypatch: Any) -> None:
+    options = {("solver", "best-of", "draws"): 64}
+    asked_for = asked(solver="best-of", options=options, iterations=9)
+    job = studio.prepare("tab", asked_for, {("match", "reference"): [dropped(studio)]})
+    decode, calls = ToyMixture.decode, list[bool]()
+
+    def counted(self: ToyMixture, z: Any) -> Any:
+        calls.append(job.stopping)
+        if len(calls) == 8:
+            studio.stop("tab")
+        return decode(self, z)
+
+    monkeypatch.setattr(ToyMixture, "decode", counted)
+    done(studio, job)
+    assert job.state == "stopped" and job.solution is not None and sum(calls) < 3
+    assert job.solution.state.iteration == 0 and len(job.guided) == 2, "of whole iterations"
 
 
 def test_stop_before_the_start_leaves_nothing_and_reaches_no_other_tab(studio: Studio) -> None:

@@ -1,10 +1,12 @@
 """What the caller's process or thread is set to changes no number: modes, default dtype, and threads that share."""
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import cycle
 
+import numpy as np
 import pytest
 import torch
 
@@ -178,3 +180,17 @@ def test_other_threads_see_the_network_as_it_is(sampler):
         thread.start()
         thread.join()
     assert seen == [unet] and active(unet) is unet
+
+
+@pytest.mark.parametrize("name", ["avatars-style", "avatars-segmentation", "avatars-subject", "identity"])
+def test_the_callers_random_numbers_go_on_as_if_nothing_had_been_loaded_or_solved(name, tmp_path):
+    import guideflow_identity
+
+    picture = guideflow_identity.example() if name == "identity" else avatars.portrait("ada")
+    more = {"layout": torch.zeros(8, 8, dtype=torch.long)} if "segmentation" in name else {"reference": picture}
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    gf.load_loss(name, **more)
+    toy = gf.load_sampler("toy-mixture", size=8, num_steps=2)
+    gf.solve(toy, warmth, solver="best-of", max_iterations=1).save(tmp_path / "run")
+    gf.Solution.load(tmp_path / "run")
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())

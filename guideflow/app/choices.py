@@ -19,10 +19,13 @@ from guideflow.errors import GuideflowError, InvalidArgument
 MOST_IMAGES = 6
 MOST_ITERATIONS = 200
 MOST_STEPS = 64
+MOST_EVALUATIONS = 64
+"""Of one iteration, which others wait for."""
 LARGEST_IMAGE = 1024
 LONGEST_PROMPT = 1000
 
 _LIMITS = {"num_steps": MOST_STEPS, "windows": MOST_STEPS, "image_size": LARGEST_IMAGE, "size": LARGEST_IMAGE}
+_LIMITS |= dict.fromkeys(("draws", "repeats", "moves", "clean_moves", "permutations"), MOST_EVALUATIONS)
 _WEIGHTS = ("weights included", "weights present", "", "weights to download")
 _STARTS = ("start", "strength", "mask", "paste_back")
 

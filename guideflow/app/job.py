@@ -175,8 +175,8 @@ class Job:
         evaluate = type(loss).evaluate
 
         def watched(pictures: Tensor, iteration: int | None = None) -> Any:
-            if first and self.tried and not self.frames and self.stopping:
-                raise KeyboardInterrupt  # between two candidates, so that those before count
+            if first and self.tried and self.stopping:
+                raise KeyboardInterrupt  # between two evaluations, so that candidates and iterations before count
             if not self.unguided:
                 self.first = time.monotonic()
                 self._tell(unguided=_encode(pictures))

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import require
+from guideflow._require import require, shorten
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.metrics.base import Case
 from guideflow.metrics.kid import SUFFIXES
@@ -19,6 +19,9 @@ from guideflow.storage.folder import MANIFEST, read_manifest
 RESULTS, PARTS, METRICS = "results.parquet", "parts", "metrics.parquet"
 COLUMNS = ("job", "status", "sampler", "loss", "solver", "options", "config", "reference", "prompt", "seed", "image")
 EXTRA = "evaluate"
+_NEEDED = ("job", "status", "sampler", "loss", "solver", "config")
+_TEXTS = (*_NEEDED, "error", "options", "reference", "prompt", "image", "unguided", "weights", "terms")
+_WHOLE = ("seed", "iteration")
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,14 @@ def _rows(table: Path) -> list[dict[str, Any]]:
         raise InvalidArgument(
             f"{table} has no column {lacking[0]!r}. Expected the table that `guideflow sweep` writes."
         )
+    for row in rows:
+        for name in (*_TEXTS, *_WHOLE):
+            value, kind = row.get(name), int if name in _WHOLE else str
+            if type(value) is not kind and (value is not None or name in _NEEDED):
+                raise InvalidArgument(
+                    f"{table} has {shorten(repr(value), 80)} as {name!r}. Expected the table that `guideflow sweep` "
+                    "writes."
+                )
     return rows
 
 

@@ -8,11 +8,12 @@ import numbers
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from guideflow._process import own_state
+from guideflow._process import own_numbers, own_state
 from guideflow._require import as_device, did_you_mean, plain_number, said, shorten
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument, OutOfMemory
 from guideflow.registry.configs import note
@@ -89,7 +90,7 @@ def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     offer = None if is_file(name) else find(kind, name)
     origin = "" if offer is None else offer.plugin.distribution
     try:
-        with own_state():
+        with own_state(), own_numbers() if offer else nullcontext():  # a file of the user's draws what it likes
             made = make(**given)
     except GuideflowError:
         raise
