@@ -90,14 +90,24 @@ def where(mask: Mask, new: T, old: T) -> T:
 
 @contextmanager
 def intact(records: object, who: str, kind: type[GuideflowError]) -> Iterator[None]:
-    """Refuse a call that changes the tensors of some records in place, naming who does."""
-    before = _versions(records)
+    """Refuse a call that changes the tensors of some records in place, naming who does.
+
+    Of one tensor on the CPU by itself the numbers are compared too: `x.data` and `x.numpy()` change it uncounted.
+    """
+    before, bits = _versions(records), _bits(records)
     yield
-    if _versions(records) != before:
+    now = None if bits is None else _bits(records)
+    if _versions(records) != before or (bits is not None and (now is None or not torch.equal(now, bits))):
         raise kind(
             f"{who} changes what it is given, in place, and others go by the same numbers. Expected a new tensor: "
             "`x = x.clamp(0, 1)` in the place of `x.clamp_(0, 1)`, or `x = x.clone()` first."
         )
+
+
+def _bits(record: object) -> Tensor | None:
+    if not isinstance(record, Tensor) or record.device.type != "cpu" or record.layout is not torch.strided:
+        return None
+    return record.detach().flatten().clone().view(torch.uint8)  # nan equals itself
 
 
 def _versions(records: object) -> list[int]:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from math import isnan
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
@@ -305,6 +306,21 @@ def test_tables_that_lie_are_refused(drawn):
     sweeps.write(folder, [{**rows[0], "status": "failed"}])
     with pytest.raises(InvalidArgument, match="has a picture yet"):
         evaluation.evaluate(folder, ["distance"])
+
+
+def test_tables_of_other_types_are_refused(drawn):
+    folder = drawn[0]
+    good = parquet.read_table(folder / "results.parquet")
+    for name in ("job", "sampler", "options", "reference", "prompt", "seed", "image", "unguided"):
+        if name not in good.column_names:
+            continue
+        for value in (0.5, [1], {"a": 1}):
+            column = pa.array([value] * len(good))
+            parquet.write_table(
+                good.set_column(good.column_names.index(name), name, column), folder / "results.parquet"
+            )
+            with pytest.raises(InvalidArgument, match=f"has .* as '{name}'"):
+                evaluation.evaluate(folder, ["seconds"])
 
 
 def test_wrong_words_are_refused_with_a_cure(drawn):

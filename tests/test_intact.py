@@ -31,7 +31,15 @@ class Late:
 
 
 @pytest.mark.parametrize("at", [1, 3])
-@pytest.mark.parametrize("act", [lambda x: x.detach().clamp_(0.4, 0.6), lambda x: x.detach()[:1].zero_()])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda x: x.detach().clamp_(0.4, 0.6),
+        lambda x: x.detach()[:1].zero_(),
+        lambda x: x.data.mul_(0.5),
+        lambda x: x.detach().numpy().fill(0),
+    ],
+)
 def test_a_loss(at: int, act: Any) -> None:
     sampler, late = mixture(), Late(at, act)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -135,6 +136,10 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes()[:-9])
     with pytest.raises(InvalidArgument, match=r"000000001.parquet is damaged .* done again"):
         read(tmp_path)
+    for table in (pa.table({"job": ["a"]}), store.SCHEMA.empty_table().set_column(0, "job", pa.array([], "f8"))):
+        pq.write_table(table, part)
+        with pytest.raises(InvalidArgument, match=r"000000001.parquet is damaged .* column '\w+' is none"):
+            read(tmp_path)
     (tmp_path / "results.parquet").write_bytes(b"no table")
     with pytest.raises(InvalidArgument, match=r"results.parquet is no table of a sweep, or damaged"):
         read(tmp_path)

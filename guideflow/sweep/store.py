@@ -208,6 +208,14 @@ def _tables(files: Iterable[Path], columns: Sequence[str] | None = None) -> Iter
     for path in files:
         try:
             with pq.ParquetFile(path) as file:
+                for name in columns or SCHEMA.names:
+                    if file.schema_arrow.names.count(name) != 1 or not file.schema_arrow.field(name).equals(
+                        SCHEMA.field(name)
+                    ):
+                        raise InvalidArgument(
+                            f"{path} is damaged (its column {name!r} is none of a sweep). Remove it: its jobs are then "
+                            "done again."
+                        )
                 for batch in file.iter_batches(_ROWS, columns=columns):
                     yield pa.Table.from_batches([batch]).replace_schema_metadata()
         except pa.ArrowException as error:
