@@ -56,7 +56,7 @@ from guideflow_avatars import judges
 
 LONG, SHORT, QUICK = 100, 20, 12  # iterations
 AT = {LONG: (10, 20, 40, 100), SHORT: (5, 10, 20), QUICK: (4, 8, 12), 24: (8, 16, 24), 9: (3, 6, 9), 7: (3, 5, 7)}
-AT |= {0: (), 3: (1, 2, 3), 8: (3, 5, 8)}
+AT |= {0: (), 3: (1, 2, 3), 6: (2, 4, 6)}
 PEOPLE |= {"acceleration-search": 4, "acceleration-run": 32}
 FIRST |= {"acceleration-search": 32, "acceleration-run": 200}  # nobody is searched on and judged on
 PROMPTS["acceleration-run"] = 2

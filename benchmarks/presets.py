@@ -25,7 +25,7 @@ from guideflow.tune import read_tune
 PEOPLE = avatars.CACHE / "people"
 SPECS = avatars.HERE / "presets"
 AS_PUBLISHED = ("anchored",)  # a name that stands for the rule of a paper, to the letter
-PREVIEWED = {"passes": True, "polish": 1.0, "preview": True, "scale": 2.0}
+PREVIEWED = {"passes": True, "polish": 1.0, "preview": True, "scale": 3.0}
 AUTO = {
     "perflow": {"passes": True, "polish": 0.5, "scale": 2.0},
     "rectified-flow": {"polish": 1.0, "scale": 1.6},
@@ -81,7 +81,7 @@ def auto(family: str, options: dict[str, Any]) -> Preset:
                     "denoise-error": {"better": "lower", **cost},
                 },
             },
-            "note": "eight passes that preview, in about the time of the twelve iterations by default"
+            "note": "six passes that preview, in about the time of the twelve iterations by default"
             if options.get("preview")
             else "three passes, in the time of the twelve iterations by default"
             if options.get("passes")

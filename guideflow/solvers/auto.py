@@ -33,7 +33,7 @@ class Auto(ControlSolver):
     presets ask for it where it was measured.
 
     With `preview` the passes look at previews, where the sampler has a small decoder for them. In the time of three
-    there are eight then, each of which forgets 0.3 of what those before have found.
+    there are six then, each of which forgets 0.3 of what those before have found.
 
     With `polish`, what is found passes through the last window once more, unguided: see `guideflow.solvers.Polished`.
 
@@ -75,8 +75,8 @@ class Auto(ControlSolver):
 
     @property
     def default_iterations(self) -> int:
-        """Three passes, eight that preview, or twelve iterations."""
-        return (8 if self.preview else 3) if self.passes else super().default_iterations
+        """Three passes, six that preview, or twelve iterations."""
+        return (6 if self.preview else 3) if self.passes else super().default_iterations
 
     def init(self, problem: Problem) -> State:
         """Begin as the parts do."""

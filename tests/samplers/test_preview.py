@@ -75,7 +75,7 @@ def test_auto_previews_where_it_is_told_to_and_makes_more_passes():
         gf.Auto(passes=True).default_iterations,
         gf.Auto(preview=True).default_iterations,
     ) == (
-        8,
+        6,
         3,
         12,
     )
