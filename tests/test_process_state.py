@@ -1,6 +1,7 @@
 """What the caller's process or thread is set to changes no number: modes, default dtype, and threads that share."""
 
 import random
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -182,15 +183,21 @@ def test_other_threads_see_the_network_as_it_is(sampler):
     assert seen == [unet] and active(unet) is unet
 
 
+def random_states():
+    """Of numpy and torch; and of Python, from which the run-time type checker of `make typed` draws what to look at."""
+    own = [] if "typechecker" in sys.modules else [random.getstate()]
+    return [*own, np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+
+
 @pytest.mark.parametrize("name", ["avatars-style", "avatars-segmentation", "avatars-subject", "identity"])
 def test_the_callers_random_numbers_go_on_as_if_nothing_had_been_loaded_or_solved(name, tmp_path):
     import guideflow_identity
 
     picture = guideflow_identity.example() if name == "identity" else avatars.portrait("ada")
     more = {"layout": torch.zeros(8, 8, dtype=torch.long)} if "segmentation" in name else {"reference": picture}
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    before = random_states()
     gf.load_loss(name, **more)
     toy = gf.load_sampler("toy-mixture", size=8, num_steps=2)
     gf.solve(toy, warmth, solver="best-of", max_iterations=1).save(tmp_path / "run")
     gf.Solution.load(tmp_path / "run")
-    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert before == random_states()

@@ -493,3 +493,9 @@ def test_sides_of_pictures_are_whole_numbers(checkpoint: Path, given: Any) -> No
 def test_a_guidance_scale_is_a_number(checkpoint: Path, given: Any) -> None:
     with pytest.raises(InvalidArgument, match="Got guidance_scale="):
         LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=given)
+
+
+def test_whether_passes_preview_is_yes_or_no() -> None:
+    for rule in (gf.solvers.Universal, gf.Auto):
+        with pytest.raises(InvalidArgument, match="preview"):
+            rule(preview="yes")  # type: ignore[arg-type]

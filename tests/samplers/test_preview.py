@@ -115,8 +115,6 @@ def test_what_does_not_fit_is_refused(sampler, tmp_path, monkeypatch):
     larger = tiny.tiny_decoder(tmp_path / "larger", decoder_block_out_channels=(8, 8, 8), num_decoder_blocks=(1, 1, 1))
     with pytest.raises(InvalidArgument, match="of 32x32 pixels of latents for 16x16"):
         sampler.replace(preview_decoder=larger).preview(latents(sampler))
-    with pytest.raises(InvalidArgument, match="preview"):
-        gf.solvers.Universal(preview="yes")
 
 
 def test_a_pass_forgets_a_share_of_what_those_before_have_found(sampler):
