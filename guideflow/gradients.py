@@ -12,7 +12,7 @@ from torch import Tensor
 
 from guideflow.errors import OutOfMemory
 from guideflow.losses.evaluation import Evaluation
-from guideflow.memory import alive_bytes, available_bytes, kept_bytes, ran_out
+from guideflow.memory import alive_bytes, available_bytes, enough_for, kept_bytes, ran_out
 from guideflow.sampler import Sampler
 
 MODES: Final = ("full", "windowed", "checkpointed")
@@ -83,19 +83,14 @@ class Trajectory(NamedTuple):
 def forward(maps: Maps, z0: Tensor, control: Control) -> Trajectory:
     """Run without gradients."""
     path = Path(maps, z0, control)
-    try:
-        with torch.no_grad():
-            path.run(maps.sampler.num_steps)
-            images = maps.decode(path.states[-1])
-            return Trajectory(path, images, maps.evaluate(images), None)
-    except Exception as error:
-        if not ran_out(error):
-            raise
-        why = (str(error) or repr(error)).splitlines()[0]
-        raise OutOfMemory(
-            f"There is not enough memory for the pictures alone, without gradients ({why}). Give fewer images at a "
-            "time, or a smaller image size."
-        ) from error
+    with (
+        enough_for("the pictures alone, without gradients", "fewer images at a time, or a smaller image size"),
+        torch.no_grad(),
+    ):
+        path.run(maps.sampler.num_steps)
+        images = maps.decode(path.states[-1])
+        found = maps.evaluate(images)
+    return Trajectory(path, images, found, None)
 
 
 def full(maps: Maps, z0: Tensor, control: Control) -> Trajectory:

@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from guideflow.errors import OutOfMemory
 
 _CGROUP_V2 = ("memory.max", "memory.current", "inactive_file")
 _CGROUP_V1 = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file")
@@ -105,6 +108,18 @@ def ran_out(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _EXHAUSTED)
+
+
+@contextmanager
+def enough_for(what: str, cure: str) -> Iterator[None]:
+    """Where memory runs out for something, say so, and what to give, with the first line of what the device says."""
+    try:
+        yield
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        why = (str(error) or repr(error)).splitlines()[0]
+        raise OutOfMemory(f"There is not enough memory for {what} ({why}). Give {cure}.") from error
 
 
 def _cgroup(folder: Path, limit: str, used: str, cache: str) -> float:

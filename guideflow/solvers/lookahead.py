@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from guideflow._process import own_state
-from guideflow.errors import IncompatibleSolver, OutOfMemory
-from guideflow.memory import ran_out
+from guideflow.errors import IncompatibleSolver
+from guideflow.memory import enough_for
 from guideflow.problem import Problem, Rollout
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.solvers.base import Solver, State
@@ -20,6 +20,10 @@ from guideflow.solvers.draws import draw
 from guideflow.types import Latent, PerImage
 
 _TOLERANCE = 0.1
+_MEMORY = (
+    "the gradients of a window",
+    "gradient_mode='checkpointed', fewer images at a time, or a smaller image size",
+)
 
 Key: TypeAlias = tuple[int, ...]
 """What tells one draw of new noise from all others of a solve."""
@@ -256,25 +260,16 @@ def look(
     """
     sampler, saving = problem.sampler, problem.gradient_mode not in ("full", "auto")
     assert isinstance(sampler, AffineSampler)
-    try:
-        with own_state(), sampler.checkpointing(True) if saving else nullcontext():
-            start = z.detach().clone().requires_grad_(through)
-            with torch.set_grad_enabled(through):
-                f = sampler.predict(start, row, problem.condition).to(z.dtype)
-                A, B, A_end = outlook.state[row.index], outlook.output[row.index], outlook.state[row.index + 1]
-                clean = A * start + B * f + A_end * u
-            each = [clean_gradient(problem, clean.detach() + shift, preview) for shift in around or (0.0,)]
-            by_clean, by_state = torch.stack(each).mean(0), None
-            if through:
-                (by_state,) = torch.autograd.grad(clean, start, by_clean)
-    except Exception as error:
-        if not ran_out(error):
-            raise
-        why = (str(error) or repr(error)).splitlines()[0]
-        raise OutOfMemory(
-            f"There is not enough memory for the gradients of a window ({why}). Give "
-            "gradient_mode='checkpointed', fewer images at a time, or a smaller image size."
-        ) from error
+    with enough_for(*_MEMORY), own_state(), sampler.checkpointing(True) if saving else nullcontext():
+        start = z.detach().clone().requires_grad_(through)
+        with torch.set_grad_enabled(through):
+            f = sampler.predict(start, row, problem.condition).to(z.dtype)
+            A, B, A_end = outlook.state[row.index], outlook.output[row.index], outlook.state[row.index + 1]
+            clean = A * start + B * f + A_end * u
+        each = [clean_gradient(problem, clean.detach() + shift, preview) for shift in around or (0.0,)]
+        by_clean, by_state = torch.stack(each).mean(0), None
+        if through:
+            (by_state,) = torch.autograd.grad(clean, start, by_clean)
     return Sight(f.detach(), clean.detach(), by_clean, by_state)
 
 

@@ -7,6 +7,7 @@ import pytest
 import guideflow as gf
 import tiny
 import tiny_flows
+from family_table import MAIN
 from guideflow_diffusers import parts
 
 
@@ -38,3 +39,15 @@ def load_family(tiny_folders):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "load_parts", functools.cache(parts.load_parts))
         yield load
+
+
+@pytest.fixture(scope="module")
+def sampler(load_family):
+    """PeRFlow in double precision."""
+    return load_family(MAIN["perflow"], 4, dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small decoder of its latents."""
+    return tiny.tiny_decoder(tmp_path_factory.mktemp("taesd") / "taesd")

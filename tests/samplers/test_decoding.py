@@ -15,16 +15,6 @@ from guideflow_diffusers.decoding import (
 )
 
 
-@pytest.fixture(scope="module")
-def sampler(load_family):
-    return load_family(MAIN["perflow"], 4, dtype="float64")
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return tiny.tiny_decoder(tmp_path_factory.mktemp("taesd") / "taesd")
-
-
 @pytest.fixture
 def z(sampler):
     generator = torch.Generator().manual_seed(0)

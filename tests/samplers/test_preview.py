@@ -14,16 +14,6 @@ from guideflow.solvers.lookahead import clean_gradient
 from guideflow_avatars.samplers import FAMILIES
 
 
-@pytest.fixture(scope="module")
-def sampler(load_family):
-    return load_family(MAIN["perflow"], 4, dtype="float64")
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return tiny.tiny_decoder(tmp_path_factory.mktemp("taesd") / "taesd")
-
-
 def grey(image):
     return (image - 0.4).square().mean((1, 2, 3))
 

@@ -24,7 +24,7 @@ from guideflow.solvers import Outlook
 
 SEED, BATCH, COUNT = 21, 16, 2400
 FAMILIES = ("perflow", "rectified-flow", "turbo", "pcm")
-CHANNELS, BLOCKS = 24, (4, 3, 1, 0)  # a twentieth of the full decoder's multiplications
+CHANNELS, BLOCKS = 24, (4, 3, 1, 0)
 
 
 @torch.no_grad()
