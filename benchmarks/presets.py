@@ -83,7 +83,7 @@ def auto(family: str, options: dict[str, Any]) -> Preset:
             },
             "note": "six passes that preview, in about the time of the twelve iterations by default"
             if options.get("preview")
-            else "three passes, in the time of the twelve iterations by default"
+            else "three passes, in about the time of the twelve iterations by default"
             if options.get("passes")
             else "longer steps, whose traces the polish takes out again",
         }
