@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 
 from guideflow._colours import in_srgb
 from guideflow._levels import white
+from guideflow._require import shorten
 from guideflow.errors import InvalidImage
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ _FORMATS: Final = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "W
 def as_path(given: object) -> Path:
     """Read the path of a picture, or refuse what holds one in another way."""
     if isinstance(given, str | os.PathLike) and isinstance(path := os.fspath(given), str):
+        if re.match(r"(https?|ftp|file|s3):/|data:", path, re.IGNORECASE) and not os.path.exists(path):
+            address = shorten(path, 100)
+            raise InvalidImage(f"Got the address {address} as a picture. Download it, and give the path of the file.")
         return Path(path)
     raise InvalidImage(
         f"Got a {type(given).__name__} as the path of a picture. Expected text or a Path; a Pillow image becomes a "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import math
 import numbers
 import os
@@ -19,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from guideflow._files import hold
 from guideflow.errors import InvalidArgument, MissingExtra, MissingWeights
 
 if TYPE_CHECKING:
@@ -74,6 +76,16 @@ def require(module: str, /, *, extra: str) -> ModuleType:
         raise MissingExtra(f"{package} is needed here and is not installed. Install it with: {cure}") from error
 
 
+def package_folders(name: str) -> list[Path]:
+    """List the folders of a package, `NAME` or `NAME.INNER`, without importing it: whoever named it may be anybody."""
+    top, *inner = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # uninstalled, or with a name that no package may have
+        return []
+    return [Path(place, *inner) for place in (spec and spec.submodule_search_locations) or ()]
+
+
 def one_of(name: str, given: object, known: Sequence[object]) -> None:
     """Refuse an option that is none of the known words."""
     try:
@@ -115,8 +127,10 @@ def said(given: object) -> str:
     """Write a value as Python does, in one line of a message; of a number of thousands of digits it writes none."""
     try:
         return shorten(repr(given), 200)
-    except ValueError:
-        return f"a whole number of about {int(int.bit_length(given) * math.log10(2))} digits"  # type: ignore[arg-type]
+    except Exception:  # of others' classes, and of whole numbers of more digits than Python writes
+        if not isinstance(given, int):
+            return f"a {type(given).__name__}"
+        return f"a whole number of about {int(given.bit_length() * math.log10(2))} digits"
 
 
 def as_text(name: str, given: str) -> str:
@@ -250,10 +264,14 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}-{uuid4().hex}.part")
     try:
         with partial.open("xb") as file:
+            held = hold(file)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+            if held:  # until it is in its place
+                os.replace(partial, path)
+        if not held:
+            os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError):  # of a disk that is full Python does not say where

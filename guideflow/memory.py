@@ -1,5 +1,6 @@
 """Memory: how much a differentiable call keeps, how much a device has left, and what running out of it looks like."""
 
+import errno
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -106,6 +107,8 @@ def peak_bytes(device: torch.device) -> int:
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that there is no memory left, on any device."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _EXHAUSTED)
 

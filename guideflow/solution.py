@@ -14,6 +14,7 @@ from guideflow import plot, provenance, sheets, storage
 from guideflow._require import in_range, shorten
 from guideflow.errors import CannotResume, InvalidArgument, InvalidImage
 from guideflow.images import to_pil
+from guideflow.memory import enough_for
 from guideflow.problem import Noise, Problem, Rollout
 from guideflow.settings import Result, Settings
 from guideflow.solvers import Solver, State
@@ -204,7 +205,12 @@ class Solution:
             FolderInUse: if the folder holds another run and `overwrite` is False.
             InvalidArgument: if it cannot be written.
             OSError: if the disk is full; what was there stays as it was.
+            OutOfMemory: likewise, if the memory does not suffice for what is written.
         """
+        with enough_for(f"what is saved to {directory}", "back memory, by ending other programs, and save again"):
+            self._save(directory, overwrite)
+
+    def _save(self, directory: str | PathLike[str], overwrite: bool) -> None:
         start, state = (
             {name: getattr(self, name) for name in names}
             for names in (("unguided", "start", "chosen", "noise"), ("state", "best", "history"))

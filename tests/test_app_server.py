@@ -100,6 +100,14 @@ class Page:
         {"host": "evil.example"},
         {"host": "127.0.0.1.evil.example"},
         {"host": ""},
+        {"host": "[::1"},
+        {"host": "evil@127.0.0.1"},
+        {"host": "127.0.0.1/evil"},
+        {"host": "127.0.0.1:port"},
+        {"host": "0.0.0.0"},
+        {"origin": ""},
+        {"origin": "http://[::1"},
+        {"origin": "file://"},
         {"origin": "http://evil.example"},
         {"origin": "null"},
         {"origin": "http://127.0.0.1:9"},
@@ -195,6 +203,26 @@ def test_no_path_is_taken_through_the_forms(client: Any, server: Any, name: str)
 
 def test_what_is_too_large_is_not_taken(client: Any) -> None:
     assert client.post("/gradio_api/upload", files={"files": ("a.png", bytes(40 * 2**20 + 1))}).status_code == 413
+
+
+def test_headers_that_are_there_twice_are_refused(client: Any, server: Any) -> None:
+    for name, good in (("origin", server.url.rstrip("/")), ("sec-fetch-site", "same-origin")):
+        assert client.get("/config", headers=[(name, good)]).status_code == 200
+        assert client.get("/config", headers=[(name, "http://evil.example"), (name, good)]).status_code == 403
+
+
+def test_what_a_request_says_about_its_way_is_not_believed(client: Any) -> None:
+    said = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "https", "forwarded": "host=evil.example"}
+    assert "evil.example" not in client.get("/", headers=said).text + client.get("/config", headers=said).text
+
+
+def test_a_large_request_is_refused_however_it_is_sent(client: Any) -> None:
+    for content in (bytes(41 * 2**20), (bytes(2**20) for _ in range(41))):  # the latter does not say how much comes
+        try:
+            assert client.post("/gradio_api/run/predict", content=content).status_code in (400, 413)
+        except httpx.TransportError:  # it is cut off
+            pass
+    assert client.get("/config").status_code == 200
 
 
 def test_an_uploads_name_leads_nowhere(client: Any, server: Any) -> None:

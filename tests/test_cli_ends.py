@@ -4,6 +4,7 @@ import errno
 import json
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,47 @@ def home(tmp_path: Path, monkeypatch: Any) -> Path:
 
 def run(*more: str, loss: str = "losses.py:fails:at=-1") -> int:
     return main(["run", "--sampler", "toy-mixture:size=8", "--candidates", "1", "--loss", loss, *more])
+
+
+def runs_out(name: str, error: Exception, times: int, monkeypatch: Any) -> None:
+    """Have a function fail so often, as where memory has run out."""
+    owner, _, attribute = name.rpartition(".")
+    whole, left = getattr(import_module(owner), attribute), iter(range(times))
+
+    def fail(*args: Any, **options: Any) -> Any:
+        if next(left, None) is not None:
+            raise error
+        return whole(*args, **options)
+
+    monkeypatch.setattr(name, fail)
+
+
+@pytest.mark.filterwarnings("ignore:Iteration 0 could not be saved")
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("safetensors.torch.save", MemoryError()),
+        ("guideflow.images.save_image", torch.OutOfMemoryError("CUDA out of memory.")),
+        ("guideflow.storage.publish", OSError(errno.ENOMEM, "no memory")),
+    ],
+)
+def test_memory_that_runs_out_in_a_save_loses_nothing(name: str, error: Any, monkeypatch: Any, capsys: Any) -> None:
+    runs_out(name, error, 2, monkeypatch)  # at the checkpoint and at the end
+    assert run("--iterations", "2", "--out", "there") == 2
+    told = capsys.readouterr()
+    assert "after 2 iterations, which are saved in there. There is not enough memory for what is saved" in told.err
+    assert gf.Solution.load("there").state.iteration == 2
+    runs_out(name, error, 10**6, monkeypatch)
+    assert run("--iterations", "2", "--out", "nowhere") == 1
+    told = capsys.readouterr()
+    assert "can be saved neither in nowhere nor in" in told.err.splitlines()[-1] and "Traceback" not in told.err
+    assert not list(Path().rglob("*.part")) and not Path("nowhere").exists()
+
+
+def test_memory_that_runs_out_in_a_drawing_is_told(monkeypatch: Any, capsys: Any) -> None:
+    runs_out("guideflow.cli.show.comparison", MemoryError(), 1, monkeypatch)
+    assert run("--iterations", "1", "--out", "there") == 0
+    assert "Not everything could be drawn: MemoryError" in capsys.readouterr().err
 
 
 def test_a_loss_that_raises_is_one_line_and_its_run_goes_on(capsys: Any) -> None:

@@ -3,11 +3,15 @@
 import copy
 import dataclasses
 import importlib
+import json
+import os
+import random
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 import guideflow as gf
 from guideflow import registry
@@ -158,6 +162,68 @@ def test_what_a_module_does_at_import_is_guarded(install, capsys, body, says):
     assert len(capsys.readouterr().err) < 1000
 
 
+CHANGES = """
+import os, random, sys, torch
+print("hello from a plugin")
+os.chdir("/")
+sys.path.clear()
+sys.argv[:] = ["other"]
+random.seed(1), torch.manual_seed(1), torch.set_default_dtype(torch.float64), torch.set_num_threads(7)
+sys.stdout.close()
+sys.stdout = sys.stderr = None
+"""
+
+
+@pytest.mark.parametrize("ends", ["", "raise ValueError('gone')"])
+def test_what_a_module_changes_of_the_process_is_put_back(install, capsys, tmp_path, monkeypatch, ends):
+    def state():
+        torch_state = torch.get_rng_state().tolist(), torch.get_default_dtype(), torch.get_num_threads()
+        return os.getcwd(), [*sys.path], [*sys.argv], random.getstate(), sys.stdout, sys.stderr, torch_state
+
+    monkeypatch.chdir(tmp_path)
+    install("dark = plugin_dark", CHANGES + (ends or losses("dark")))
+    before = state()
+    offered = [offer.name for offer in registry.offers("loss")]
+    assert state() == before
+    assert ("dark" in offered) == (not ends) and "avatars-identity" in offered
+    assert capsys.readouterr() == ("", "hello from a plugin\n")
+
+
+def test_what_a_factory_changes_where_it_is_imported_is_put_back(install, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugin_dark_inside.py").write_text("import os; os.chdir('/')\n" + losses())
+    entry = "import guideflow as gf\n@gf.hookimpl\ndef guideflow_losses():\n    return {'dark': gf.Entry("
+    install("dark = plugin_dark", entry + "'plugin_dark_inside:Dark', 'Darkens.')}")
+    gf.load_loss("dark")
+    assert Path.cwd() == tmp_path
+
+
+NOISY = LOSS.replace("self.weight = weight", "print('made')").replace("return self.weight *", "print('seen'); return")
+NOISY = "print('imported')\n" + NOISY.replace("NAMES", "'noisy': Dark")
+
+
+def test_what_a_plugin_prints_is_no_part_of_what_programs_read(install, capsys, tmp_path):
+    install("noisy = plugin_noisy", NOISY)
+    run = [
+        "run",
+        "--sampler",
+        "toy-mixture:size=8",
+        "--loss",
+        "noisy",
+        "--iterations",
+        "1",
+        "--out",
+        str(tmp_path / "a"),
+    ]
+    for command in (["list"], ["info", "noisy"], run):
+        assert main([*command, "--json"]) == 0
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)
+    assert "made" in printed.err and "seen" in printed.err
+    main(["list", "--json", "--help"])
+    assert "Show what can be loaded" in capsys.readouterr().out
+
+
 def test_control_c_while_a_plugin_is_asked_is_the_users(install, monkeypatch):
     install("dark = plugin_dark", "")
 
@@ -220,6 +286,22 @@ def test_unknown_and_missing_options_list_what_there_is(install):
         InvalidArgument, match=r"needs 'reference'. Options of 'dark': reference \(required\), weight=2.0"
     ):
         gf.load_loss("dark", weight=1.0)
+
+
+def test_a_default_that_cannot_be_written_harms_no_message(install, capsys):
+    source = "class Mute:\n    def __repr__(self): raise ZeroDivisionError\n"
+    install("dark = plugin_dark", source + losses("dark").replace("mask=None", "mask=Mute(), other=None"))
+    assert main(["info", "dark"]) == 0 and "a Mute" in capsys.readouterr().out
+    assert gf.load_loss("dark").weight == 2
+    with pytest.raises(InvalidArgument, match="a Mute"):
+        gf.load_loss("dark", nothing=1)
+
+
+def test_of_a_long_name_a_message_tells_the_beginning():
+    for kind in registry.HOOKS:
+        with pytest.raises(UnknownPlugin) as caught:
+            registry.find(kind, "a" * 5000)
+        assert len(str(caught.value)) < 1000
 
 
 def test_options_are_read_from_the_signature():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 import guideflow as gf
 from guideflow.errors import GuideflowError, InvalidArgument
+from guideflow.evaluation.folder import located
 from guideflow.sweep import Plan, Spec, read_spec
 from guideflow.sweep.example import EXAMPLE
 from guideflow.sweep.reading import parse_spec
@@ -211,9 +213,23 @@ def test_references_come_from_folders_globs_and_packages(home: Path) -> None:
         "empty": "no picture",
         "x/*.png": "No file matches",
         "package:nope/x": "no package 'nope'",
+        "package:../x": "no package '..'",
     }.items():
         with pytest.raises(InvalidArgument, match=told):
             references([text])
+
+
+@pytest.mark.parametrize("name", ["plugin_evil", "plugin_evil.inner"])
+def test_a_package_that_a_spec_or_a_table_names_is_not_imported(home: Path, monkeypatch: Any, name: str) -> None:
+    inner = home / "plugin_evil" / "inner"
+    inner.mkdir(parents=True)
+    for folder in (inner, inner.parent):
+        (folder / "__init__.py").write_text(f"open({str(home / 'marker')!r}, 'w')")
+        gf.images.save_image(folder / "a.png", torch.zeros(3, 4, 4))
+    monkeypatch.syspath_prepend(str(home))
+    (found,) = references([f"package:{name}/a.png"])
+    assert found.path == str(located(f"package:{name}/a.png")) == str(home.joinpath(*name.split("."), "a.png"))
+    assert not (home / "marker").exists() and name not in sys.modules
 
 
 def test_a_table_of_references_fills_the_prompts(home: Path) -> None:

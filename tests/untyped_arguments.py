@@ -1,6 +1,7 @@
 """Arguments as users of numpy, Pillow and torch pass them: taken where they are meant, else refused in one line."""
 
 import enum
+import io
 import pickle
 from fractions import Fraction
 from pathlib import Path
@@ -108,6 +109,23 @@ def test_sizes_may_be_numpys(tmp_path: Path) -> None:
         assert gf.images.read_image(tmp_path / "a.png", size=size).shape == (1, 3, 4, 4)
 
 
+@pytest.mark.parametrize("name", ["style", "identity", "avatars-identity", "segmentation"])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [("", "an empty name"), ("a" * 300 + ".png", "There is no|cannot be opened|cannot be read|too long")],
+)
+def test_names_that_are_none_are_refused_as_references(name: str, given: str, says: str) -> None:
+    with pytest.raises(GuideflowError, match=says) as caught:
+        gf.load_loss(name, reference=given)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "verify", "inspect", "sweep"])
+def test_an_empty_name_is_not_the_working_folder(command: str, capsys: Any) -> None:
+    assert main([command, ""]) == 2
+    assert "Got an empty name" in capsys.readouterr().err
+
+
 def test_what_is_read_is_a_copy() -> None:
     mine = (PIXELS / 255).astype(np.float32)
     (read,) = read_images(mine)
@@ -121,6 +139,12 @@ def test_what_is_read_is_a_copy() -> None:
         (b"\x89PNG", "of type bytes"),
         (None, "of type NoneType"),
         (3, "of type int"),
+        (io.BytesIO(b"a.png"), "of type BytesIO"),
+        ({"a.png"}, "of type set"),
+        ({"a.png": 1}, "of type dict"),
+        ("https://example.org/a.png", "Got the address https://example.org/a.png"),
+        ("FILE:///tmp/a.png", "Got the address"),
+        ("data:image/png;base64,AAAA", "Got the address"),
         ([None], "of type NoneType"),
         ([], "no image"),
         (PIXELS.astype(np.int64), "array of int64"),

@@ -227,3 +227,66 @@ def test_what_is_evaluated_may_be_edited_as_well(saved: Path, tmp_path: Path, ca
             (folder / "manifest.json").write_text(json.dumps(good | {name: value}))
             code = main(["evaluate", str(folder), "--metric", "seconds"])
             assert code in (0, 2), f"{name}={value!r}: {capsys.readouterr().err}"
+
+
+EDITS: dict[str, Any] = {
+    "seed": lambda folder, about: about["images"][0].update(seed=["x"]),
+    "prompt": lambda folder, about: about["images"][0].update(prompt={"a": [1]}),
+    "sampler": lambda folder, about: about["configs"]["sampler"].update(name={"name": "x"}),
+    "loss": lambda folder, about: about["configs"]["loss"].update(name=2**70),
+    "long file": lambda folder, about: about["tensors"].__setitem__(0, "a" * 5000),
+    "long name": lambda folder, about: about["configs"]["solver"].update(name="a" * 5000),
+    "loop": lambda folder, about: link(folder / "guided-00.png", "guided-00.png"),
+    "loops": lambda folder, about: [link(folder / f"unguided-0{i}.png", f"unguided-0{1 - i}.png") for i in (0, 1)],
+    "device": lambda folder, about: link(folder / "guided-00.png", "/dev/zero"),
+    "outside": lambda folder, about: link(folder / "guided-00.png", "../../grey.png"),
+    "pipe": lambda folder, about: ((folder / "guided-00.png").unlink(), os.mkfifo(folder / "guided-00.png")),
+    "folder": lambda folder, about: ((folder / "guided-00.png").unlink(), (folder / "guided-00.png").mkdir()),
+}
+
+
+def link(path: Path, to: str) -> None:
+    path.unlink()
+    path.symlink_to(to)
+
+
+def told(arguments: list[str], folder: Path, capsys: Any) -> int:
+    """Call the command line: it works, or ends in one line; and it takes nothing of the user's away."""
+    began = time.monotonic()
+    code = main(arguments)
+    assert time.monotonic() - began < 20
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("guideflow: ")]
+    assert "Traceback" not in captured.err and "should not happen" not in captured.err, captured.err
+    assert code in (0, 2) or arguments[0] == "verify", captured.err
+    assert code != 2 or (lines and len(lines[-1]) < 1500), captured.err
+    assert (folder / "mine.txt").read_text() == "mine"
+    return code
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_folder_is_judged_or_refused(edit: str, saved: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = copied(saved, tmp_path, "run")
+    about = json.loads((folder / "manifest.json").read_text())
+    EDITS[edit](folder, about)
+    (folder / "manifest.json").write_text(json.dumps(about))
+    judge = ["evaluate", str(folder), "--metric", "distance", "--metric", "seconds"]
+    codes = [told(one, folder, capsys) for one in (judge, ["report", str(folder)], ["verify", str(folder)])]
+    assert codes[0] == 2 if edit in ("seed", "prompt", "sampler", "outside", "device") else codes[:2] == [0, 0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_folders_that_are_edited_at_random_are_judged_or_refused(saved: Path, tmp_path: Path, capsys: Any) -> None:
+    draw, codes = random.Random(1), list[int]()
+    for number in range(6):
+        folder = copied(saved, tmp_path, str(number))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        mutate(manifest, draw.choice(list(places(manifest))), draw)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        file = draw.choice(sorted(path for path in folder.iterdir() if path.suffix in (".png", ".csv")))
+        link(file, file.name) if draw.random() < 0.5 else file.write_bytes(b"x")
+        codes.append(told(["evaluate", str(folder), "--metric", "seconds"], folder, capsys))
+        told(["report", str(folder)], folder, capsys)
+        told(["inspect", str(file)], folder, capsys)
+    assert {0, 2} <= {*codes}

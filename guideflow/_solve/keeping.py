@@ -40,8 +40,8 @@ class Keeping:
                 run.solution(Result.INTERRUPTED).save(self.folder)
             except Exception as error:
                 warnings.warn(
-                    f"Iteration {run.state.iteration} could not be saved to {self.folder}: {error}. The solve goes on; "
-                    "what was saved before is as it was.",
+                    f"Iteration {run.state.iteration} could not be saved to {self.folder}: {str(error).rstrip('.')}. "
+                    "The solve goes on; what was saved before is as it was.",
                     stacklevel=2,
                 )
 

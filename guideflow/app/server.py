@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -11,16 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from guideflow._require import count, require
 from guideflow.app.recipe import Part
 from guideflow.app.studio import Studio, preferred
-from guideflow.app.uploads import MOST_BYTES
+from guideflow.app.uploads import MOST_BYTES, MOST_PICTURES
 from guideflow.errors import InvalidArgument
 
 HOST = "127.0.0.1"
-_NAMES = {HOST, "localhost"}
+_HOST = re.compile(rf"({re.escape(HOST)}|localhost)(:\d{{1,5}})?", re.IGNORECASE)
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -46,13 +46,26 @@ class OnlyHere:
         """Answer a request."""
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        if not same_place(headers, scope.get("method", "")):
-            start = {"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]}
+        named = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"]]
+        headers = dict(named)
+        twice = any([key for key, _ in named].count(name) > 1 for name in ("host", "origin", "sec-fetch-site"))
+        if twice or not same_place(headers, scope.get("method", "")):
             if scope["type"] == "websocket":
                 return await send({"type": "websocket.close", "code": 1008})
-            await send(start)
-            return await send({"type": "http.response.body", "body": b"This page is for this machine alone.\n"})
+            return await _refuse(send, 403, "This page is for this machine alone.")
+        most = MOST_BYTES * (MOST_PICTURES if scope["path"].endswith("/upload") else 1)
+        if not headers.get("content-length", "0").isdecimal() or int(headers.get("content-length", "0")) > most:
+            return await _refuse(send, 413, f"At most {most >> 20} MB are taken at a time.")
+        # Nothing is in between that could say under which name it is reached.
+        forwarded = re.compile(rb"(x-)?forwarded(-.*)?", re.IGNORECASE)
+        scope["headers"] = [pair for pair in scope["headers"] if not forwarded.fullmatch(pair[0])]
+        taken = 0
+
+        async def bounded() -> Any:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            return message if taken <= most else {"type": "http.disconnect"}
 
         async def guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -61,7 +74,12 @@ class OnlyHere:
                 message = {**message, "headers": [*message.get("headers", []), *extra]}
             await send(message)
 
-        return await self.app(scope, receive, guarded)
+        return await self.app(scope, bounded, guarded)
+
+
+async def _refuse(send: Send, status: int, why: str) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": f"{why}\n".encode()})
 
 
 def same_place(headers: MutableMapping[str, str], method: str = "GET") -> bool:
@@ -70,10 +88,10 @@ def same_place(headers: MutableMapping[str, str], method: str = "GET") -> bool:
     A link to the page may be anywhere; following it is the visitor's doing.
     """
     host = headers.get("host", "")
-    if urlsplit(f"//{host}").hostname not in _NAMES:
+    if not _HOST.fullmatch(host):
         return False
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
         return False
     followed = method == "GET" and headers.get("sec-fetch-mode") == "navigate" and origin is None
     return followed or headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")

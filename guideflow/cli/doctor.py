@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from guideflow import registry
 from guideflow.cli.codes import FAILED, Failed
-from guideflow.cli.console import console, visible
+from guideflow.cli.console import console, print_json, visible
 from guideflow.registry.weights import hub_cache
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def doctor(as_json: bool = False) -> int:
     if as_json:
         names = ("what", "found", "ok", "cure")
         found = {group: [{name: getattr(one, name) for name in names} for one in report[group]] for group in report}
-        print(json.dumps({**found, "well": not wrong}, indent=1))
+        print_json({**found, "well": not wrong})
     else:
         screen.print(f"\n{len(wrong)} to mend." if wrong else "\nAll is well.", style="bold")
     for one in wrong:

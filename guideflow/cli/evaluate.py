@@ -1,6 +1,5 @@
 """The bodies of `guideflow evaluate` and `guideflow report`."""
 
-import json as jsonlib
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guideflow.cli import reading
-from guideflow.cli.console import console, visible
+from guideflow.cli.console import console, print_json, visible
 from guideflow.errors import InvalidArgument
 from guideflow.evaluation import Summary, evaluate, read_evaluation, report, summarise
 from guideflow.evaluation.run import FREE
@@ -34,7 +33,7 @@ def evaluate_folder(
         print(f"guideflow: {visible(' '.join(line.split()))}", file=sys.stderr)
     summary = summarise(found, baseline)
     if json:
-        print(jsonlib.dumps(summary.plain(), indent=1))
+        print_json(summary.plain())
         return
     show(summary)
     console().print(f"\nPictures, curves and the worst cases: guideflow report {folder}", soft_wrap=True)

@@ -1,6 +1,5 @@
 """The body of `guideflow info`."""
 
-import json
 import re
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guideflow import registry
-from guideflow.cli.console import console, visible
+from guideflow.cli.console import console, print_json, visible
 from guideflow.cli.listing import of, summary
 from guideflow.registry.references import bundled_names
 
@@ -21,7 +20,7 @@ def show_info(name: str, as_json: bool = False) -> None:
     if not found:
         raise registry.not_found(name, *registry.HOOKS)
     if as_json:
-        print(json.dumps([summary(offer) | _more(offer) for offer in found], indent=1))
+        print_json([summary(offer) | _more(offer) for offer in found])
         return
     for offer in found:
         _show(console(), offer)

@@ -1,6 +1,5 @@
 """The body of `guideflow list`."""
 
-import json
 import re
 from typing import Any
 
@@ -8,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guideflow import registry
-from guideflow.cli.console import console, visible
+from guideflow.cli.console import console, print_json, visible
 from guideflow.errors import InvalidArgument
 from guideflow.registry.entries import reason
 
@@ -25,7 +24,7 @@ def show_list(kind: str, as_json: bool = False) -> None:
         broken = {f"{plugin.distribution}:{plugin.name}": why for plugin, why in failed.items()}
         broken |= {str(path): why for path, why in registry.list_presets()[1].items()}
         found = {plural: [summary(offer) for offer in offers] for plural, offers in wanted.items()}
-        print(json.dumps({**found, "broken": broken}, indent=1))
+        print_json({**found, "broken": broken})
         return
     for plural, offers in wanted.items():
         width = max([len(offer.name) for offer in offers], default=0)

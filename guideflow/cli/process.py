@@ -11,6 +11,7 @@ import typer
 
 from guideflow.cli import completion
 from guideflow.cli.codes import BROKEN_PIPE, FAILED, INTERRUPTED, MISTAKEN, Failed
+from guideflow.cli.console import for_programs
 from guideflow.cli.ends import TRACEBACK, complain, plain_warnings, told, wants_traceback
 from guideflow.cli.main import app
 from guideflow.errors import GuideflowError, InvalidArgument
@@ -35,7 +36,10 @@ def _run(arguments: list[str], shown: bool) -> int:
     try:
         if "--out=" in arguments or ("--out", "") in pairwise(arguments):  # of a variable that is not set, say
             raise InvalidArgument("Got an empty name for --out. Type the name of a folder, or leave --out away.")
-        code = app(args=arguments or ["--help"], prog_name="guideflow", standalone_mode=False)
+        if any(text == "" and not before.startswith("-") for before, text in pairwise(arguments)):
+            raise InvalidArgument("Got an empty name. Type that of a file or a folder; '.' is the one you are in.")
+        with for_programs("--json" in arguments and "--help" not in arguments):
+            code = app(args=arguments or ["--help"], prog_name="guideflow", standalone_mode=False)
         if sys.stdout is not None:  # a process may be started without
             sys.stdout.flush()  # here, where a reader that has gone can be told from an error
         return code if isinstance(code, int) else 0

@@ -190,8 +190,9 @@ def _rescue(solution: Solution, out: Path) -> Path:
     for folder in folders:
         try:
             solution.save(folder)
-        except (OSError, GuideflowError) as error:
+        except Exception as error:  # whatever comes of memory that has run out, too
             reason = error
         else:
             return folder
-    raise Failed(f"The solve can be saved neither in {folders[0]} nor in {folders[1]}: {reason}") from reason
+    why = f"The solve can be saved neither in {folders[0]} nor in {folders[1]}: {told(reason)}"
+    raise Failed(f"{why}{' --resume goes on from its last checkpoint.' * (out / MANIFEST).exists()}") from reason

@@ -11,10 +11,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from guideflow._files import remove_left
 from guideflow._require import number, require
 from guideflow._solve.nonfinite import next_step
-from guideflow.cli.console import console, visible
-from guideflow.errors import CannotResume, GuideflowError, MissingExtra
+from guideflow.cli.console import console, print_json, visible
+from guideflow.errors import CannotResume, MissingExtra
 from guideflow.images import from_pil, save_image, to_pil
 from guideflow.provenance.publishing import mark
 from guideflow.provenance.statement import statement
@@ -34,6 +35,7 @@ def draw(solution: Solution, out: Path, frames: Sequence[Any] = (), films: Seque
     """
     drawn: list[str] = []
     try:
+        remove_left(out, ["comparison.png", "plot.png", *films])
         if (sheet := comparison(solution)) is not None:
             _write(out / "comparison.png", sheet, solution)
             drawn.append("comparison.png")
@@ -53,8 +55,8 @@ def draw(solution: Solution, out: Path, frames: Sequence[Any] = (), films: Seque
         drawn.append("plot.png")
     except MissingExtra as error:
         print(f"guideflow: There is no plot.png: {error}", file=sys.stderr)
-    except (GuideflowError, OSError) as error:
-        print(f"guideflow: Not everything could be drawn: {error}", file=sys.stderr)
+    except Exception as error:  # of files, of memory, of libraries
+        print(f"guideflow: Not everything could be drawn: {str(error) or type(error).__name__}", file=sys.stderr)
     return drawn
 
 
@@ -141,7 +143,7 @@ def show_json(solution: Solution, out: Path, drawn: Sequence[str]) -> None:
         "drawn": [str(out / name) for name in drawn],
         "go_on": go_on(solution, out) or None,
     }
-    print(json.dumps(about, indent=1))
+    print_json(about)
 
 
 def finite(value: float) -> float | None:

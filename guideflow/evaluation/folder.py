@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import require, shorten
+from guideflow._require import package_folders, require, shorten
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.metrics.base import Case
 from guideflow.metrics.kid import SUFFIXES
@@ -65,25 +65,24 @@ class Folder:
 
     def picture(self, name: str) -> Path:
         """Return a file of this folder; the table may come from anybody, so nothing else is read on its word."""
-        file = (self.path / name).resolve()
-        if not file.is_relative_to(self.path.resolve()):
+        whole = os.path.realpath(self.path / name)  # `Path.resolve` raises at a link to itself
+        if "\0" in name or not Path(whole).is_relative_to(os.path.realpath(self.path)):
             raise InvalidArgument(f"The table of {self.path} names {name!r}, which is no file of that folder.")
-        return file
+        return Path(whole)
 
     def reference(self, row: Mapping[str, Any]) -> Path | None:
         """Find the reference of a row: as it is written, or in the folder; None if there is no such picture."""
         given = row.get("reference_file") or row.get("reference")
         places = [located(given), self.path / given] if given else []
-        return next((one for one in places if one.suffix.lower() in SUFFIXES and one.is_file()), None)
+        return next((one for one in places if one.suffix.lower() in SUFFIXES and os.path.isfile(one)), None)
 
 
 def located(text: str) -> Path:
     """Find what a table calls a reference: a path, or `package:NAME/path` for a file of an installed package."""
     kind, _, rest = text.partition("package:")
     package, _, inner = rest.partition("/")
-    if kind or not inner or not (found := find_spec(package)) or not found.submodule_search_locations:
-        return Path(text).expanduser()
-    return Path(found.submodule_search_locations[0]) / inner
+    places = package_folders(package) if inner and not kind else []
+    return places[0] / inner if places else Path(os.path.expanduser(text))
 
 
 def read_folder(path: str | Path) -> Folder:
@@ -92,7 +91,7 @@ def read_folder(path: str | Path) -> Folder:
     Raises:
         InvalidArgument: If it holds neither a sweep nor a saved solution, or its table lacks columns.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
         raise InvalidArgument(f"There is no folder {folder}. Give one that `guideflow sweep` or `run` wrote.")
     tables = [
@@ -122,14 +121,18 @@ def _rows(table: Path) -> list[dict[str, Any]]:
             f"{table} has no column {lacking[0]!r}. Expected the table that `guideflow sweep` writes."
         )
     for row in rows:
-        for name in (*_TEXTS, *_WHOLE):
-            value, kind = row.get(name), int if name in _WHOLE else str
-            if type(value) is not kind and (value is not None or name in _NEEDED):
-                raise InvalidArgument(
-                    f"{table} has {shorten(repr(value), 80)} as {name!r}. Expected the table that `guideflow sweep` "
-                    "writes."
-                )
+        if fault := _fault(row):
+            raise InvalidArgument(f"{table} has {fault}. Expected the table that `guideflow sweep` writes.")
     return rows
+
+
+def _fault(row: Mapping[str, Any]) -> str:
+    """Say what in a row is of another type than it should be; empty if nothing is."""
+    for name in (*_TEXTS, *_WHOLE):
+        value, kind = row.get(name), int if name in _WHOLE else str
+        if type(value) is not kind and (value is not None or name in _NEEDED):
+            return f"{shorten(repr(value), 80)} as {name!r}"
+    return ""
 
 
 def _unique(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -179,7 +182,7 @@ def _of_solution(folder: Path, root: Path) -> tuple[dict[str, Any], ...]:
             "weights": None,  # not recorded
             "configs": configs,
         }
-        return tuple(
+        rows = tuple(
             {
                 **common,
                 "job": f"{about['run']}-{about['iteration']}-{i:02d}",
@@ -192,6 +195,9 @@ def _of_solution(folder: Path, root: Path) -> tuple[dict[str, Any], ...]:
             }
             for i, one in enumerate(pictures)
         )
+        if fault := next(filter(None, map(_fault, rows)), ""):
+            raise ValueError(f"it has {fault}")
+        return rows
     except (CannotResume, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise InvalidArgument(f"{folder / MANIFEST} is not what `Solution.save` writes ({why}).") from error
@@ -243,6 +249,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Sequence[
     """Write a Parquet table, whole or not at all, with a text beside it in its metadata."""
     import io
 
+    from guideflow._files import remove_left
     from guideflow._require import write_whole
 
     pyarrow, parquet = require("pyarrow", extra=EXTRA), require("pyarrow.parquet", extra=EXTRA)
@@ -251,3 +258,4 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Sequence[
     fields = pyarrow.schema([(name, types[kind]) for name, kind in schema], metadata={"guideflow": about})
     parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=fields), content := io.BytesIO())
     write_whole(path, content.getvalue())
+    remove_left(path.parent, [path.name])

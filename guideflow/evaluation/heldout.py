@@ -47,9 +47,9 @@ def guidance(folder: Folder) -> Guidance:
     for text in {row.get("weights") for row in folder.rows}:
         weights |= _hashes(text)
     told = all(row.get("weights") for row in folder.done)  # by the table; loading tells the parts besides
-    for name, options in _losses(folder):
+    for name, options, row in _losses(folder):
         try:
-            found += _look_through(name, options)
+            found += _look_through(name, options | _reference(folder, row, name, options))
         except Exception as error:  # whatever a plugin raises: what is not known is told
             if not told:
                 unknown.append(f"{name} ({' '.join(str(error).split())[:160]})")
@@ -99,8 +99,8 @@ def _hashes(column: Any) -> set[str]:
     return {text for text in named.values() if isinstance(text, str)} if isinstance(named, Mapping) else set()
 
 
-def _losses(folder: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
-    """List the losses of a folder, each with its options and some reference of its own, once."""
+def _losses(folder: Folder) -> Iterator[tuple[str, dict[str, Any], Mapping[str, Any]]]:
+    """List the losses of a folder, each with its options and some row of its own, once."""
     seen, texts = set(), set()
     for row in folder.rows:
         written = row["loss"], row["options"]
@@ -108,7 +108,7 @@ def _losses(folder: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         texts.add(written)
         given = row["configs"].get("loss") if row.get("configs") else options_of(row).get("loss", {})
-        parts = [one for one in plugins(given) if "name" in one]
+        parts = [one for one in plugins(given) if isinstance(one.get("name"), str)]
         if not parts:  # options written plainly, beside the name in a column of its own
             plain = given if isinstance(given, dict) else {}
             parts = [{"name": name, "options": plain} for name in _names(str(row["loss"]))]
@@ -117,7 +117,7 @@ def _losses(folder: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
             key = json.dumps([part["name"], {k: v for k, v in options.items() if k != "reference"}], sort_keys=True)
             if key not in seen:
                 seen.add(key)
-                yield part["name"], options | _reference(folder, row, part["name"], options)
+                yield part["name"], options, row
 
 
 def _names(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import re
 import warnings
@@ -55,7 +56,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     Raises:
         InvalidArgument: If there is no such file, or it is none.
     """
-    file = Path(file).expanduser()
+    file = Path(os.path.expanduser(file))
     require_whole(file)
     try:
         if file.suffix == ".safetensors":

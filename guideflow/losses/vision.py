@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -112,7 +112,8 @@ def _read_one(source: ImageSource, number: int) -> tuple[str, Tensor]:
 def _several(given: Any, what: str) -> list[Any]:
     if isinstance(given, ImageSource):
         return [given]
-    if isinstance(given, bytes) or not isinstance(given, Iterable):
+    # A set has another order in every process, and an open file is a list of lines.
+    if isinstance(given, bytes | Mapping | Set) or hasattr(given, "read") or not isinstance(given, Iterable):
         raise _no_image(given, what)
     return list(given)
 

@@ -134,7 +134,7 @@ def _content(variable: str) -> bytes:
     if not name:
         raise InvalidArgument(f"Content credentials need {variable}, the path of a PEM file, too. Set it.")
     try:
-        return Path(name).expanduser().read_bytes()
+        return Path(os.path.expanduser(name)).read_bytes()
     except OSError as error:
         raise InvalidArgument(
             f"{variable}={name} cannot be read: {error.strerror}. Give the path of a PEM file."

@@ -2,7 +2,8 @@
 
 A plugin is a module named by an entry point of the group `guideflow`. All of them are imported when a name is first
 asked for: they are light by contract, and what is not stands behind `Entry("module:Factory")`. Each is guarded, so
-one broken plugin never harms another: neither by what it raises nor by never coming to an end.
+one broken plugin never harms another: neither by what it raises nor by never coming to an end, nor by what it changes
+of the process.
 
 Of three variables of the environment, `GUIDEFLOW_DISABLE_PLUGINS` lists entry points or distributions that are left
 out, by commas, or says `all` for everything but guideflow's own; `GUIDEFLOW_PLUGINS` lists the only ones that are let
@@ -30,6 +31,7 @@ from guideflow._require import did_you_mean, shorten
 from guideflow.errors import BrokenPlugin, DuplicatePlugin, InvalidArgument, UnknownPlugin
 from guideflow.registry import hooks
 from guideflow.registry.entries import Entry, Offer, Plugin, reason
+from guideflow.registry.surroundings import put_back
 
 HOOKS: Final = {
     "sampler": "guideflow_samplers",
@@ -122,8 +124,9 @@ def _ask_in_time(plugin: Plugin) -> list[Offer] | BaseException:
 
     seconds = _timeout()
     thread = threading.Thread(target=ask, name=f"guideflow plugin {plugin.name}", daemon=True)
-    thread.start()
-    thread.join(seconds)
+    with put_back(thread):
+        thread.start()
+        thread.join(seconds)
     if not answers:
         left_out = f"{DISABLE}={plugin.name}"
         return TimeoutError(f"no answer within {seconds:g} seconds; {TIMEOUT}=60 waits longer, {left_out} not at all")
@@ -209,5 +212,5 @@ def not_found(name: str, *kinds: str) -> UnknownPlugin | BrokenPlugin:
     if near or len(listed) > 300:  # more than anybody reads
         listed = f"`guideflow list{f' {plural(kinds[0])}' if len(kinds) == 1 else ''}` shows all {len(known)} names."
     broke = [shorten(failure, 160) for failure in failures.values()]
-    lines = [f"There is no {what} named {name!r}.{near}", listed, *others, *broke]
+    lines = [f"There is no {what} named {shorten(repr(name), 80)}.{near}", listed, *others, *broke]
     return UnknownPlugin(" ".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 from guideflow._require import shorten
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
+from guideflow.registry.surroundings import put_back
 from guideflow.registry.weights import Download, Footprint
 
 FILE_NAME = re.compile(r"((?:[A-Za-z]:[\\/])?[^:=]+\.py)(?::([A-Za-z_]\w*))?")
@@ -95,7 +97,8 @@ class Entry:
         if not isinstance(self.factory, str):
             return self.factory
         try:
-            found = resolve_name(self.factory)
+            with put_back(threading.current_thread()):
+                found = resolve_name(self.factory)
         except GuideflowError:
             raise
         except (Exception, SystemExit) as error:

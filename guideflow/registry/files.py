@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -29,7 +30,7 @@ def factory_from_file(kind: str, name: str) -> Callable[..., Any]:
     """
     found = FILE_NAME.fullmatch(name)
     assert found is not None
-    path, wanted = Path(found[1]).expanduser(), found[2]
+    path, wanted = Path(os.path.expanduser(found[1])), found[2]
     if not path.is_file():
         raise UnknownPlugin(f"There is no file {path}. Give the path of a Python file: path/to/file.py:Name.")
     module = import_module(module_name(path))

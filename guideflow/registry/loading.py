@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("guideflow")
 
-_OF_A_WRONG_KIND = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_OF_A_WRONG_KIND = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """What comes of an option of another kind than is meant, however deep it is used first."""
 
 
@@ -217,7 +217,7 @@ def options(factory: Callable[..., Any]) -> tuple[Option, ...] | None:
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             annotation, default = parameter.annotation, parameter.default
             shown = "" if annotation is parameter.empty else inspect.formatannotation(annotation).strip("'")
-            value = None if default is parameter.empty else repr(default)
+            value = None if default is parameter.empty else said(default)
             found.append(Option(parameter.name, shown, value, about.get(parameter.name, "")))
     return tuple(found)
 
@@ -240,7 +240,7 @@ def _check(kind: str, name: str, make: Callable[..., Any], given: dict[str, Any]
         raise InvalidArgument(f"The {kind} {name!r} has no option {key!r}.{did_you_mean(key, names)} {listing}")
     for key, value in given.items():
         if expected := _expected(value, _annotation(make, key)):
-            raise InvalidArgument(f"The {kind} {name!r} got {key}={shorten(repr(value), 80)}. {expected} {listing}")
+            raise InvalidArgument(f"The {kind} {name!r} got {key}={shorten(said(value), 80)}. {expected} {listing}")
     if missing := [option.name for option in known if option.default is None and option.name not in given]:
         raise InvalidArgument(f"The {kind} {name!r} needs {' and '.join(map(repr, missing))}. {listing}")
 

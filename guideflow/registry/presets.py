@@ -13,10 +13,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from guideflow._require import package_folders
 from guideflow.errors import InvalidArgument, UnknownPlugin
 from guideflow.registry.discovery import find, plugins
 
@@ -140,9 +140,9 @@ def own_folder() -> Path:
     """Return the folder of the user's own presets, which need not be there."""
     given = os.environ.get(VARIABLE)
     if given:
-        return Path(given).expanduser()
+        return Path(os.path.expanduser(given))
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(config).expanduser() / "guideflow" / "presets"
+    return Path(os.path.expanduser(config)) / "guideflow" / "presets"
 
 
 def _folders(sampler: str | None = None) -> Iterator[tuple[str, Path]]:
@@ -166,11 +166,7 @@ def _folders(sampler: str | None = None) -> Iterator[tuple[str, Path]]:
 
 def _beside(package: str) -> Path | None:
     """Find the folder `presets` of a package, without importing it."""
-    try:
-        spec = find_spec(package)
-    except (ImportError, ValueError):  # uninstalled, or with a name that no package may have
-        return None
-    places = [Path(one) / "presets" for one in (spec and spec.submodule_search_locations) or ()]
+    places = [one / "presets" for one in package_folders(package)]
     return next((place for place in places if place.is_dir()), None)
 
 

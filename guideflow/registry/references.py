@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
-from os.path import expanduser
+from os.path import exists, expanduser, isdir, isfile  # of a name that is too long they say no
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import did_you_mean
+from guideflow._require import did_you_mean, shorten
 from guideflow.errors import InvalidImage
 
 PICTURES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -39,23 +39,24 @@ def expand(given: Any, bundled: Path | None, subjects: bool) -> Any:
 
 def _one(given: str | Path, bundled: Path | None) -> Any:
     """Return a path, or a list of them."""
+    if not str(given):  # of a variable that is not set, say; as a path it would be the working folder
+        raise InvalidImage("Got an empty name as reference. Give the path of a picture, or '.' for this folder.")
     path = Path(expanduser(given))
-    if path.is_dir():
+    if isdir(path):
         return _some([str(one) for one in sorted(path.iterdir()) if _is_picture(one)], f"There is no picture in {path}")
-    if path.exists():
+    if exists(path):
         return str(path) if str(given).startswith("~") else given
     if glob.has_magic(str(path)):
         found = [one for one in sorted(glob.glob(str(path))) if _is_picture(Path(one))]
         return _some(found, f"No picture is called like {str(given)!r}")
     if bundled is None or len(path.parts) > 1 or path.suffix:
         return given  # the loss tells that it is missing
-    if (inside := bundled / f"{path.name}.png").is_file():
+    if isfile(inside := bundled / f"{path.name}.png"):
         return str(inside)
     names = bundled_names(bundled)
-    raise InvalidImage(
-        f"There is no file {given}, nor a bundled picture of that name.{did_you_mean(str(given), names)} Give the path "
-        f"of a picture, a folder, or one of: {', '.join(names)}."
-    )
+    why = f"There is no file {shorten(str(given), 200)}, nor a bundled picture of that name."
+    cure = f"Give the path of a picture, a folder, or one of: {', '.join(names)}."
+    raise InvalidImage(f"{why}{did_you_mean(str(given), names)} {cure}")
 
 
 def bundled_names(folder: Path) -> Sequence[str]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from guideflow import images
+from guideflow._files import is_left
 from guideflow._require import plain_number, write_whole
 from guideflow.errors import CannotResume, GuideflowError
 from guideflow.provenance import credentials, publish
@@ -91,7 +92,8 @@ def write(
     stale = re.compile(
         rf"(state|start)-{run}-[0-9a-f-]+\.safetensors|\.({_OURS.pattern}|{MANIFEST})-[0-9a-f]{{32}}\.part"
     )
-    left = {name for name in os.listdir(folder) if stale.fullmatch(name)}
+    found = filter(stale.fullmatch, os.listdir(folder))
+    left = {name for name in found if not name.endswith(".part") or is_left(folder / name)}  # others may be writing
     _remove(folder, (left | before) - {*files, *named, "history.csv"})
 
 

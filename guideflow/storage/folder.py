@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from guideflow._require import said
 from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.memory import available_bytes
 
@@ -83,10 +84,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def inside(folder: Path, name: Any, pattern: str) -> Path:
     """Return a file that a manifest names, if a save could have written it."""
     if not isinstance(name, str) or not re.fullmatch(pattern, name):
-        raise CannotResume(f"The manifest in {folder} names {name!r}, which is no file of that folder.")
+        raise CannotResume(f"The manifest in {folder} names {said(name)}, which is no file of that folder.")
     file = (folder / name).resolve()
     if file.parent != folder.resolve() or not file.is_file():
-        raise CannotResume(f"The manifest in {folder} names {name!r}, which is no file of that folder.")
+        raise CannotResume(f"The manifest in {folder} names {said(name)}, which is no file of that folder.")
     if file.stat().st_size > available_bytes(torch.device("cpu")):
         raise CannotResume(f"{file} has {file.stat().st_size >> 20} MB, more than the memory holds.")
     return file

@@ -4,14 +4,14 @@ import csv
 import glob
 import hashlib
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from guideflow._require import did_you_mean, read_small, shorten
+from guideflow._require import did_you_mean, package_folders, read_small, shorten
 from guideflow.errors import InvalidArgument
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm"})
@@ -99,12 +99,12 @@ def locate(text: str) -> Path:
     """Find what a text stands for: a path, or `package:NAME/path` for a file inside an installed package."""
     kind, _, rest = text.partition("package:")
     if kind or not rest:
-        return Path(text).expanduser()
+        return Path(os.path.expanduser(text))
     package, _, inner = rest.partition("/")
-    try:
-        return Path(str(resources.files(package).joinpath(inner)))
-    except (ImportError, TypeError, ValueError) as error:
-        raise InvalidArgument(f"Got {text!r}, but no package {package!r} is installed.") from error
+    places = [place for place in package_folders(package) if place.is_dir()]
+    if not places:
+        raise InvalidArgument(f"Got {text!r}, but no package {package!r} is installed.")
+    return next((place / inner for place in places if (place / inner).exists()), places[0] / inner)
 
 
 def _reference(name: str, path: Path, columns: Mapping[str, str] | None = None) -> Reference:
@@ -136,6 +136,6 @@ def _table(text: str, path: Path) -> Iterator[Reference]:
             raise InvalidArgument(
                 f"The table {text} has in row {line} the seed {row[SEED]!r}. Expected a whole number."
             )
-        inner = Path(row[column]).expanduser()
+        inner = Path(os.path.expanduser(row[column]))
         joined = inner if inner.is_absolute() else path.parent / inner
         yield _reference(str(joined), joined, row)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from guideflow._files import remove_left
 from guideflow._require import write_whole
 from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.storage import versions
@@ -61,6 +62,7 @@ def write_about(folder: Path, spec: Tune) -> None:
     """Write what the search is."""
     content = {"tune": SCHEMA_NUMBER, "versions": versions(), "spec": _plain(spec)}
     write_whole(folder / ABOUT, (json.dumps(content, indent=1) + "\n").encode())
+    remove_left(folder, [ABOUT])
 
 
 def _plain(spec: Tune) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from guideflow._files import remove_left
 from guideflow._require import require, write_whole
 
 TABLE: Final = "trials.csv"
@@ -169,6 +170,7 @@ def draw(folder: Path, found: Points) -> None:
     axes.legend(fontsize=8, frameon=False)
     figure.savefig(content := io.BytesIO(), format="png", dpi=110)
     write_whole(folder / PLOT, content.getvalue())
+    remove_left(folder, [TABLE, PLOT])
 
 
 def _span(values: Sequence[float], bound: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 import zipfile
@@ -141,7 +142,7 @@ def _built_in(
         inherent = named and _plain(name) == name  # such an architecture has no other form, whatever the tag says
         quick = inherent or _settled(bool(config.get("quick_gelu")), asked, name, checkpoint)
         return create(name, str(checkpoint), where, force_quick_gelu=quick)
-    file = Path(checkpoint).expanduser()
+    file = Path(os.path.expanduser(checkpoint))
     if not file.is_file():
         raise InvalidArgument(
             f"Got checkpoint={str(checkpoint)!r} for {name!r}, which is no file and none of its published weights: "
@@ -172,7 +173,7 @@ def _source(
     network: str | Path, checkpoint: str | Path | None, quick_gelu: bool | None, random_weights: bool
 ) -> tuple[str, str, dict[str, Any]]:
     """Return open_clip's name for a folder or a repository, a title, and what its configuration says of texts."""
-    folder = Path(str(network).removeprefix("local-dir:")).expanduser()
+    folder = Path(os.path.expanduser(str(network).removeprefix("local-dir:")))
     if not folder.is_dir():
         if (found := _HUB_ID.fullmatch(str(network))) is None:
             raise InvalidArgument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def load_pack(pack: str | Path | None = None) -> dict[str, Any]:
 
     Some packs unpack into a folder within a folder of the same name. Of several packs the first by name is taken.
     """
-    folder = PACKS.expanduser() if pack is None else Path(pack).expanduser()
+    folder = PACKS.expanduser() if pack is None else Path(os.path.expanduser(pack))
     if not folder.is_dir():
         folder = PACKS.expanduser() / str(pack)
     files = sorted(folder.rglob("*.onnx"))

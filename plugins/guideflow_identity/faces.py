@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from guideflow_identity.geometry import similarity, warp
 
+_SOME = 128
+"""Of the boxes of a crowd so many are compared with each other at once."""
+
 
 @dataclass(frozen=True)
 class Faces:
@@ -79,19 +82,29 @@ def suppress(score: Tensor, box: Tensor, floor: float, overlap: float) -> tuple[
 
     Boxes whose intersection over union with a better one is above `overlap` are dropped: a face behind another's
     shoulder, or small within its box, is one of its own. Returns the images and the places in the input, (M,), of those
-    that are kept, the best of each image first.
+    that are kept, the best of each image first; a box that is not finite is none.
     """
     kept = []
-    for i, (scores, boxes) in enumerate(zip(score.cpu(), box.cpu(), strict=True)):
-        left = (scores >= floor).nonzero()[:, 0]
+    for i, (scores, boxes) in enumerate(zip(score.cpu(), box.cpu().float(), strict=True)):  # areas overflow in half
+        left = ((scores >= floor) & boxes.isfinite().all(1)).nonzero()[:, 0]
         left = left[scores[left].argsort(descending=True, stable=True)]
-        while len(left):
-            best, left = left[0], left[1:]
-            kept.append((i, int(best)))
-            one, others = boxes[best], boxes[left]
-            top_left, bottom_right = torch.maximum(one[:2], others[:, :2]), torch.minimum(one[2:], others[:, 2:])
-            shared = (bottom_right - top_left).clamp_min(0).prod(1)
-            union = (one[2:] - one[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared
-            left = left[shared <= overlap * union]
+        while len(left):  # the best some, so that a crowd of thousands takes as many matrices and not steps
+            some, left = left[:_SOME], left[_SOME:]
+            hides, free = _overlap(boxes[some], boxes[some], overlap), torch.ones(len(some), dtype=torch.bool)
+            for k in range(len(some)):
+                if free[k]:
+                    free[k + 1 :] &= ~hides[k, k + 1 :]
+            some = some[free]
+            kept += [(i, k) for k in some.tolist()]
+            left = left[~_overlap(boxes[some], boxes[left], overlap).any(0)]
     image, place = torch.tensor(kept, dtype=torch.long, device=score.device).view(-1, 2).T
     return image, place
+
+
+def _overlap(one: Tensor, other: Tensor, most: float) -> Tensor:
+    """Tell which of boxes (N, 4) and (M, 4) share more than `most` of their union, (N, M)."""
+    one = one[:, None]
+    shared = torch.minimum(one[..., 2:], other[:, 2:]) - torch.maximum(one[..., :2], other[:, :2])
+    area, areas = ((each[..., 2:] - each[..., :2]).prod(-1) for each in (one, other))
+    both = shared.clamp_min(0).prod(-1)
+    return both > most * (area + areas - both)

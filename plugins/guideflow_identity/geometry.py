@@ -81,12 +81,12 @@ def warp(image: Tensor, index: Tensor, matrix: Tensor, size: int, antialias: boo
     for level in range(wanted[-1] + 1 if wanted else 0):
         if level:
             image = F.avg_pool2d(image, 2, ceil_mode=True)
-        if level in wanted:
-            which = (levels == level).nonzero()[:, 0]
-            extent = places.new_tensor([image.shape[-1], image.shape[-2]]) * 2**level
-            grid = places[which] / extent * 2 - 1
-            source = image.expand(len(which), -1, -1, -1) if len(image) == 1 else image[index[which]]
-            cuts.append(F.grid_sample(source, grid, mode="bilinear", align_corners=False))
+        extent = places.new_tensor([image.shape[-1], image.shape[-2]]) * 2**level
+        for i in index[levels == level].unique().tolist():  # the cuts of an image as one: no copies of a large one
+            which = ((levels == level) & (index == i)).nonzero()[:, 0]
+            grid = (places[which] / extent * 2 - 1).view(1, -1, size, 2)
+            cut = F.grid_sample(image[i, None], grid, mode="bilinear", align_corners=False)
+            cuts.append(cut[0].unflatten(1, (-1, size)).transpose(0, 1))
             order.append(which)
     if not cuts:
         return image.new_zeros(0, image.shape[1], size, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def from_folder_or_hub(given: str | Path, sized: bool, normalised: bool) -> Segm
     If `sized`, the user says to which size images are brought, and if `normalised`, how they are normalised, so the
     folder need not.
     """
-    folder = Path(given).expanduser()
+    folder = Path(os.path.expanduser(given))
     if not folder.is_dir() and not _HUB_ID.fullmatch(str(given)):
         raise InvalidArgument(
             f"There is no segmentation network {str(given)!r}. Expected 'lraspp' or another of torchvision, a folder "

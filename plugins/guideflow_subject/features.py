@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def load(kind: str, where: str, option: str) -> Any:
             return require("transformers", extra=EXTRA).AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         return freeze(from_transformers(kind, where, extra=EXTRA, dtype=torch.float32))
     except (OSError, ValueError, RuntimeError) as error:  # a folder that holds something else
-        there = Path(where).expanduser().is_dir()
+        there = Path(os.path.expanduser(where)).is_dir()
         fetch = "" if there else f"fetch it once with network by `hf download {where}`, or "
         raise MissingWeights(
             f"{kind} cannot be loaded from {where!r} ({one_line(error, 400).rstrip('.')}): {fetch}give a folder that "

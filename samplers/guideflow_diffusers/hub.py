@@ -31,7 +31,7 @@ def locate(
     """
     if not isinstance(given, str | os.PathLike) or not given:
         raise _no_path(given, option)
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     try:
         found = path.exists()
     except OSError:  # a name may be too long to be one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,13 +87,13 @@ def with_ip_adapter(
 
 def _encoder_folder(adapter: str | Path, file: Path, given: str | Path | None) -> Path:
     """Find the image encoder; on the Hub it is a folder of the adapter's repository."""
-    if given is None and not Path(adapter).expanduser().exists():
+    if given is None and not Path(os.path.expanduser(adapter)).exists():
         repo, _, inside = str(adapter).partition(":")
         given = f"{repo}:{inside.rpartition('/')[0]}/image_encoder"
     if given is None:
         given = file.parent / "image_encoder"
-    if Path(given).expanduser().is_dir():
-        return Path(given).expanduser()
+    if Path(os.path.expanduser(given)).is_dir():
+        return Path(os.path.expanduser(given))
     repo, _, inside = str(given).partition(":")
     if not inside:
         raise InvalidArgument(

@@ -84,7 +84,7 @@ def load_parts(
             Stability's layout, whole or with a denoiser, a denoiser in diffusers' names, or a LoRA. `owner/name:file`
             is a file on the Hub.
         base: A second checkpoint that provides autoencoder, text encoders and tokenizers, also where the first has its
-            own, and the denoiser where the first has none.
+            own.
         variant: Of the weights: "fp16", "v0-fix"; for delta weights too. The denoiser must have it, unless they do.
         delta: Weights added to the denoiser's (file, folder or Hub), or (styled, original) for a style's difference.
         lora: Merged into the denoiser and, where it has keys for them, the text encoders; after `delta`.
@@ -105,11 +105,15 @@ def load_parts(
     needed = COMPONENTS if base is None else checkpoints.DENOISERS
     source = rest = locate(checkpoint, variant=variant, components=needed)
     weights = Weights(find_weights(source, option="checkpoint")) if source.is_file() else None
+    if weights is None and base is not None and checkpoints.denoiser_folder(source) is None:
+        raise InvalidArgument(
+            f"{source} has no denoiser, so that nothing of it would be used beside base=. Expected a folder with unet "
+            "or transformer in it, or a .safetensors file. A LoRA is given as lora=."
+        )
     single = weights is not None and single_file.is_single_file(weights)
     loras = [weights] if weights is not None and is_lora(weights) else []
     if base is not None:
-        own = not loras if weights is not None else checkpoints.denoiser_folder(source) is not None
-        needed = [name for name in COMPONENTS if not (own and name in checkpoints.DENOISERS)]
+        needed = [name for name in COMPONENTS if loras or name not in checkpoints.DENOISERS]
         rest = locate(base, option="base", variant=variant, components=needed)
     elif weights is not None and not single:
         what = "a LoRA" if loras else "a denoiser"
@@ -120,7 +124,7 @@ def load_parts(
         if weights is not None and single and base is None:
             found = single_file.load_single_file(weights, dtype=dtype)
         else:
-            folder = source if weights is None and checkpoints.denoiser_folder(source) is not None else rest
+            folder = source if weights is None else rest
             checkpoints.require_complete(folder, rest)
             if weights is not None and single:
                 found = {"unet": single_file.load_single_denoiser(weights, folder, dtype=dtype)}

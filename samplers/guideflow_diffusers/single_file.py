@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import listed, one_line, read_config, spoiled
+from guideflow.losses.networks import listed, one_line, read_config, several, spoiled
 from guideflow_diffusers.checkpoints import denoiser_folder, load_texts, load_weights, vae_dtype
 from guideflow_diffusers.hub import locate
 from guideflow_diffusers.weights import Weights
@@ -69,6 +69,12 @@ def _load(weights: Weights, prefix: str, kind: str, folder: Path, dtype: torch.d
         named = convert(own, read_config(str(folder), "config.json") or {})
     except Exception as error:  # diffusers takes for granted that everything is there
         raise _unconvertible(weights.where, folder, error) from error
+    used = {tensor.data_ptr() for tensor in named.values()}
+    if kind == "unet" and (unknown := [name for name in own if own[name].data_ptr() not in used]):
+        # Such as the factors by which weights of 8 bits are multiplied: without them the others would be wrong.
+        raise InvalidArgument(
+            f"{several(unknown)} of {weights.where} are not weights of the network, and are not read."
+        )
     return load_weights(named, weights.where, folder, dtype=dtype)
 
 

@@ -125,3 +125,18 @@ def test_an_aligned_face_has_its_features_on_the_template():
     for x, y in backend.template.long().tolist():
         assert chip[y - 1 : y + 2, x - 1 : x + 2].max() > 0.5
     assert chip[int(middle[1]) + 5, int(middle[0])] == 0
+
+
+def test_of_an_image_with_many_faces_no_copies_are_kept():
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    index = torch.arange(40) % 2
+    turn = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).repeat(40, 1, 1)
+    turn[:, :, 2] = -torch.arange(40.0)[:, None]
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.setdefault(one.data_ptr(), one), lambda one: one):
+        cut = warp(image, index, turn, 16)
+        cut.square().sum().backward()
+    alone = torch.cat([warp(image[i : i + 1], torch.zeros(1, dtype=torch.long), turn[k : k + 1], 16)
+                       for k, i in enumerate(index.tolist())])  # fmt: skip
+    assert torch.equal(cut, alone)
+    assert sum(one.untyped_storage().nbytes() for one in kept.values()) < 10 * image.untyped_storage().nbytes()

@@ -1,6 +1,7 @@
 """Assignment of faces to people, by hand."""
 
 import itertools
+import time
 from functools import partial
 
 import pytest
@@ -39,6 +40,34 @@ def test_what_is_kept_of_a_crowd_is_what_torchvision_keeps_image_by_image():
     image, place = suppress(score, box, floor=0.0, overlap=0.4)
     for i in range(3):
         assert place[image == i].tolist() == ops.nms(box[i], score[i], 0.4).tolist()
+
+
+@pytest.mark.parametrize(("faces", "doubles", "ties"), [(50, 12, False), (200, 20, False), (3000, 1, True)])
+def test_a_crowd_of_any_size_is_told_apart_in_time(faces, doubles, ties):
+    ops = pytest.importorskip("torchvision.ops")
+    generator = torch.Generator().manual_seed(2)
+    corner = 9000 * torch.rand(faces, 1, 2, generator=generator) + 4 * torch.rand(
+        faces, doubles, 2, generator=generator
+    )
+    box = torch.cat([corner, corner + 40 + 60 * torch.rand(faces, 1, 1, generator=generator)], -1).view(1, -1, 4)
+    score = torch.rand(1, faces * doubles, generator=generator) if not ties else torch.full((1, faces), 0.8)
+    began = time.process_time()
+    place = suppress(score, box, floor=0.0, overlap=0.4)[1]
+    assert time.process_time() - began < 3, "a step for each of them took ten"
+    assert place.tolist() == ops.nms(box[0], score[0], 0.4).tolist()
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_a_box_that_is_none_hides_no_other(number):
+    box = 100.0 * torch.arange(5).view(1, 5, 1) + torch.tensor([0.0, 0, 50, 50])
+    score = torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.5]])
+    box[0, 0], score[0, 4] = number, torch.nan
+    assert suppress(score, box, floor=0.2, overlap=0.4)[1].tolist() == [1, 2, 3]
+
+
+def test_areas_of_half_precision_do_not_overflow():
+    box = torch.tensor([[[0.0, 0, 600, 600], [10, 0, 610, 600], [2000, 0, 2600, 600]]]).half()
+    assert suppress(torch.tensor([[0.9, 0.8, 0.7]]).half(), box, floor=0.2, overlap=0.4)[1].tolist() == [0, 2]
 
 
 def test_a_face_behind_another_or_small_within_its_box_is_kept():

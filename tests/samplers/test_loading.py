@@ -1,6 +1,7 @@
 """Every form a checkpoint comes in loads the same weights; what cannot be loaded says what to type."""
 
 import json
+import os
 import re
 import shutil
 
@@ -241,8 +242,30 @@ def test_one_file_that_lacks_a_tensor_is_refused(checkpoint, second, tmp_path, h
         save_file({key: w for key, w in whole.items() if key != lost}, tmp_path / "part.safetensors")
         with pytest.raises(InvalidArgument, match=name):
             load_parts(tmp_path / "part.safetensors")
-    save_file(whole | {"model.diffusion_model.extra.weight": torch.zeros(2)}, tmp_path / "more.safetensors")
+    save_file(whole | {"model_ema.extra.weight": torch.zeros(2)}, tmp_path / "more.safetensors")
     assert same(load_parts(tmp_path / "more.safetensors", base=second).unet, load_parts(checkpoint).unet)
+    scaled = {"model.diffusion_model.out.2.scale_weight": torch.full((), 0.5)}  # how factors of 8-bit weights are named
+    save_file(whole | scaled, tmp_path / "scaled.safetensors")
+    with pytest.raises(InvalidArgument, match=r"1 tensors \(model.diffusion_model.out.2.scale_weight\)"):
+        load_parts(tmp_path / "scaled.safetensors", base=second)
+
+
+@pytest.mark.parametrize("what", ["empty", "lora", "vae", "pipe", "device"])
+def test_a_checkpoint_of_which_nothing_would_be_used_is_refused(checkpoint, second, tmp_path, what):
+    given = tmp_path / "given"
+    if what in ("empty", "lora"):
+        given.mkdir()
+        if what == "lora":
+            tiny.lora(checkpoint, given / "pytorch_lora_weights.safetensors")
+    elif what == "vae":
+        shutil.copytree(checkpoint / "vae", given / "vae")
+    elif what == "pipe":
+        given = tmp_path / "pipe.safetensors"
+        os.mkfifo(given)
+    else:
+        given = "/dev/zero"
+    with pytest.raises(InvalidArgument, match=r"has no denoiser.*LoRA is given as lora="):
+        load_parts(given, base=second)
 
 
 def test_text_encoders_of_another_base_are_refused(checkpoint, tmp_path):

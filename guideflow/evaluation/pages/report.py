@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from guideflow._files import remove_left
 from guideflow._require import count, require, write_whole
 from guideflow.errors import InvalidArgument
 from guideflow.evaluation.configurations import shown
@@ -37,7 +39,7 @@ def report(summary: Summary, out: str | Path | None = None, *, cases: int = 24) 
         InvalidArgument: If the name ends otherwise.
     """
     count("cases", cases, low=0)
-    path = summary.evaluation.folder.path / "report.html" if out is None else Path(out).expanduser()
+    path = summary.evaluation.folder.path / "report.html" if out is None else Path(os.path.expanduser(out))
     if path.suffix != ".html":
         raise InvalidArgument(f"Got {str(path)!r} to write to. Expected a name that ends in .html.")
     jinja = require("jinja2", extra=EXTRA)
@@ -54,6 +56,7 @@ def report(summary: Summary, out: str | Path | None = None, *, cases: int = 24) 
     written = path, path.with_suffix(".md")
     for file, template in zip(written, ("report.html.j2", "report.md.j2"), strict=True):
         write_whole(file, environment.get_template(template).render(values).encode("utf-8", "replace"))
+    remove_left(path.parent, [file.name for file in written])
     return written
 
 

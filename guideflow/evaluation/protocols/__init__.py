@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -76,7 +77,7 @@ def load_protocol(name: str | Path) -> Protocol:
     Raises:
         InvalidArgument: If there is none, or a field of it is not as it should be.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.suffix not in (".yaml", ".yml"):
         if str(name) not in protocol_names():
             raise InvalidArgument(
