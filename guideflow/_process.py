@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from guideflow._precision import whole_denormals, whole_float32
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -21,11 +23,14 @@ def own_state() -> Iterator[None]:
 
     Node editors and web handlers run everything under `torch.inference_mode`; an `autocast` around a solve would take
     the autoencoder to half precision, in which it overflows; a default device takes new tensors where the others are
-    not. All of them belong to the thread, and are back afterwards.
+    not. All of them belong to the thread, and are back afterwards; what belongs to the process, such as the precision
+    of float32, is back when no thread computes here any more.
     """
     import torch  # only here: plugins offer samplers without importing it
 
     with ExitStack() as stack:
+        stack.enter_context(whole_float32())
+        stack.enter_context(whole_denormals())
         stack.enter_context(torch.inference_mode(False))
         for device in _AUTOCAST:
             if torch.is_autocast_enabled(device):

@@ -10,8 +10,8 @@ import numbers
 import os
 import shlex
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from fractions import Fraction
 from io import BytesIO
@@ -150,6 +150,24 @@ def as_texts(name: str, given: object) -> list[str]:
     if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
         raise InvalidArgument(f"Got {name}={said(given)}. Expected a text, or a list of texts.")
     return [as_text(name, one) for one in several]
+
+
+def as_place(name: str, given: object, example: str) -> Path:
+    """Read the name of a file or folder, which need not exist."""
+    if isinstance(given, str | os.PathLike) and isinstance(path := os.fspath(given), str) and path and "\0" not in path:
+        return Path(path)
+    raise InvalidArgument(f"Got {said(given)} as {name}. Expected a path, such as {example!r}.")
+
+
+def as_numbers(name: str, given: object) -> tuple[float, ...]:
+    """Read several finite numbers, of a list, a tuple, an array or a tensor; a text is none."""
+    found: tuple[float, ...] | None = None
+    if not isinstance(given, str | bytes | Mapping | Set):
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+            found = tuple(float(one) for one in given)  # type: ignore[attr-defined]
+    if found is None or not all(map(math.isfinite, found)):
+        raise InvalidArgument(f"Got {name}={said(given)}. Expected finite numbers, as a list.")
+    return found
 
 
 def as_size(given: object, name: str = "size") -> tuple[int, int]:

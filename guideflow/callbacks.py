@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from guideflow._notebook import NotebookBar, in_notebook
-from guideflow._require import count, number, require
+from guideflow._require import as_place, count, number, require, said
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers import State
@@ -89,6 +88,8 @@ class ProgressBar:
     """
 
     def __init__(self, console: Any = None) -> None:
+        if console is not None and not (hasattr(console, "get_time") and hasattr(console, "print")):
+            raise InvalidArgument(f"Got console={said(console)}. Expected a `rich.console.Console`, or None.")
         self.console = console
         self._bar: Any = None
 
@@ -144,7 +145,11 @@ class Recorder:
     """
 
     def __init__(self, what: Callable[[Progress], Any] | None = None) -> None:
-        self.what = what or (lambda progress: progress.state.rollout.images)
+        if what is not None and not callable(what):
+            raise InvalidArgument(
+                f"Got what={said(what)}. Expected a function of a `Progress`, or None for the images."
+            )
+        self.what = (lambda progress: progress.state.rollout.images) if what is None else what
         self.values: list[Any] = []
 
     def __repr__(self) -> str:
@@ -165,7 +170,7 @@ class ImageSnapshots:
 
     def __init__(self, directory: str | PathLike[str], *, every: int = 10) -> None:
         count("every", every)
-        self.directory, self.every = Path(directory), every
+        self.directory, self.every = as_place("directory", directory, "snapshots"), every
 
     def __repr__(self) -> str:
         return f"ImageSnapshots({str(self.directory)!r}, every={self.every})"

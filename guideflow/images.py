@@ -23,7 +23,7 @@ from guideflow._levels import deep
 from guideflow._pictures import KEPT_PIXELS as KEPT_PIXELS
 from guideflow._pictures import as_path, as_rgb, check_file, check_pixels, halvings, small_enough, strictly, upright
 from guideflow._pictures import open_picture as open_picture
-from guideflow._require import as_size, count, one_of, write_whole
+from guideflow._require import as_place, as_size, as_texts, count, one_of, said, write_whole
 from guideflow.errors import InvalidArgument, InvalidImage
 
 if TYPE_CHECKING:
@@ -41,20 +41,39 @@ def check_image(image: Tensor, *, what: str = "image") -> None:
     if not isinstance(image, Tensor) or not image.is_floating_point():
         kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise InvalidImage(f"Got {what} of type {kind}. Expected a float tensor; for 0..255 integers type `x / 255`.")
-    if image.dim() != 4:
-        cure = "Expected (batch, 3, height, width); for a single image type `image[None]`."
-        raise InvalidImage(f"Got {what} of shape {tuple(image.shape)}. {cure}")
-    if image.shape[1] != 3:
-        cure = "image.permute(0, 3, 1, 2)" if image.shape[3] == 3 else "image[:, :3]"
-        cure = "image.expand(-1, 3, -1, -1)" if image.shape[1] == 1 else cure
-        shape = f"{image.shape[1]} channels, shape {tuple(image.shape)}"
-        raise InvalidImage(f"Got {what} with {shape}. Expected 3: type `{cure}`.")
+    if image.dim() != 4 or image.shape[1] != 3:
+        shape = tuple(image.shape)
+        cure, given = _cure(shape), f"with {shape[1]} channels, shape" if len(shape) == 4 else "of shape"
+        raise InvalidImage(f"Got {what} {given} {shape}. Expected (batch, 3, height, width){cure and f': {cure}'}.")
     # What is not finite is not judged here. Both numbers are read at once, because each time waits for the device.
     finite = image.detach().float().nan_to_num(0.5, 0.5, 0.5)
     low, high = torch.stack(finite.aminmax()).tolist() if image.numel() else (0.0, 1.0)
     if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
         cure = "for [-1, 1] type `image / 2 + 0.5`, for 0..255 type `image / 255`"
         raise InvalidImage(f"Got {what} in the range [{low:.3g}, {high:.3g}]. Expected [0, 1]; {cure}.")
+
+
+def _cure(shape: tuple[int, ...]) -> str:
+    """Say what makes a batch of RGB images of what has another shape; empty if nothing is sure to."""
+    one = "image" if len(shape) == 4 else "image[None]"
+    first, _, last = (0, 0, 0, *shape)[-3:]
+    if len(shape) == 2:
+        return "for a grey image type `image.expand(1, 3, -1, -1)`"
+    if len(shape) not in (3, 4):
+        return ""
+    if first == 3:
+        return f"for a single image type `{one}`"
+    if last == 3:
+        return f"type `{one}.permute(0, 3, 1, 2)`"
+    if first == 1:
+        return f"type `{one}.expand(-1, 3, -1, -1)`"
+    if first == 2:
+        return f"for grey with transparency type `{one}[:, :1].expand(-1, 3, -1, -1)`"
+    if first == 4:
+        return f"to leave transparency out type `{one}[:, :3]`"
+    if last in (1, 2):
+        return f"for grey type `{one}[..., :1].permute(0, 3, 1, 2).expand(-1, 3, -1, -1)`"
+    return f"to leave transparency out type `{one}[..., :3].permute(0, 3, 1, 2)`" if last == 4 else ""
 
 
 def read_image(path: str | os.PathLike[str], size: int | tuple[int, int] | None = None) -> Tensor:
@@ -203,7 +222,7 @@ def save_image(
         InvalidImage: If the image has another shape or range.
         InvalidArgument: If the name does not end in `.png`.
     """
-    path = Path(path)
+    path = as_place("path", path, "image.png")
     if path.suffix.lower() != ".png":
         raise InvalidArgument(f"Got {path.name!r} to write to. Expected a name that ends in .png.")
     content = png(image, metadata)
@@ -217,7 +236,10 @@ def png(image: Tensor, metadata: Mapping[str, str] | None = None) -> bytes:
     from PIL.PngImagePlugin import PngInfo
 
     picture, information = to_pil(image), PngInfo()
-    for key, value in (metadata or {}).items():
+    texts = {} if metadata is None else metadata
+    if not isinstance(texts, Mapping) or not all(isinstance(one, str) for pair in texts.items() for one in pair):
+        raise InvalidArgument(f"Got metadata={said(metadata)}. Expected texts by name: {{'guideflow:seed': '0'}}.")
+    for key, value in texts.items():
         # Beyond Latin-1 it falls back to iTXt, which has no half characters, as a command line may bring along.
         information.add_text(key, value.encode("utf-8", "replace").decode())
     picture.save(content := io.BytesIO(), format="PNG", pnginfo=information)
@@ -280,4 +302,5 @@ def labelled(images: Tensor, columns: Sequence[str], rows: Sequence[str] = (), s
     """
     check_image(images)
     count("side", side)
-    return from_pil(table([to_pil(image) for image in images], columns, rows, side))
+    heads, sides = as_texts("columns", columns), as_texts("rows", rows)
+    return from_pil(table([to_pil(image) for image in images], heads, sides, side))

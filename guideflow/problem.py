@@ -1,6 +1,6 @@
 """What is to be solved: a sampler with frozen noise and prompt, and a loss on its images; and one pass through it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guideflow._answers import check_sampler, pictures_of, state_like
 from guideflow._process import own_state
-from guideflow._require import cannot_compute, in_range, one_of
+from guideflow._require import count, in_range, one_of, plain_number, said
 from guideflow.errors import InvalidArgument, InvalidLoss
 from guideflow.gradients import MODES, Maps, choose, differentiate, forward
 from guideflow.losses.base import as_sum, evaluate
@@ -40,19 +41,15 @@ def draw_noise(sampler: Sampler, seeds: Sequence[int]) -> Noise:
     It is drawn on the CPU in float32 and then cast, so a seed means the same image on every device and in float64.
     """
     if not isinstance(sampler, Sampler):
-        raise InvalidArgument(f"Got {sampler!r} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
-    if (device := torch.device(sampler.device)).type != "cpu" and (why := cannot_compute(device)):
-        raise InvalidArgument(
-            f"The sampler {type(sampler).__name__} is on the device '{device}', where nothing can be computed here "
-            f"({why}). Load it with device='cpu'."
-        )
-    shape, count = sampler.latent_shape, sampler.num_steps
-    sizes = (count, *shape) if isinstance(shape, tuple | list) else (0,)
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise InvalidArgument(
-            f"The sampler {type(sampler).__name__} has num_steps={count!r} and latent_shape={shape!r}. Expected a "
-            "whole number from 1 on, and a tuple of such."
-        )
+        raise InvalidArgument(f"Got {said(sampler)} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`.")
+    check_sampler(sampler)
+    if isinstance(seeds, str | bytes) or not isinstance(seeds, Iterable) or getattr(seeds, "shape", None) == ():
+        raise InvalidArgument(f"Got seeds={said(seeds)}. Expected one whole number for each image, such as [0, 1].")
+    seeds = [plain_number(seed) for seed in seeds]  # type: ignore[misc]
+    for seed in seeds:
+        count("a seed", seed, -(2**63))
+    if not seeds:
+        raise InvalidArgument("Got no seed. Expected one whole number for each image, such as [0, 1].")
     stochastic = sampler.stochastic
     draws: list[list[Tensor]] = []
     for seed in seeds:
@@ -130,6 +127,12 @@ class Problem(Maps):
     __repr__ = shown
 
     def __post_init__(self) -> None:
+        if not isinstance(self.sampler, Sampler):
+            raise InvalidArgument(
+                f"Got {said(self.sampler)} as sampler. Expected an object: `gf.load_sampler('toy-mixture')`."
+            )
+        if not isinstance(self.noise, Noise):
+            raise InvalidArgument(f"Got {said(self.noise)} as noise. Expected `gf.draw_noise(sampler, [0])`.")
         loss = as_sum(self.loss)
         if loss.settled and not loss.lasting:
             raise InvalidLoss(
@@ -157,7 +160,7 @@ class Problem(Maps):
     def z0(self) -> Tensor:
         """The first state, before any guidance."""
         with own_state(), torch.no_grad():
-            return self.sampler.prepare(self.noise.initial)
+            return state_like(self.sampler, "prepare", self.sampler.prepare(self.noise.initial), self.noise.initial)
 
     def rollout(
         self, z0: Latent, controls: Latents | Callable[[int, Tensor], Tensor], gradients: bool = True
@@ -209,7 +212,7 @@ class Problem(Maps):
         """Apply step k, from 0, with its frozen noise."""
         with intact(z, f"The sampler {type(self.sampler).__name__}", InvalidArgument):
             found = self.sampler.step(k, z, self.condition, self.noise.steps[k])
-        return self._checked(found, "step", f"a state {tuple(z.shape)}", lambda: found.shape == z.shape)
+        return state_like(self.sampler, "step", found, z)
 
     def decode(self, z: Latent) -> Tensor:
         """Turn final states into images of at least single precision."""
@@ -222,18 +225,8 @@ class Problem(Maps):
     def _images(self, z: Latent, name: str, decode: Callable[[Latent], Tensor]) -> Tensor:
         with intact(z, f"The sampler {type(self.sampler).__name__}", InvalidArgument):
             images = decode(z)
-        self._checked(images, name, f"{len(z)} images", lambda: images.shape[:1] == z.shape[:1])
+        images = pictures_of(self.sampler, name, images, z)
         return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
-
-    def _checked(self, found: Any, what: str, wanted: str, fits: Callable[[], bool]) -> Tensor:
-        """Refuse what no sampler returns: PyTorch would go on with one state in the place of many."""
-        if isinstance(found, Tensor) and found.is_floating_point() and fits():
-            return found
-        given = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise InvalidArgument(
-            f"The sampler {type(self.sampler).__name__} returned {given} from `{what}`. Expected a floating-point "
-            f"tensor: {wanted}."
-        )
 
     def evaluate(self, images: Tensor) -> Evaluation:
         """Evaluate the loss, with the weights of the problem's iteration in its objective."""

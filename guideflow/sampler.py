@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from guideflow._answers import state_like
 from guideflow._process import InOwnState
+from guideflow._require import as_numbers, in_range, plain_number, said
 from guideflow.errors import InvalidArgument
 from guideflow.paths import NoisePath
 from guideflow.pickling import state_of
@@ -160,19 +161,22 @@ class Schedule:
     path: NoisePath | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        num_steps = len(self.times)
+        columns = {
+            name: as_numbers(f"{name} of a schedule", getattr(self, name))
+            for name in ("times", "state", "output", "noise", "gain")
+        }
+        num_steps = len(columns["times"])
         if num_steps == 0:
             raise InvalidArgument("Schedule got no times. Expected one entry per step, at least one.")
         defaults = {"noise": (0.0,) * num_steps, "gain": (1.0,) * num_steps}
-        for column in ("times", "state", "output", "noise", "gain"):
-            values = tuple(float(value) for value in getattr(self, column)) or defaults.get(column, ())
+        for column, found in columns.items():
+            values = found or defaults.get(column, ())
             if len(values) != num_steps:
                 raise InvalidArgument(f"Schedule got {len(values)} values for `{column}` and {num_steps} for `times`.")
-            if not all(map(math.isfinite, values)):
-                raise InvalidArgument(f"Schedule got `{column}` = {values}. Expected finite numbers only.")
             object.__setattr__(self, column, values)
-        if not (math.isfinite(self.init_scale) and self.init_scale > 0):
-            raise InvalidArgument(f"Schedule got `init_scale` = {self.init_scale}. Expected a finite number above 0.")
+        in_range("init_scale", plain_number(self.init_scale), 0, ends="()")
+        if self.path is not None and not isinstance(self.path, NoisePath):
+            raise InvalidArgument(f"Schedule got path={said(self.path)}. Expected a `gf.NoisePath`, or None.")
 
     @property
     def end_times(self) -> tuple[float, ...]:
@@ -225,7 +229,8 @@ class AffineSampler(Sampler):
         """Apply row k of the schedule."""
         row = self.schedule[k]
         # The two terms nearly cancel (3.49 z - 3.34 f), so the network's half precision must not reach the sum.
-        end_point = row.state * z + row.output * self.predict(z, row, condition).to(z.dtype)
+        own = row.state * z  # first, as gradients add up in the order of the graph, down to the last bit
+        end_point = own + row.output * state_like(self, "predict", self.predict(z, row, condition), z).to(z.dtype)
         return end_point if noise is None else end_point + row.noise * noise
 
     def prepare(self, noise: Latent) -> Tensor:

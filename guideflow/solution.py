@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from guideflow import plot, provenance, sheets, storage
-from guideflow._require import in_range, shorten
+from guideflow._require import as_place, in_range, said, shorten
 from guideflow.errors import CannotResume, InvalidArgument, InvalidImage
 from guideflow.images import to_pil
 from guideflow.memory import enough_for
@@ -157,8 +157,17 @@ class Solution:
         """
         drawn = frames is None
         in_range("seconds", seconds, 0.1)
-        if frames is not None and len(frames) == 0:
-            raise InvalidArgument("Got no frame. Expected a list of image batches, as a `gf.callbacks.Recorder` has.")
+        if path is not None:
+            path = as_place("path", path, "way.gif")
+        if frames is not None:
+            if not isinstance(frames, list | tuple) or not all(isinstance(one, Tensor) for one in frames):
+                raise InvalidArgument(
+                    f"Got frames={said(frames)}. Expected a list of image batches, as a `gf.callbacks.Recorder` has."
+                )
+            if not frames:
+                raise InvalidArgument(
+                    "Got no frame. Expected a list of image batches, as a `gf.callbacks.Recorder` has."
+                )
         found = sheets.way(self, count) if frames is None else list(frames)
         labels = [
             f"{i * 100 // max(1, len(found) - 1)}% of the guidance" if drawn else f"iteration {i}"

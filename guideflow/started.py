@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from guideflow._require import plain_number, said
+from guideflow._answers import answered, check_image_size, check_sampler
+from guideflow._require import one_of, plain_number, said
 from guideflow.errors import InvalidArgument
 from guideflow.paths import NoisePath
 from guideflow.sampler import AffineSampler, Row, Sampler, Schedule
@@ -96,6 +97,9 @@ class Started(AffineSampler):
                 f"Got a {type(sampler).__name__} to begin at a picture. Expected a `gf.AffineSampler`, whose steps can "
                 "begin at any noise level."
             )
+        one_of("paste_back", paste_back, (True, False))
+        check_sampler(sampler)
+        check_image_size(sampler)
         if paste_back and mask is None:
             raise InvalidArgument(
                 "Got paste_back=True without a mask, outside of which to paste. Give mask=."
@@ -112,8 +116,10 @@ class Started(AffineSampler):
         self._latents, self._mask = None, None
         if strength < 1 or masks is not None:
             with torch.no_grad():  # one by one: a start does not depend on what it is solved beside
-                one = [self.sampler.encode(image[None]).to(self.state_dtype) for image in self.edit.picture]
-            self._latents = torch.cat(one)
+                found = [self.sampler.encode(image[None]) for image in self.edit.picture]
+            shape = (1, *self.latent_shape)
+            one = [answered(sampler, "encode", z, f"a state {shape}", lambda z: z.shape == shape) for z in found]
+            self._latents = torch.cat([z.to(self.state_dtype) for z in one])
         if masks is not None:
             if len(self.latent_shape) != 3:
                 raise InvalidArgument(f"Got a mask for latents of shape {self.latent_shape}, which are no images.")

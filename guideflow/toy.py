@@ -6,12 +6,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from guideflow._require import as_device, as_dtype, count, in_range, one_of
+from guideflow._require import as_device, as_dtype, count, in_range, one_of, plain_number
 from guideflow.paths import NoisePath, flow_levels
 from guideflow.sampler import AffineSampler, Row, Schedule, alpha_bar
 
@@ -53,15 +53,19 @@ class ToyLinear(AffineSampler):
     ) -> None:
         count("num_steps", num_steps, high=1000)
         count("size", size, high=_LARGEST)
+        in_range("spread", spread)
+        one_of("image", image, (True, False))
+        count("seed", seed, -(2**63))
         self.dtype, self.device, self.image = as_dtype(dtype, _DTYPES), as_device(device), image
         self.latent_shape = (3, size, size) if image else (size,)
         self.image_size = (size, size) if image else (1, size)
         entries = math.prod(self.latent_shape)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         basis, _ = torch.linalg.qr(torch.randn(entries, entries, generator=generator, dtype=torch.float64))
         eigenvalues = spread * (2 * torch.rand(entries, generator=generator, dtype=torch.float64) - 1)
         self.matrix = (basis * eigenvalues @ basis.T).to(self.device, self.dtype)
-        gains = (gain,) * num_steps if isinstance(gain, int | float) else tuple(gain)
+        one = plain_number(gain)
+        gains: Any = (one,) * num_steps if isinstance(one, int | float) else gain
         self.schedule = replace(_flow_schedule(num_steps), gain=gains)
 
     def condition(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Tensor:

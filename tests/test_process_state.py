@@ -14,6 +14,7 @@ import torch
 import guideflow as gf
 import guideflow_avatars as avatars
 import tiny
+from guideflow import registry
 from guideflow.gradients import MODES
 from guideflow_diffusers.checkpointing import active, checkpointed
 
@@ -197,6 +198,9 @@ def test_the_callers_random_numbers_go_on_as_if_nothing_had_been_loaded_or_solve
     more = {"layout": torch.zeros(8, 8, dtype=torch.long)} if "segmentation" in name else {"reference": picture}
     before = random_states()
     gf.load_loss(name, **more)
+    registry.factory("loss", name)(**more)  # as who imports the class does
+    if name == "identity":
+        gf.load_metric("identity-similarity"), registry.factory("metric", "identity-similarity")()
     toy = gf.load_sampler("toy-mixture", size=8, num_steps=2)
     gf.solve(toy, warmth, solver="best-of", max_iterations=1).save(tmp_path / "run")
     gf.Solution.load(tmp_path / "run")

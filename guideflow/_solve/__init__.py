@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from guideflow import provenance
 from guideflow._process import own_state
-from guideflow._require import count, in_range, one_of, plain_number
+from guideflow._require import count, in_range, one_of, plain_number, said
 from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
 from guideflow._solve.parts import check_memory, complete, describe, pose
@@ -40,6 +40,9 @@ def iterate(problem: Problem, solver: Solver, state: State | None = None) -> Ite
 
     `break` to stop; pass the last state to go on later. Nothing is kept, stopped or checked: that is `solve`'s work.
     """
+    for name, given, kind in (("problem", problem, Problem), ("solver", solver, Solver), ("state", state, State)):
+        if not isinstance(given, kind) and (name != "state" or given is not None):
+            raise InvalidArgument(f"Got {said(given)} as {name}. Expected a `{kind.__name__}`.")
     advance = Advance(problem, solver)
     state = advance(None) if state is None else state
     while True:
@@ -255,7 +258,7 @@ def _keeping(save_to: str | PathLike[str] | None, checkpoint_every: int) -> Keep
 
 def _deadline(time_limit: float | None) -> float:
     seconds: Any = plain_number(time_limit)
-    if seconds in (None, inf):
+    if seconds is None or (isinstance(seconds, float) and seconds == inf):
         return inf
     in_range("time_limit", seconds, 0, ends="()")
     return time.perf_counter() + float(seconds)

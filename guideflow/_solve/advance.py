@@ -10,6 +10,7 @@ from torch import Tensor
 from guideflow._process import own_state
 from guideflow.errors import InvalidArgument, OutOfMemory
 from guideflow.gradients import MODES, choose, go_on_with_less
+from guideflow.losses.base import as_sum
 from guideflow.problem import Problem, Rollout
 from guideflow.solvers import Solver, State
 from guideflow.types import Latent, Latents, intact, map_tensors
@@ -40,7 +41,7 @@ class Advance:
             given = None if state is None else map_tensors(lambda tensor, axis: tensor.clone(), state)
             with intact(given, f"The solver {type(self.solver).__name__}", InvalidArgument):
                 found = self.solver.init(now) if given is None else self.solver.step(now, given)
-            if fault := next((what for what, fits in _parts(found, now, iteration) if not fits()), None):
+            if fault := next((what for what, fits in _parts(found, now, iteration, state) if not fits()), None):
                 raise InvalidArgument(
                     f"The solver {type(self.solver).__name__} returned a state whose {fault}. Expected a "
                     "`guideflow.solvers.State` with the rollout of its z0 and controls."
@@ -70,7 +71,9 @@ class Advance:
         self.problem = replace(self.problem, gradient_mode=mode)
 
 
-def _parts(found: Any, problem: Problem, iteration: int) -> Iterator[tuple[str, Callable[[], bool]]]:
+def _parts(
+    found: Any, problem: Problem, iteration: int, before: State | None
+) -> Iterator[tuple[str, Callable[[], bool]]]:
     """List what is to be seen of a state before anything goes on with it, each once what is before it fits."""
     shape, dtype, steps = problem.z0.shape, problem.z0.dtype, problem.num_steps
 
@@ -85,6 +88,18 @@ def _parts(found: Any, problem: Problem, iteration: int) -> Iterator[tuple[str, 
     rollout = found.rollout
     yield f"rollout is a {type(rollout).__name__}", lambda: isinstance(rollout, Rollout)
     yield "rollout has other states", lambda: are([rollout.states], steps + 1, *shape)
+    yield "rollout has other end points", lambda: are([rollout.end_points], steps, *shape)
+    gradients = [] if rollout.gradients is None else [rollout.gradients]
+    yield "rollout has other gradients", lambda: are(gradients, steps + 1, *shape)
+    counted = (rollout.evaluations, rollout.rebuilt)
+    yield f"rollout counts {counted} evaluations", lambda: all(type(one) is int and one >= 0 for one in counted)
+    known, terms = as_sum(problem.loss).weights(), rollout.terms
+    yield f"rollout has a {type(terms).__name__} of terms", lambda: isinstance(terms, Mapping)
+    wanted = list(known if before is None else before.rollout.terms)
+    yield (
+        f"rollout has the terms {', '.join(map(str, terms))} where the loss has {', '.join(wanted)}",
+        lambda: set(terms) == set(wanted) if before else set(terms) >= set(wanted),
+    )
     yield (
         f"rollout has not {len(problem.z0)} losses",
         lambda: are([rollout.loss, rollout.objective, *rollout.terms.values()], len(problem.z0)),

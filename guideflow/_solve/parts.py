@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from guideflow import registry
+from guideflow._answers import check_image_size
 from guideflow._solve.rebuild import rebuild
 from guideflow.errors import CannotResume
 from guideflow.problem import Noise, Problem
@@ -38,6 +39,7 @@ def describe(sampler: Sampler, loss: LossLike, solver: Solver) -> dict[str, Any]
 
 def pose(sampler: Sampler, loss: LossLike, noise: Noise, settings: Settings) -> Problem:
     """Encode the prompts and put a problem together."""
+    check_image_size(sampler)
     with torch.no_grad():
         condition = sampler.condition(settings.prompts, settings.negative_prompts)
     return Problem(

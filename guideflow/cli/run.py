@@ -155,7 +155,9 @@ def resume_saved(
 def _finish(solve: Callable[[], Solution], asked: Asked, frames: Sequence[Any]) -> int:
     try:
         solution = solve()
-    except (Exception, SystemExit) as error:  # the latter of a plugin
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, GeneratorExit and whatever else a plugin may raise
         found = getattr(error, "solution", None)
         if isinstance(error, GuideflowError | OSError) and found is None:
             raise

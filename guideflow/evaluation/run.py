@@ -164,7 +164,9 @@ def _ask(metric: Metric, cases: Sequence[Case]) -> list[Measured]:
             raise InvalidArgument(f"it returned {len(answers)} numbers for {len(asked)} pictures")
         if odd := [one for one in answers if not isinstance(one, Measured)]:
             raise InvalidArgument(f"it returned a {type(odd[0]).__name__} in the place of a Measured")
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if len(asked) > 1 and not metric.of_set:
             answers = [_ask(metric, [case])[0] for case in asked]
         else:

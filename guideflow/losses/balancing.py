@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from guideflow._require import in_range
+from guideflow._require import in_range, said
 from guideflow.errors import InvalidArgument
 from guideflow.losses.base import Loss, Term, WeightedSum, as_sum
 from guideflow.losses.evaluation import Evaluation, no_gradient
@@ -32,6 +32,8 @@ class Balanced(Loss):
     name: str = "balanced"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.sum, WeightedSum):
+            raise InvalidArgument(f"Got {said(self.sum)} to balance. Expected losses: `gf.balanced(a, 2 * b)`.")
         if len(self.sum.terms) < 2:
             raise InvalidArgument(
                 f"Got {self.sum.describe()!r} to balance. Expected at least two terms: `gf.balanced(a, 2 * b)`."

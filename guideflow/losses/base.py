@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from guideflow._process import InOwnState
-from guideflow._require import in_range
+from guideflow._require import in_range, plain_number, said
 from guideflow.errors import InvalidLoss
 from guideflow.losses.evaluation import (
     COLUMNS,
@@ -133,7 +134,8 @@ class Loss(InOwnState, ABC):
     __rmul__ = __mul__
 
     def __truediv__(self, weight: float) -> WeightedSum:
-        return as_sum(self).scaled(1 / weight)
+        in_range("what a loss is divided by", plain_number(weight))
+        return as_sum(self).scaled(1 / weight if weight else math.inf)
 
     def __neg__(self) -> WeightedSum:
         return as_sum(self).scaled(-1.0)
@@ -158,6 +160,13 @@ class Term:
     name: str
     ramps: tuple[Ramp, ...] = ()
 
+    def __post_init__(self) -> None:
+        in_range("the weight of a loss", plain_number(self.weight))
+        _check_loss(self.loss)
+        _check_name(self.name)
+        if not isinstance(self.ramps, tuple | list) or not all(isinstance(one, Ramp) for one in self.ramps):
+            raise InvalidLoss(f"Got ramps={said(self.ramps)}. Expected a tuple of `Ramp`, as `loss.scheduled` makes.")
+
     def weight_at(self, iteration: int | None) -> float:
         """Return the weight at an iteration, or in the end."""
         return self.weight * prod(ramp.final if iteration is None else ramp(iteration) for ramp in self.ramps)
@@ -171,6 +180,16 @@ class Term:
         ):
             found = self.loss.evaluate(images, iteration) if isinstance(self.loss, Loss) else plain(self.loss(images))
             return checked(found, self.name, images)
+
+    def references(self) -> Sequence[Tensor]:
+        """Return the reference images of the loss, or refuse what cannot be saved in the end."""
+        found = self.loss.references() if isinstance(self.loss, Loss) else ()
+        if isinstance(found, tuple | list) and all(isinstance(one, Tensor) and one.dim() == 3 for one in found):
+            return found
+        raise InvalidLoss(
+            f"Loss '{self.name}' returned {said(found)} from `references`. Expected a tuple of pictures, tensors (3, "
+            "height, width) in [0, 1]; `()` for none."
+        )
 
     def describe(self) -> str:
         """Return the term as one reads it: `0.5 * style (from 10)`."""
@@ -194,6 +213,9 @@ class WeightedSum(Loss):
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.terms, tuple | list) or not all(isinstance(one, Term) for one in self.terms):
+            raise InvalidLoss(f"Got terms={said(self.terms)}. Expected a tuple of `Term`; losses are added by `a + b`.")
+        _check_name(self.name)
         taken, terms = list(COLUMNS), []
         for term in self.terms:
             taken.append(unique(term.name, taken))
@@ -252,7 +274,7 @@ class WeightedSum(Loss):
 
     def references(self) -> Sequence[Tensor]:
         """Return the reference images of all terms."""
-        return tuple(ref for term in self.terms if isinstance(term.loss, Loss) for ref in term.loss.references())
+        return tuple(ref for term in self.terms for ref in term.references())
 
 
 class _Compiled(Loss):
@@ -279,15 +301,27 @@ def evaluate(loss: LossLike, images: Tensor, iteration: int | None = None) -> Ev
 
 def as_loss(loss: LossLike, name: str = "") -> WeightedSum:
     """Give any callable the algebra of losses: `0.5 * gf.as_loss(my_function)`."""
+    _check_name(name)
     return WeightedSum((Term(1.0, loss, name),), name) if name else as_sum(loss)
 
 
-def as_sum(loss: object) -> WeightedSum:
+def _check_loss(loss: object) -> None:
+    if not callable(loss) or isinstance(loss, type):
+        raise InvalidLoss(
+            f"Got {said(loss)} as a loss. Expected a callable from images to a number each: `gf.load_loss`."
+        )
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise InvalidLoss(f"Got {said(name)} as the name of a loss. Expected a text.")
+
+
+def as_sum(loss: Any) -> WeightedSum:
     """Return any loss as a weighted sum, of one term if it is not one yet."""
     if isinstance(loss, WeightedSum):
         return loss
-    if not callable(loss) or isinstance(loss, type):
-        raise InvalidLoss(f"Got {loss!r} as a loss. Expected a callable from images to a number each: `gf.load_loss`.")
+    _check_loss(loss)
     of = before_compiling(loss)
     if of is not loss and isinstance(of, Loss):
         loss = _Compiled(loss, of)

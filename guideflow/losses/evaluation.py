@@ -48,10 +48,17 @@ def plain(value: Any) -> Evaluation:
 
 def checked(found: Evaluation, name: str, images: Tensor) -> Evaluation:
     """Return an evaluation in the dtype of the images, or refuse all but one differentiable number per image."""
+    if not isinstance(found, Evaluation) or not isinstance(found.terms, Mapping):
+        given = f"terms as a {type(found.terms).__name__}" if isinstance(found, Evaluation) else type(found).__name__
+        raise InvalidLoss(
+            f"Loss '{name}' returned {given} from `evaluate`. Expected an `Evaluation` of loss, objective and a "
+            "mapping of terms, as `super().evaluate(images, iteration)` returns."
+        )
+    terms = {key: _checked(value, f"{name}', of which '{key}", images) for key, value in found.terms.items()}
     objective = _checked(found.objective, name, images)
     if torch.is_grad_enabled() and images.requires_grad and not objective.requires_grad:
         raise no_gradient(name)
-    return Evaluation(_checked(found.loss, name, images), objective, found.terms)
+    return Evaluation(_checked(found.loss, name, images), objective, terms)
 
 
 @contextmanager

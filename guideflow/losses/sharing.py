@@ -12,6 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from guideflow._process import own_numbers
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,7 +37,8 @@ def sharing(found: Shared) -> Iterator[None]:
 def shared(load: Callable[P, T]) -> Callable[P, T]:
     """Make a loader load a network once for the losses of a sweep, which differ in their reference only.
 
-    For a function whose arguments say which network it is, as `@shared`. What it returns belongs to several losses: it
+    For a function whose arguments say which network it is, as `@shared`. The random numbers that networks are made of
+    before their weights are read are not the caller's. What it returns belongs to several losses: it
     may be frozen and moved to a device, and not changed otherwise. Outside of sweeps, and for arguments other than
     text, paths, numbers and lists of them, such as a network, it loads anew.
     """
@@ -45,10 +48,12 @@ def shared(load: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         found = _now.get()
         if found is None or not all(map(_is_plain, [*args, *kwargs.values()])):
-            return load(*args, **kwargs)
+            with own_numbers():
+                return load(*args, **kwargs)
         words = repr((load.__module__, load.__qualname__, known.bind(*args, **kwargs).arguments))
         if words not in found:
-            found[words] = load(*args, **kwargs)
+            with own_numbers():
+                found[words] = load(*args, **kwargs)
         made: T = found[words]
         return made
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guideflow._require import require
+from guideflow._process import own_numbers
+from guideflow._require import as_place, require
 from guideflow.errors import InvalidArgument
 from guideflow.images import read_image
 from guideflow.losses.networks import freeze, published_weights
@@ -64,7 +65,11 @@ class KernelDistance(Metric):
         self._network: Any = freeze(inception() if network is None else network, device)
         self._size, self._device = size, device
         self.needs = ("unguided",) if real is None else ()  # type: ignore[misc]
-        self._real = None if real is None else self._features([read_image(path)[0] for path in pictures(Path(real))])
+        self._real = (
+            None
+            if real is None
+            else self._features([read_image(path)[0] for path in pictures(as_place("real", real, "photos"))])
+        )
 
     def __call__(self, cases: Sequence[Case]) -> Sequence[Measured]:
         """Measure all pictures of a configuration."""
@@ -111,7 +116,8 @@ def pictures(folder: Path) -> list[Path]:
 def inception() -> nn.Module:
     """Load torchvision's Inception v3 up to its 2048 pooled features; it normalises images in [0, 1] by itself."""
     models = require("torchvision.models", extra="subject")
-    network: Any = models.inception_v3(weights=None, init_weights=False, transform_input=False)
+    with own_numbers():
+        network: Any = models.inception_v3(weights=None, init_weights=False, transform_input=False)
     network.float().load_state_dict(published_weights(URL, 109))
     network.fc = nn.Identity()
     return Normalised(network)

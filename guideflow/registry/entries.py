@@ -99,9 +99,9 @@ class Entry:
         try:
             with put_back(threading.current_thread()):
                 found = resolve_name(self.factory)
-        except GuideflowError:
+        except (GuideflowError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise BrokenPlugin(f"The factory {self.factory!r} cannot be imported. {reason(error)}.") from error
         if not callable(found):
             raise BrokenPlugin(f"The factory {self.factory!r} is {found!r}. Expected a class or a function.")

@@ -53,7 +53,9 @@ class _Loader(Loader):
         sys.path.insert(0, str(path.parent))  # as for a script: a file may import its neighbours
         try:
             exec(compile(path.read_bytes(), path, "exec"), vars(module))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
             if isinstance(error, SyntaxError):
                 frames.append((str(error.filename), error.lineno))

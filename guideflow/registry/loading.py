@@ -92,9 +92,9 @@ def _load(kind: str, name: str, given: dict[str, Any], base: Any) -> Any:
     try:
         with own_state(), own_numbers() if offer else nullcontext():  # a file of the user's draws what it likes
             made = make(**given)
-    except GuideflowError:
+    except (GuideflowError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # what others' plugins may raise is not ours to know
+    except BaseException as error:  # what others' plugins may raise is not ours to know
         from guideflow.memory import ran_out  # needs torch
 
         if ran_out(error):

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias, final
 import torch
 from torch import Tensor
 
+from guideflow._answers import state_like
 from guideflow._process import own_state
 from guideflow.errors import IncompatibleSolver
 from guideflow.memory import enough_for
@@ -263,7 +264,7 @@ def look(
     with enough_for(*_MEMORY), own_state(), sampler.checkpointing(True) if saving else nullcontext():
         start = z.detach().clone().requires_grad_(through)
         with torch.set_grad_enabled(through):
-            f = sampler.predict(start, row, problem.condition).to(z.dtype)
+            f = state_like(sampler, "predict", sampler.predict(start, row, problem.condition), z).to(z.dtype)
             A, B, A_end = outlook.state[row.index], outlook.output[row.index], outlook.state[row.index + 1]
             clean = A * start + B * f + A_end * u
         each = [clean_gradient(problem, clean.detach() + shift, preview) for shift in around or (0.0,)]

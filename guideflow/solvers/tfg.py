@@ -68,7 +68,9 @@ class TFG(LookaheadSolver):
         """Move the end of the window by both gradients."""
         spread = self.smooth * outlook.noise[window.row.index]
         around = [spread * draw(problem, *window.key, j) for j in range(self.draws)] if spread else []
-        sight = look(problem, outlook, window.row, window.z, window.u, through=self.state_shift > 0, around=around)
+        sight = look(
+            problem, outlook, window.row, window.z, window.u, through=bool(self.state_shift > 0), around=around
+        )
         s, change = step_size(self.scale, window.z), torch.zeros_like(window.z)
         if sight.by_state is not None:
             a = window.row.state

@@ -5,6 +5,7 @@ from typing import ClassVar, final
 
 import torch
 
+from guideflow._answers import state_like
 from guideflow._require import in_range
 from guideflow.errors import IncompatibleSolver
 from guideflow.problem import Problem
@@ -58,6 +59,7 @@ class Unanchored(Solver):
             row = sampler.schedule[k]
             with torch.no_grad():
                 f = sampler.predict(state.rollout.states[k + 1], row._replace(time=row.end_time), problem.condition)
+            f = state_like(sampler, "predict", f, z)
             z = row.state * z - pull[k] + row.output * f.to(z.dtype)
             noise = problem.noise.steps[k]
             z = z if noise is None else z + row.noise * noise

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from guideflow._require import said
+from guideflow._require import as_place, said
 from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.memory import available_bytes
 
@@ -23,9 +23,7 @@ def as_folder(given: object) -> Path:
     Raises:
         InvalidArgument: if it is no name that a folder may have.
     """
-    if isinstance(given, str | os.PathLike) and isinstance(path := os.fspath(given), str) and path and "\0" not in path:
-        return Path(path)
-    raise InvalidArgument(f"Got {given!r} as folder. Expected a path, such as 'out'.")
+    return as_place("folder", given, "out")
 
 
 def check_folder(folder: Path, run: str | None = None, size: float = 0, *, overwrite: bool = False) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from guideflow import registry
 from guideflow._networks import networks
+from guideflow._precision import settings
 from guideflow.errors import GuideflowError
 from guideflow.storage.recipes import plugins
 
@@ -49,7 +50,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     capability = torch.backends.cpu.get_cpu_capability()
     found = {"device": f"{device.type}, {name}", "instructions": capability, "threads": torch.get_num_threads()}
-    return found | {"matmul": torch.get_float32_matmul_precision()}  # "medium" and "high" are the caller's to choose
+    found["matmul"] = "highest"  # as `own_state` computes; what was solved before it saw to that may say otherwise
+    return found | ({"settings": chosen} if (chosen := settings()) else {})
 
 
 def weights(part: object) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from guideflow._require import as_device, one_of
+from guideflow._require import as_device, in_range, one_of
 from guideflow.errors import InvalidArgument
 from guideflow.metrics import Case, LossMetric
 from guideflow_identity.faces import FaceBackend
@@ -45,8 +45,7 @@ class IdentitySimilarity(LossMetric):
         threshold: float = 0.5,
         device: str = "cpu",
     ) -> None:
-        if not 0 < threshold <= 1:
-            raise InvalidArgument(f"Got threshold={threshold}. Expected a score in (0, 1].")
+        in_range("threshold", threshold, 0, 1, ends="(]")
         if pack is not None and backend != "arcface":
             raise InvalidArgument(
                 f"Got pack={str(pack)!r}, which only backend='arcface' reads. Type backend='arcface'."

@@ -13,13 +13,12 @@ from guideflow.images import check_image
 from guideflow.losses.base import Loss
 from guideflow.losses.needed import as_needed
 from guideflow.losses.networks import freeze, from_transformers, precision
-from guideflow.losses.vision import ImageSources, Preparation, read_images
+from guideflow.losses.vision import ImageSources, read_images
 from guideflow.types import PerImage
+from guideflow_avatars.upright import PREPARATION, Upright
+from guideflow_avatars.upright import SIZE as SIZE
 
 WEIGHTS = Path(__file__).parent / "weights"
-SIZE = 128
-
-_PREPARATION = Preparation((SIZE, SIZE), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), crop=True)
 
 
 @final
@@ -38,7 +37,9 @@ class AvatarsIdentity(Loss):
         device: Where the network runs.
 
     Raises:
-        InvalidImage: If a reference cannot be read or is no RGB image in [0, 1].
+        InvalidImage: If a reference cannot be read, is no RGB image in [0, 1], or, looked at by the bundled network, is
+            of one colour or lies on its side or head. Where that is not sure, or no portrait is to be seen, a warning
+            says so.
     """
 
     name = "avatars-identity"
@@ -46,6 +47,10 @@ class AvatarsIdentity(Loss):
     def __init__(self, reference: ImageSources, network: nn.Module | None = None, device: str = "cpu") -> None:
         self._references = as_needed(read_images(reference), SIZE)
         self._network: Any = freeze(load_recogniser(WEIGHTS / "identity") if network is None else network, device)
+        if network is None:
+            upright, several = Upright(self._network), len(self._references) > 1
+            for number, one in enumerate(self._references):
+                upright.check(one.to(device), f"reference {number}" if several else "reference")
         with torch.no_grad():
             embeddings = torch.cat([self.embed(one[None].to(device)) for one in self._references])
         self._target = F.normalize(embeddings.mean(0), dim=0)
@@ -57,7 +62,7 @@ class AvatarsIdentity(Loss):
     def embed(self, image: Tensor) -> Tensor:
         """Return unit-norm embeddings, (B, C)."""
         check_image(image)
-        output = self._network(_PREPARATION(image, precision(self._network)))
+        output = self._network(PREPARATION(image, precision(self._network)))
         return F.normalize(output if isinstance(output, Tensor) else output.logits, dim=1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import require
+from guideflow._require import as_texts, require
 from guideflow.losses.base import Loss
 from guideflow.losses.networks import freeze
 from guideflow.losses.vision import Preparation
@@ -101,7 +101,7 @@ class PromptAccuracy(Metric):
     needs: ClassVar[tuple[str, ...]] = ("prompt",)
 
     def __init__(self, attributes: Sequence[str] = ("background", "colour", "clothes", "expression")) -> None:
-        self._attributes = tuple(attributes)
+        self._attributes = tuple(as_texts("attributes", attributes))
         judges.check_attributes(self._attributes)
 
     def __call__(self, cases: Sequence[Case]) -> Sequence[Measured]:

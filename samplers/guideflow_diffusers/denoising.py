@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, final
 import torch
 from torch import Tensor
 
-from guideflow._require import one_of
+from guideflow._require import one_of, said
 from guideflow.errors import InvalidArgument
 from guideflow.metrics import Case, Measured, Metric, measured
 from guideflow.registry import find, load_sampler
@@ -68,8 +68,9 @@ class DenoiseError(Metric):
         device: str = "cpu",
     ) -> None:
         one_of("prediction", prediction, (None, *PREDICTIONS))
-        if not times or not all(isinstance(t, int) and 1 <= t < TRAIN_STEPS for t in times):
-            raise InvalidArgument(f"Got times={list(times)!r}. Expected whole numbers from 1 to {TRAIN_STEPS - 1}.")
+        several = isinstance(times, list | tuple) and bool(times)
+        if not several or not all(type(t) is int and 1 <= t < TRAIN_STEPS for t in times):
+            raise InvalidArgument(f"Got times={said(times)}. Expected whole numbers from 1 to {TRAIN_STEPS - 1}.")
         self._checkpoint, self._times, self._prediction = checkpoint, tuple(times), prediction
         self._loading = {"dtype": dtype, "device": device}
         self._judges: dict[str, tuple[Any, str]] = {}

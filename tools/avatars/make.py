@@ -38,6 +38,7 @@ PARTS = {
     "autoencoder": Part("autoencoder.py", ("render",), 30),
     "attributes": Part("recognisers.py attributes", ("render",), 12),
     "identity": Part("recognisers.py guidance", ("render",), 24),
+    "upright": Part("upright.py", ("identity",)),
     "identity-judge": Part("recognisers.py evaluation", ("render",), 16),
     "labels": Part("labels.py", ("render",)),
     "teacher": Part("teacher.py", ("autoencoder", "text"), 40),
