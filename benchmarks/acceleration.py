@@ -51,12 +51,12 @@ from torch import Tensor
 import guideflow as gf
 from guideflow import registry
 from guideflow.solvers import Outlook
-from guideflow.solvers.lookahead import renoise
+from guideflow.solvers.outlook import renoise
 from guideflow_avatars import judges
 
 LONG, SHORT, QUICK = 100, 20, 12  # iterations
 AT = {LONG: (10, 20, 40, 100), SHORT: (5, 10, 20), QUICK: (4, 8, 12), 24: (8, 16, 24), 9: (3, 6, 9), 7: (3, 5, 7)}
-AT |= {0: (), 3: (1, 2, 3), 6: (2, 4, 6)}
+AT |= {0: (), 3: (1, 2, 3), 5: (1, 3, 5), 6: (2, 4, 6), 8: (3, 5, 8)}
 PEOPLE |= {"acceleration-search": 4, "acceleration-run": 32}
 FIRST |= {"acceleration-search": 32, "acceleration-run": 200}  # nobody is searched on and judged on
 PROMPTS["acceleration-run"] = 2
@@ -64,11 +64,11 @@ BATCH, TIMED, REPEATS = 64 if DEVICE == "cuda" else 16, 4, 2
 
 
 class Rule(NamedTuple):
-    """A solver, for a sampler; in how many iterations, None for its own number; from the best of how many noises."""
+    """A solver, for a sampler; in how many iterations and from the best of how many noises, None for its own number."""
 
     make: Callable[[gf.Sampler], gf.Solver]
     iterations: int | None = SHORT
-    candidates: int = 1
+    candidates: int | None = 1
     radius: float = 1.0
 
 
@@ -99,8 +99,8 @@ def default(sampler: gf.Sampler) -> gf.Solver:
 
 RULES = {
     "unguided": Rule(lambda sampler: gf.FlowGrad(), 0),
-    "auto, no preset": Rule(lambda sampler: gf.Auto(), None, gf.Auto.candidates),
-    "auto": Rule(default, None, gf.Auto.candidates),
+    "auto, no preset": Rule(lambda sampler: gf.Auto(), None, gf.Auto().candidates),
+    "auto": Rule(default, None, None),
 }
 """Judged on held-out people; the others only search."""
 CANDIDATES = {

@@ -25,12 +25,13 @@ from guideflow.tune import read_tune
 PEOPLE = avatars.CACHE / "people"
 SPECS = avatars.HERE / "presets"
 AS_PUBLISHED = ("anchored",)  # a name that stands for the rule of a paper, to the letter
-PREVIEWED = {"passes": True, "polish": 1.0, "preview": True, "scale": 3.0}
+PASSES = {"passes": True, "polish": 1.0, "preview": True, "scale": 3.0, "noises": 32}
 AUTO = {
-    "perflow": {"passes": True, "polish": 0.5, "scale": 2.0},
-    "rectified-flow": {"polish": 1.0, "scale": 1.6},
-    "turbo": PREVIEWED,
-    "pcm": PREVIEWED,
+    "perflow": PASSES,
+    "rectified-flow": {"polish": 1.0, "preview": True, "noises": 40},
+    "instaflow": {"iterations": 32, "preview": True, "noises": 64},
+    "turbo": PASSES,
+    "pcm": PASSES,
 }  # options of `auto`, chosen on the people of `acceleration.py grid`
 MEASURED = "python benchmarks/acceleration.py run"
 SHIPPED = avatars.HERE.parent / "samplers" / "guideflow_avatars" / "presets"
@@ -81,11 +82,8 @@ def auto(family: str, options: dict[str, Any]) -> Preset:
                     "denoise-error": {"better": "lower", **cost},
                 },
             },
-            "note": "six passes that preview, in about the time of the twelve iterations by default"
-            if options.get("preview")
-            else "three passes, in about the time of the twelve iterations by default"
-            if options.get("passes")
-            else "longer steps, whose traces the polish takes out again",
+            "note": f"{'passes' if options.get('passes') else 'moves'} that preview, from the best of more "
+            "noises, in about the time of the twelve iterations by default",
         }
     return Preset(name, "avatars-identity", "auto", options, sampler.num_steps, found)
 

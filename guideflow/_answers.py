@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from guideflow._require import cannot_compute, said
+from guideflow._devices import cannot_compute
+from guideflow._told import said
 from guideflow.errors import InvalidArgument
 
 if TYPE_CHECKING:

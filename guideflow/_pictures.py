@@ -15,7 +15,7 @@ import numpy as np
 
 from guideflow._colours import in_srgb
 from guideflow._levels import white
-from guideflow._require import shorten
+from guideflow._told import shorten
 from guideflow.errors import InvalidImage
 
 if TYPE_CHECKING:

@@ -13,8 +13,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from guideflow._given import as_place, count
 from guideflow._notebook import NotebookBar, in_notebook
-from guideflow._require import as_place, count, number, require, said
+from guideflow._require import require
+from guideflow._told import number, said
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers import State

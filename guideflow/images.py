@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from guideflow._colours import tell
+from guideflow._files import write_whole
+from guideflow._given import as_place, as_size, as_texts, count, one_of
 from guideflow._labels import table
 from guideflow._levels import deep
 from guideflow._pictures import KEPT_PIXELS as KEPT_PIXELS
 from guideflow._pictures import as_path, as_rgb, check_file, check_pixels, halvings, small_enough, strictly, upright
 from guideflow._pictures import open_picture as open_picture
-from guideflow._require import as_place, as_size, as_texts, count, one_of, said, write_whole
+from guideflow._told import said
 from guideflow.errors import InvalidArgument, InvalidImage
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from guideflow._answers import check_sampler, pictures_of, state_like
+from guideflow._given import count, in_range, one_of, plain_number
 from guideflow._process import own_state
-from guideflow._require import count, in_range, one_of, plain_number, said
+from guideflow._told import said
 from guideflow.errors import InvalidArgument, InvalidLoss
 from guideflow.gradients import MODES, Maps, choose, differentiate, forward
 from guideflow.losses.base import as_sum, evaluate

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from guideflow._answers import state_like
+from guideflow._given import as_numbers, in_range, plain_number
 from guideflow._process import InOwnState
-from guideflow._require import as_numbers, in_range, plain_number, said
+from guideflow._told import said
 from guideflow.errors import InvalidArgument
 from guideflow.paths import NoisePath
 from guideflow.pickling import state_of

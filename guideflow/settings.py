@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
-from guideflow._require import as_text, count, in_range, one_of, plain_number, said
+from guideflow._given import as_text, count, in_range, one_of, plain_number
+from guideflow._told import said
 from guideflow.errors import InvalidArgument
 from guideflow.gradients import MODES
 

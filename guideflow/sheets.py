@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 from guideflow import provenance
-from guideflow._require import count, number, require, write_whole
+from guideflow._files import write_whole
+from guideflow._given import count
+from guideflow._require import require
+from guideflow._told import number
 from guideflow.errors import InvalidArgument
 from guideflow.images import to_pil
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from guideflow import plot, provenance, sheets, storage
-from guideflow._require import as_place, in_range, said, shorten
+from guideflow._given import as_place, in_range
+from guideflow._told import said, shorten
 from guideflow.errors import CannotResume, InvalidArgument, InvalidImage
 from guideflow.images import to_pil
 from guideflow.memory import enough_for

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from guideflow._answers import answered, check_image_size, check_sampler
-from guideflow._require import one_of, plain_number, said
+from guideflow._given import one_of, plain_number
+from guideflow._told import said
 from guideflow.errors import InvalidArgument
 from guideflow.paths import NoisePath
 from guideflow.sampler import AffineSampler, Row, Sampler, Schedule

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from guideflow._require import as_device, as_dtype, count, in_range, one_of, plain_number
+from guideflow._devices import as_device, as_dtype
+from guideflow._given import count, in_range, one_of, plain_number
 from guideflow.paths import NoisePath, flow_levels
 from guideflow.sampler import AffineSampler, Row, Schedule, alpha_bar
 

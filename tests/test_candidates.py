@@ -210,7 +210,7 @@ def test_a_solver_says_how_many_it_wants_and_the_user_has_the_last_word() -> Non
     def rollouts(**options: Any) -> int:
         return gf.solve(**parts, max_iterations=0, **options).stats["network_evaluations"] // steps - 1
 
-    assert rollouts() == rollouts(solver="auto") == gf.Auto.candidates > 1
+    assert rollouts() == rollouts(solver="auto") == gf.Auto().candidates > 1
     assert rollouts(solver="anchored") == rollouts(solver=gf.Annealed()) == rollouts(candidates=1) == 0
     assert rollouts(solver="anchored", candidates=3) == rollouts(candidates=3) == 3
 

@@ -386,5 +386,5 @@ def test_the_manifest_is_plain_json(home):
     solver = json.loads(Path("here/manifest.json").read_text())["configs"]["solver"]
     assert solver == {
         "name": "auto",
-        "options": {"scale": 1.0, "iterations": None, "passes": False, "preview": False, "polish": 0.0},
+        "options": {"scale": 1.0, "iterations": None, "passes": False, "preview": False, "polish": 0.0, "noises": 16},
     }

@@ -149,9 +149,9 @@ def test_auto_goes_on_with_less_when_memory_runs_out(hunger: int, mode: str) -> 
         warnings.simplefilter("always")
         solution = gf.solve(sampler, loss, max_iterations=2, gradient_mode="auto", memory_limit=1e12)
     # One mode at a time, and so told; 1 runs out in the solve, 2 while it is measured.
-    assert [re.findall(r"with '(\w+)' ones", str(one.message)) for one in told] == [
-        [mode] for mode in MODES[1 : hunger + 1]
-    ]
+    assert [
+        re.findall(r"with '(\w+)' ones", str(one.message)) for one in told if one.category is not ResourceWarning
+    ] == [[mode] for mode in MODES[1 : hunger + 1]]
     wanted = gf.solve(stochastic(), loss, max_iterations=2)
     assert solution.stats["gradient_mode"] == mode
     torch.testing.assert_close(solution.controls, wanted.controls, rtol=1e-10, atol=1e-12)

@@ -9,8 +9,7 @@ import pytest
 
 import guideflow as gf
 from guideflow import evaluation
-from guideflow._files import is_left, remove_left
-from guideflow._require import write_whole
+from guideflow._files import is_left, remove_left, write_whole
 from guideflow.cli.show import draw
 from processes import ended, forked
 

@@ -8,7 +8,8 @@ import torch
 
 import guideflow as gf
 from guideflow import solvers
-from guideflow._require import as_device, as_size, as_text, as_texts, count, in_range
+from guideflow._devices import as_device
+from guideflow._given import as_size, as_text, as_texts, count, in_range
 from guideflow.app.choices import Asked
 from guideflow.app.fields import Field
 from guideflow.errors import InvalidArgument

@@ -151,7 +151,7 @@ def test_history_logs_every_term_under_a_unique_name() -> None:
 
 def test_stats_count_the_work() -> None:
     solution = gf.solve(linear(num_steps=3), Distance(target(linear())), max_iterations=7)
-    assert solution.stats["network_evaluations"] == 3 * (gf.Auto.candidates + 8) and solution.stats["iterations"] == 7
+    assert solution.stats["network_evaluations"] == 3 * (gf.Auto().candidates + 8) and solution.stats["iterations"] == 7
     assert solution.stats["seconds"] > 0 and solution.stats["peak_memory"] > 1e6
 
 

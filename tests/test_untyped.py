@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["arguments", "damage", "hostile", "plugins"])
+@pytest.mark.parametrize("name", ["arguments", "constructors", "damage", "hostile", "plugins"])
 def test_it_is_taken_or_refused_without_the_type_checker(name: str) -> None:
     options = ["-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-o", "addopts="]
     command = [sys.executable, "-m", "pytest", *options, str(HERE / f"untyped_{name}.py")]

@@ -1,15 +1,12 @@
 """Arguments as users of numpy, Pillow and torch pass them: taken where they are meant, else refused in one line."""
 
 import enum
-import inspect
 import io
 import pickle
-import warnings
-from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +19,9 @@ import guideflow_identity
 import tiny
 from guideflow import provenance, registry
 from guideflow.__main__ import main
-from guideflow._require import as_device
+from guideflow._devices import as_device
 from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage, InvalidLoss
 from guideflow.losses.vision import read_images, read_subjects
-from guideflow.toy import ToyLinear, ToyMixture
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import load_parts
 from guideflow_diffusers.perflow import perflow_schedule
@@ -294,7 +290,7 @@ def test_a_device_that_is_there_is_taken(monkeypatch: Any) -> None:
     assert as_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("guideflow._require.cannot_compute", lambda device: "")
+    monkeypatch.setattr("guideflow._devices.cannot_compute", lambda device: "")
     assert as_device("cpu:3") == torch.device("cpu") and as_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(InvalidArgument, match="there are 2 GPUs"):
         as_device("cuda:2")
@@ -461,7 +457,7 @@ def test_what_is_no_size_is_refused(tmp_path: Path, size: Any) -> None:
     assert gf.images.fit(tmp_path / "a.png", np.int64(4)).shape == gf.images.fit(tmp_path / "a.png", [4, 4]).shape
 
 
-@pytest.mark.parametrize("wrapper", [gf.Momentum, gf.solvers.Polished])
+@pytest.mark.parametrize("wrapper", [gf.Momentum, gf.solvers.Polished, gf.solvers.Previewed])
 @pytest.mark.parametrize("given", [3, "flowgrad", None, gf.FlowGrad], ids=repr)
 def test_what_is_wrapped_is_a_solver(wrapper: Any, given: Any) -> None:
     with pytest.raises(InvalidArgument, match=f"{wrapper.__name__} got solver=.* Expected a solver"):
@@ -523,85 +519,6 @@ def test_a_guidance_scale_is_a_number(checkpoint: Path, given: Any) -> None:
         LatentSampler(load_parts(checkpoint), perflow_schedule(), guidance_scale=given)
 
 
-def test_whether_passes_preview_is_yes_or_no() -> None:
-    for rule in (gf.solvers.Universal, gf.Auto):
-        with pytest.raises(InvalidArgument, match="preview"):
-            rule(preview="yes")  # type: ignore[arg-type]
-
-
-class Constructor(NamedTuple):
-    """Something public that users make, or call, with arguments that do, and what is done with it."""
-
-    make: Any
-    given: Mapping[str, Any] = MappingProxyType({})
-    use: Any = None
-
-
-def solved(**options: Any) -> Any:
-    sampler = mixture()
-    return gf.solve(sampler, Distance(target(sampler)), **({"max_iterations": 1, "candidates": 1} | options))
-
-
-def public() -> dict[str, Constructor]:
-    sampler, picture = mixture(), torch.rand(2, 3, 8, 8)
-    loss, noise, condition = Distance(target(sampler)), gf.draw_noise(sampler, [0]), sampler.condition([""])
-    problem, mean, solution = gf.Problem(sampler, loss, noise, condition), "a", solved()
-    small = {"num_steps": 2, "size": 6}
-    found = {
-        "ToyLinear": Constructor(ToyLinear, small),
-        "ToyMixture": Constructor(ToyMixture, small),
-        "Schedule": Constructor(gf.Schedule, {"times": (1.0,), "state": (1.0,), "output": (1.0,)}, str),
-        "Problem": Constructor(gf.Problem, {"sampler": sampler, "loss": loss, "noise": noise, "condition": condition}),
-        "draw_noise": Constructor(gf.draw_noise, {"sampler": sampler, "seeds": [0]}),
-        "iterate": Constructor(gf.iterate, {"problem": problem, "solver": gf.Anchored()}, next),
-        "Started": Constructor(gf.Started, {"sampler": sampler, "picture": torch.rand(3, 6, 6)}),
-        "solve": Constructor(gf.solve, {"sampler": sampler, "loss": loss, "max_iterations": 1, "candidates": 1}),
-        "as_loss": Constructor(gf.as_loss, {"loss": loss}, lambda made: made.describe()),
-        "scheduled": Constructor(loss.scheduled),
-        "named": Constructor(loss.named, {"name": mean}),
-        "Term": Constructor(gf.losses.Term, {"weight": 1.0, "loss": loss, "name": mean}, lambda made: made.describe()),
-        "WeightedSum": Constructor(gf.losses.WeightedSum, {"terms": (gf.losses.Term(1.0, loss, mean),)}),
-        "Ramp": Constructor(gf.losses.Ramp, {}, lambda made: made(0)),
-        "Balanced": Constructor(gf.losses.Balanced, {"sum": loss + loss}),
-        "grid": Constructor(gf.images.grid, {"images": picture}),
-        "labelled": Constructor(gf.images.labelled, {"images": picture, "columns": ["a", "b"]}),
-        "to_pil": Constructor(gf.images.to_pil, {"image": picture[0]}),
-        "png": Constructor(gf.images.png, {"image": picture[0]}),
-        "save_image": Constructor(gf.images.save_image, {"path": "a.png", "image": picture[0]}),
-        "animate": Constructor(solution.animate, {"path": "a.gif", "frames": [picture] * 2}),
-    }
-    for operator in ("__mul__", "__truediv__", "__add__", "__sub__"):
-        found[operator] = Constructor(getattr(loss, operator))
-    for name, one in vars(gf.solvers).items():
-        if inspect.isclass(one) and issubclass(one, gf.Solver) and not inspect.isabstract(one):
-            given = {"solver": gf.FlowGrad()} if "solver" in inspect.signature(one).parameters else {}
-            found[name] = Constructor(one, given, lambda made: solved(solver=made))
-    found["ImageSnapshots"] = Constructor(gf.callbacks.ImageSnapshots, {"directory": "a"})
-    found["Recorder"] = Constructor(gf.callbacks.Recorder)
-    found["ProgressBar"] = Constructor(gf.callbacks.ProgressBar)
-    return found
-
-
-MADE = public()
-
-
-@pytest.mark.parametrize("name", MADE)
-def test_what_users_make_by_hand_takes_or_refuses_any_argument_in_a_line(
-    name: str, tmp_path: Path, monkeypatch: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    warnings.simplefilter("ignore")
-    make, given, use = MADE[name]
-    for option in inspect.signature(make).parameters:
-        for value in [*ODD, True, 10**20, "0.5", np.float32(0.5), torch.tensor(0.5)]:
-            if (callable(value) and option in ("loss", "callback", "other", "finish")) or option in (
-                "condition",
-                "finish",
-            ):
-                continue
-            try:
-                made = make(**{**given, option: value})
-                if use is not None:
-                    use(made)
-            except (gf.GuideflowError, OSError) as error:
-                assert len(str(error)) < 3500, option
+def test_whether_auto_previews_is_yes_or_no() -> None:
+    with pytest.raises(InvalidArgument, match="preview"):
+        gf.Auto(preview="yes")  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from guideflow import provenance
+from guideflow._given import count, in_range, one_of, plain_number
 from guideflow._process import own_state
-from guideflow._require import count, in_range, one_of, plain_number, said
 from guideflow._solve.advance import Advance
 from guideflow._solve.keeping import Keeping, kept
 from guideflow._solve.parts import check_memory, complete, describe, pose
@@ -22,6 +22,7 @@ from guideflow._solve.same_weights import check_same_weights
 from guideflow._solve.verify import Compared as Compared
 from guideflow._solve.verify import Verification as Verification
 from guideflow._solve.verify import verify as verify
+from guideflow._told import said
 from guideflow.callbacks import Callback, as_callbacks
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.losses.vision import ImageSources

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from guideflow.previewing import Previewing, judged
 from guideflow.problem import Noise, Problem, Rollout, draw_noise
 from guideflow.types import map_tensors, where
 
@@ -46,28 +47,33 @@ def near(parent: Noise, fresh: Noise, radius: float) -> Noise:
     return map_tensors(lambda old, new, axis: (1 - radius**2) ** 0.5 * old + radius * new, parent, fresh)
 
 
-def choose_start(problem: Problem, seeds: Sequence[int], candidates: int, radius: float = 1.0) -> Start:
+def choose_start(
+    problem: Problem, seeds: Sequence[int], candidates: int, radius: float = 1.0, previews: bool = False
+) -> Start:
     """Roll candidates out without gradients, one of every image at a time, and keep the best of each image.
 
     Image i draws what is new in candidate j from (seed i, j) alone. A loss that is nan or inf loses to any other. An
     interrupt, or what the loss raises, ends the choice with those rolled out so far; before there is one, it is raised.
+    With `previews`, candidates are compared by those; the chosen ones and the seeds' own are decoded all the same.
     """
     sampler, best, plain, number, noise = problem.sampler, None, None, 0, problem.noise
     chosen, lowest = torch.zeros(len(seeds), dtype=torch.int64, device=sampler.device), torch.tensor(torch.inf)
     error: BaseException | None = None
     if candidates == 1:
         return Start(problem, chosen)
+    seen = Previewing.of(problem) if previews else problem
     try:
         for number in range(candidates):
             fresh = draw_noise(sampler, [candidate_seed(seed, number) for seed in seeds])
             walks = radius < 1 and 2 * number >= candidates
-            now = replace(problem, noise=near(noise, fresh, radius) if walks else fresh)
+            now = replace(seen, noise=near(noise, fresh, radius) if walks else fresh)
             rollout = now.rollout(now.z0, lambda k, end_point: torch.zeros_like(end_point), gradients=False)
             loss = rollout.loss.nan_to_num(torch.inf, torch.inf, torch.inf)
             better = loss < lowest.to(loss)
             best = rollout if best is None else where(better, rollout, best)
             # Last, and together: an interrupt before this line leaves the candidates before.
-            plain = rollout.images if plain is None else plain
+            if plain is None:
+                plain = judged(problem, rollout).images if previews else rollout.images
             chosen, lowest, noise = (
                 torch.where(better, number, chosen),
                 torch.where(better, loss, lowest.to(loss)),
@@ -79,4 +85,7 @@ def choose_start(problem: Problem, seeds: Sequence[int], candidates: int, radius
         error = raised
     else:
         number += 1
-    return Start(replace(problem, noise=noise), chosen, plain, best, number * problem.num_steps, error)
+    problem = replace(problem, noise=noise)
+    if previews and best is not None:
+        best = judged(problem, best)
+    return Start(problem, chosen, plain, best, number * problem.num_steps, error)

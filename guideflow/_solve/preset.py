@@ -3,7 +3,7 @@
 from typing import Any
 
 from guideflow import registry
-from guideflow._require import one_of
+from guideflow._given import one_of
 from guideflow.errors import GuideflowError
 from guideflow.registry.presets import Preset, damaged, find_preset
 from guideflow.sampler import Sampler

@@ -31,7 +31,9 @@ def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping
     gradients, if there is one.
     """
     began = time.perf_counter()
-    start = choose_start(problem, settings.seeds, settings.candidates, settings.candidate_radius)
+    start = choose_start(
+        problem, settings.seeds, settings.candidates, settings.candidate_radius, solver.candidate_previews
+    )
     advance, state, error = Advance(start.problem, solver), None, start.error
     if error is None:
         try:

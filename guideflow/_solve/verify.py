@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from guideflow import images, provenance
+from guideflow._given import in_range
 from guideflow._process import own_state
-from guideflow._require import in_range
 from guideflow._solve.parts import complete, describe, pose
 from guideflow._solve.run import begin
 from guideflow.errors import CannotResume, InvalidImage

@@ -10,8 +10,9 @@ from functools import cache
 from typing import Any
 
 from guideflow import registry
-from guideflow._require import in_range, one_of, said
+from guideflow._given import in_range, one_of
 from guideflow._solve import solve
+from guideflow._told import said
 from guideflow.app.fields import Field, fields, needs_path, palette
 from guideflow.app.recipe import Name, Part, Recipe
 from guideflow.errors import GuideflowError, InvalidArgument

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from guideflow import registry
-from guideflow._require import one_of, said
+from guideflow._given import one_of
+from guideflow._told import said
 from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.registry.loading import arguments
 

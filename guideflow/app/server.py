@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import count, require
+from guideflow._given import count
+from guideflow._require import require
 from guideflow.app.recipe import Part
 from guideflow.app.studio import Studio, preferred
 from guideflow.app.uploads import MOST_BYTES, MOST_PICTURES

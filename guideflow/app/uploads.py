@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from guideflow import images
+from guideflow._files import write_picture, write_whole
 from guideflow._pictures import check_file
-from guideflow._require import write_picture, write_whole
 from guideflow.errors import GuideflowError, InvalidImage
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 
 from guideflow import registry
-from guideflow._require import one_of
+from guideflow._given import one_of
 
 
 def _quiet(complete: Callable[[str], list[str]]) -> Callable[[str], list[str]]:

@@ -11,7 +11,8 @@ from rich.text import Text
 from torch import Tensor
 
 import guideflow as gf
-from guideflow._require import require, write_whole
+from guideflow._files import write_whole
+from guideflow._require import require
 from guideflow.cli.console import console, visible
 from guideflow.storage.folder import check_folder
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from string import Template
 
 from guideflow import registry
-from guideflow._require import one_of, write_whole
+from guideflow._files import write_whole
+from guideflow._given import one_of
 from guideflow.cli.console import console, visible
 from guideflow.cli.templates import MODULES, PYPROJECT, README, TESTS, USE
 from guideflow.errors import DuplicatePlugin, FolderInUse, InvalidArgument

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from guideflow._require import one_of
+from guideflow._given import one_of
 from guideflow.cli import looking as looking  # declares the commands of its own
 from guideflow.cli import options
 from guideflow.cli.base import app as app

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from guideflow._require import one_of
+from guideflow._given import one_of
 from guideflow._solve.nonfinite import next_step
 from guideflow.cli.codes import FAILED, INTERRUPTED, Failed
 from guideflow.cli.console import console

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from guideflow._files import remove_left
-from guideflow._require import number, require
+from guideflow._require import require
 from guideflow._solve.nonfinite import next_step
+from guideflow._told import number
 from guideflow.cli.console import console, print_json, visible
 from guideflow.errors import CannotResume, MissingExtra
 from guideflow.images import from_pil, save_image, to_pil

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import number, require
+from guideflow._require import require
+from guideflow._told import number
 from guideflow.cli.codes import INTERRUPTED, Failed
 from guideflow.cli.console import console, visible
 from guideflow.errors import InvalidArgument

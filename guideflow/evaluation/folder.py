@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import package_folders, require, shorten
+from guideflow._require import package_folders, require
+from guideflow._told import shorten
 from guideflow.errors import CannotResume, InvalidArgument
 from guideflow.metrics.base import Case
 from guideflow.metrics.kid import SUFFIXES
@@ -249,8 +250,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Sequence[
     """Write a Parquet table, whole or not at all, with a text beside it in its metadata."""
     import io
 
-    from guideflow._files import remove_left
-    from guideflow._require import write_whole
+    from guideflow._files import remove_left, write_whole
 
     pyarrow, parquet = require("pyarrow", extra=EXTRA), require("pyarrow.parquet", extra=EXTRA)
     kinds = {"text": "string", "number": "float64", "whole": "int64", "flag": "bool_"}

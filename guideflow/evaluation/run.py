@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 
 from guideflow import registry
-from guideflow._require import count
+from guideflow._given import count
 from guideflow.errors import GuideflowError, InvalidArgument, InvalidImage
 from guideflow.evaluation.folder import Folder, read_folder
 from guideflow.evaluation.heldout import Guidance, guidance, require_held_out

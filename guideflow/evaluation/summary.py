@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from math import isfinite, isnan
 from typing import Any
 
-from guideflow._require import did_you_mean
+from guideflow._told import did_you_mean
 from guideflow.errors import InvalidArgument
 from guideflow.evaluation.configurations import Configuration, configurations
 from guideflow.evaluation.results import About, Evaluation

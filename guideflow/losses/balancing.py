@@ -7,7 +7,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from guideflow._require import in_range, said
+from guideflow._given import in_range
+from guideflow._told import said
 from guideflow.errors import InvalidArgument
 from guideflow.losses.base import Loss, Term, WeightedSum, as_sum
 from guideflow.losses.evaluation import Evaluation, no_gradient

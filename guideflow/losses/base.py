@@ -12,8 +12,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from guideflow._given import in_range, plain_number
 from guideflow._process import InOwnState
-from guideflow._require import in_range, plain_number, said
+from guideflow._told import said
 from guideflow.errors import InvalidLoss
 from guideflow.losses.evaluation import (
     COLUMNS,
@@ -184,7 +185,7 @@ class Term:
     def references(self) -> Sequence[Tensor]:
         """Return the reference images of the loss, or refuse what cannot be saved in the end."""
         found = self.loss.references() if isinstance(self.loss, Loss) else ()
-        if isinstance(found, tuple | list) and all(isinstance(one, Tensor) and one.dim() == 3 for one in found):
+        if isinstance(found, tuple | list) and all(isinstance(one, Tensor) and one.dim() in (3, 4) for one in found):
             return found
         raise InvalidLoss(
             f"Loss '{self.name}' returned {said(found)} from `references`. Expected a tuple of pictures, tensors (3, "

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from guideflow._given import in_range, one_of
 from guideflow._process import own_state
-from guideflow._require import in_range, one_of
 from guideflow.errors import InvalidImage
 from guideflow.images import check_image
 from guideflow.losses.base import Loss

@@ -1,13 +1,9 @@
-"""The networks that losses look through: frozen ones, and where their weights are read from."""
+"""The networks that losses look through: frozen ones, with their own weights and no others."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import pickle
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +12,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from guideflow._devices import as_device
 from guideflow._process import adopt
-from guideflow._require import as_device, missing_weights, require, shorten, without_progress_bars
+from guideflow._require import missing_weights, require, without_progress_bars
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow.losses.sharing import shared
+from guideflow.losses.weights import listed, one_line, require_whole, spoiled
 
 _MADE = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
 """Buffers that older checkpoints hold, and newer networks make themselves."""
@@ -49,62 +47,6 @@ def freeze(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
 def precision(network: nn.Module) -> torch.dtype:
     """Tell in which precision a network computes: float64 if its weights are, else float32."""
     return torch.float64 if any(one.dtype == torch.float64 for one in network.parameters()) else torch.float32
-
-
-def one_line(error: BaseException, length: int = 200) -> str:
-    """Return what an error says, in one line."""
-    return shorten(str(error), length)
-
-
-def read_weights(file: str | Path) -> dict[str, Tensor]:
-    """Read a file of weights, safetensors or what `torch.load` reads without running code.
-
-    Raises:
-        InvalidArgument: If there is no such file, or it is none.
-    """
-    file = Path(os.path.expanduser(file))
-    require_whole(file)
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return _numbers(load_file(file), file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what it refuses next
-            return _numbers(torch.load(file, map_location="cpu", weights_only=True), file)
-    except (pickle.UnpicklingError, OSError, RuntimeError, TypeError, ValueError, EOFError) as error:
-        if "weights_only" in str(error):
-            raise unsafe(file, error, "Save its state dict by itself, where you trust it.") from error
-        raise InvalidArgument(f"{file} cannot be read as weights: {one_line(error, 160)}") from error
-
-
-def require_whole(file: Path) -> None:
-    """Refuse a file of weights that is missing, empty, cut short, or the pointer that git leaves in its place."""
-    if not file.is_file():  # nor a pipe, which would hang
-        raise InvalidArgument(f"There is no file {file}. Expected a file of weights.")
-    with file.open("rb") as opened:
-        start = opened.read(24)
-    if not start:
-        raise InvalidArgument(f"{file} is empty. Download it again.")
-    if start.startswith(b"version https://git-lfs"):
-        raise InvalidArgument(f"{file} is a git-lfs pointer, not the weights. Type `git lfs pull` in its repository.")
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise InvalidArgument(f"{file} cannot be read ({one_line(error, 80)}). Download it again.") from error
-
-
-def unsafe(where: str | Path, error: Exception, cure: str) -> InvalidArgument:
-    """Make the error about weights that `torch.load` refuses because they may run code."""
-    kind = "a TorchScript archive" if "TorchScript" in str(error) else "a pickle of more than tensors, or damaged"
-    return InvalidArgument(
-        f"{where} cannot be read as weights without running code of whoever made it: it is {kind}. Expected "
-        f"safetensors, or a state dict that torch.save wrote. {cure}"
-    )
 
 
 def read_config(source: str, name: str, *, files: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -248,43 +190,3 @@ def _as_it_is(network: nn.Module) -> tuple[object, ...]:
     if any(one.is_inference() for one in held):  # whose changes are not counted
         return (object(),)
     return tuple((one.data_ptr(), one._version) for one in held)
-
-
-def spoiled(weights: Mapping[str, Tensor], *, zeros: bool = False) -> str:
-    """Tell why tensors are no weights of a network, empty if they are: some are nan or infinite, or all are zero.
-
-    Arguments:
-        weights: By name; what is no number, or nowhere in memory, is passed over.
-        zeros: Whether nothing but zeros is taken, as of a network that somebody has made so.
-    """
-    found, ranges = [], list[float]()
-    for name, tensor in weights.items():
-        if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
-            continue
-        values = tensor.detach()
-        least, most = torch.aminmax(values if values.element_size() > 1 else values.float())
-        ranges += [least.item(), most.item()]
-        if not all(map(math.isfinite, ranges[-2:])):
-            found.append(name)
-    if found:
-        return f"{listed(sorted(found))} {'hold' if len(found) > 1 else 'holds'} nan or infinite numbers"
-    lost = ranges and not zeros and not any(ranges)
-    return "its weights are all zero, as of a file that was not downloaded to its end" if lost else ""
-
-
-def _numbers(weights: Any, file: Path) -> dict[str, Tensor]:
-    """Return a state dict, of which each number is one; what else a pickle holds is for others to refuse."""
-    found = dict(weights)
-    if why := spoiled({name: one for name, one in found.items() if isinstance(one, Tensor)}):
-        raise InvalidArgument(f"{file} cannot be read as weights: {why}. Download it again.")
-    return found
-
-
-def several(names: Sequence[str]) -> str:
-    """Count tensors, and name the first few of many."""
-    return f"{len(names)} tensors ({listed(names)})"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Name the first few of many."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import one_line, read_config
+from guideflow.losses.networks import read_config
 from guideflow.losses.vision import Preparation, given
+from guideflow.losses.weights import one_line
 
 FILE: Final = "preprocessor_config.json"
 

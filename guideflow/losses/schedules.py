@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from guideflow._require import count, in_range
+from guideflow._given import count, in_range
 from guideflow.errors import InvalidArgument
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from guideflow._require import shorten
+from guideflow._told import shorten
 
 
 def warn_of_cut(texts: Sequence[str], tokenize: Callable[[str], Tensor], what: str) -> None:

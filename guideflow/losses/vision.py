@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from guideflow._given import as_size
 from guideflow._pictures import upright
-from guideflow._require import as_size
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import check_image, from_pil, read_image
 

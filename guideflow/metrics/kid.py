@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._given import as_place
 from guideflow._process import own_numbers
-from guideflow._require import as_place, require
+from guideflow._require import require
 from guideflow.errors import InvalidArgument
 from guideflow.images import read_image
 from guideflow.losses.networks import freeze, published_weights

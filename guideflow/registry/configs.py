@@ -9,7 +9,7 @@ from enum import Enum
 from os import PathLike, fspath
 from typing import Any
 
-from guideflow._require import plain_number
+from guideflow._given import plain_number
 from guideflow.errors import GuideflowError
 from guideflow.registry.discovery import find
 

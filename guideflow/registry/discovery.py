@@ -27,7 +27,7 @@ from typing import Final
 
 import pluggy
 
-from guideflow._require import did_you_mean, shorten
+from guideflow._told import did_you_mean, shorten
 from guideflow.errors import BrokenPlugin, DuplicatePlugin, InvalidArgument, UnknownPlugin
 from guideflow.registry import hooks
 from guideflow.registry.entries import Entry, Offer, Plugin, reason

@@ -10,7 +10,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, cast
 
-from guideflow._require import shorten
+from guideflow._told import shorten
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument
 from guideflow.registry.surroundings import put_back
 from guideflow.registry.weights import Download, Footprint

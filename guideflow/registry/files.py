@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from guideflow._require import did_you_mean
+from guideflow._told import did_you_mean
 from guideflow.errors import UnknownPlugin
 from guideflow.losses.base import Loss
 from guideflow.registry.entries import FILE_NAME

@@ -39,6 +39,9 @@ def guideflow_solvers() -> Mapping[str, Entry]:
         "polished": Entry(
             "guideflow.solvers:Polished", "wraps any solver: its pictures go through the last window again"
         ),
+        "previewed": Entry(
+            "guideflow.solvers:Previewed", "wraps any solver: it looks at previews, several times to each picture"
+        ),
         "windows": Entry("guideflow.solvers:Windows", "wraps a solver: some windows only, not the last"),
     }
 

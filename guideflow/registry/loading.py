@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from guideflow._devices import as_device
+from guideflow._given import plain_number
 from guideflow._process import own_numbers, own_state
-from guideflow._require import as_device, did_you_mean, plain_number, said, shorten
+from guideflow._told import did_you_mean, said, shorten
 from guideflow.errors import BrokenPlugin, GuideflowError, InvalidArgument, OutOfMemory
 from guideflow.registry.configs import note
 from guideflow.registry.discovery import find, offers

@@ -8,7 +8,7 @@ from os.path import exists, expanduser, isdir, isfile  # of a name that is too l
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import did_you_mean, shorten
+from guideflow._told import did_you_mean, shorten
 from guideflow.errors import InvalidImage
 
 PICTURES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})

@@ -74,5 +74,5 @@ def _put_back_of_torch(numbers: Any, dtype: Any, threads: Any) -> None:
     torch.set_default_dtype(dtype or torch.float32)
     if numbers is not None:
         torch.set_rng_state(numbers)
-    if threads is not None and torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)  # also for threads to come, which a plugin's own thread has counted anew

@@ -25,13 +25,14 @@ from guideflow.solvers.draws import draw as draw
 from guideflow.solvers.flowchef import FlowChef as FlowChef
 from guideflow.solvers.flowgrad import FlowGrad as FlowGrad
 from guideflow.solvers.lookahead import LookaheadSolver as LookaheadSolver
-from guideflow.solvers.lookahead import Outlook as Outlook
 from guideflow.solvers.lookahead import look as look
 from guideflow.solvers.momentum import Momentum as Momentum
 from guideflow.solvers.mpgd import MPGD as MPGD
 from guideflow.solvers.noise_descent import NoiseDescent as NoiseDescent
+from guideflow.solvers.outlook import Outlook as Outlook
 from guideflow.solvers.polished import Polished as Polished
 from guideflow.solvers.polyak import Polyak as Polyak
+from guideflow.solvers.previewed import Previewed as Previewed
 from guideflow.solvers.reno import ReNO as ReNO
 from guideflow.solvers.sweep import Sweep as Sweep
 from guideflow.solvers.tfg import TFG as TFG

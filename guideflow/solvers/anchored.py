@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
-from guideflow._require import in_range, one_of, plain_number
+from guideflow._given import in_range, one_of, plain_number
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.sampler import AffineSampler, Sampler

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Final, final
 
-from guideflow._require import count, in_range
+from guideflow._given import count, in_range
 from guideflow.problem import Problem
 from guideflow.solvers.base import State
 from guideflow.solvers.control import Move

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias, final
 import torch
 from torch import Tensor
 
-from guideflow._require import in_range
+from guideflow._given import in_range
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem, Rollout
 from guideflow.types import BY_STEP, Latent, Latents, PerImage, States, shown
@@ -51,11 +51,13 @@ class Solver(ABC):
         name: name of the solver in the registry.
         candidates: noises to choose each image's start from, where `solve` is not told.
         candidate_radius: share of them that is new in the second half of them, likewise.
+        candidate_previews: whether they are compared by the sampler's `preview`, which is cheaper.
     """
 
     name: ClassVar[str] = ""
     candidates: ClassVar[int] = 1
     candidate_radius: ClassVar[float] = 1.0
+    candidate_previews: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, problem: Problem) -> State:

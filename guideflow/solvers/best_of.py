@@ -5,8 +5,8 @@ from typing import ClassVar, final
 
 import torch
 
+from guideflow._given import count, in_range
 from guideflow._process import own_state
-from guideflow._require import count, in_range
 from guideflow.problem import Problem, Rollout
 from guideflow.solvers.base import Solver, State
 from guideflow.solvers.draws import draw

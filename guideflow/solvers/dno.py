@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from guideflow._require import count, in_range
+from guideflow._given import count, in_range
 from guideflow.problem import Problem
 from guideflow.solvers.base import Solver, State, deviation, gradients, unguided
 from guideflow.types import Latent, PerImage

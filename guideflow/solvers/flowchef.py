@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from guideflow._require import in_range
+from guideflow._given import in_range
 from guideflow.problem import Problem
 from guideflow.solvers.base import step_size, unit_clip
-from guideflow.solvers.lookahead import Guided, LookaheadSolver, Outlook, Window, look
+from guideflow.solvers.lookahead import Guided, LookaheadSolver, Window, look
+from guideflow.solvers.outlook import Outlook
 
 
 @final

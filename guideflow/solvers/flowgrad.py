@@ -5,7 +5,7 @@ from typing import ClassVar, final
 
 import torch
 
-from guideflow._require import in_range
+from guideflow._given import in_range
 from guideflow.problem import Problem
 from guideflow.solvers.base import Memory, State, clipped, gradients, norm, require_clip, shifts, step_size
 from guideflow.solvers.control import ControlSolver, Move

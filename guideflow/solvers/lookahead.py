@@ -1,10 +1,9 @@
 """Solvers that guide each window by the clean picture that is expected at its start, as those of many steps do."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias, final
 
 import torch
@@ -12,15 +11,14 @@ from torch import Tensor
 
 from guideflow._answers import state_like
 from guideflow._process import own_state
-from guideflow.errors import IncompatibleSolver
 from guideflow.memory import enough_for
 from guideflow.problem import Problem, Rollout
-from guideflow.sampler import AffineSampler, Row, Schedule
+from guideflow.sampler import AffineSampler, Row
 from guideflow.solvers.base import Solver, State
 from guideflow.solvers.draws import draw
+from guideflow.solvers.outlook import Outlook, outlook_of, renoise
 from guideflow.types import Latent, PerImage
 
-_TOLERANCE = 0.1
 _MEMORY = (
     "the gradients of a window",
     "gradient_mode='checkpointed', fewer images at a time, or a smaller image size",
@@ -28,61 +26,6 @@ _MEMORY = (
 
 Key: TypeAlias = tuple[int, ...]
 """What tells one draw of new noise from all others of a solve."""
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """How a schedule sees the clean picture from every state.
-
-        x_k = state[k] z_k + output[k] f(z_k) + state[k + 1] u_{k+1},    z_k = signal[k] x + noise[k] n
-
-    The first is what the remaining windows make of z_k, and of the control that follows, if the network's output stays
-    what it is. Of velocities
-
-        state = 1,  output[k] = b_k + .. + b_{K-1},  noise[k] = |output[k]|,  signal = 1 - noise
-
-    and of predicted noise
-
-        state[k] = a_k .. a_{K-1},   signal[k] = 1 / state[k],   noise = sqrt(1 - signal^2)
-        output[k] = -state[k] s_k,   s_K = 0,   s_k = (s_{k+1} - b_k) / a_k
-        s_k = noise[k]   with new noise in windows
-
-    Arguments:
-        state: K + 1 numbers, the last of which is 1.
-        output: K numbers.
-        signal: K + 1 numbers.
-        noise: K + 1 numbers.
-    """
-
-    state: tuple[float, ...]
-    output: tuple[float, ...]
-    signal: tuple[float, ...]
-    noise: tuple[float, ...]
-
-    @classmethod
-    def of(cls, schedule: Schedule) -> "Outlook | None":
-        """Read a schedule; None if its windows are of neither kind."""
-        K = len(schedule)
-        if all(a == 1 for a in schedule.state) and not any(schedule.noise):
-            output = tuple(sum(schedule.output[k:]) for k in range(K))
-            noise = (*map(abs, output), 0.0)
-            return cls((1.0,) * (K + 1), output, tuple(1 - level for level in noise), noise)
-        if not all(schedule.state):
-            return None
-        state, spread = [1.0], [0.0]
-        for k in reversed(range(K)):
-            row = schedule[k]
-            state.insert(0, row.state * state[0])
-            spread.insert(0, (math.sqrt(max(spread[0] ** 2 - row.noise**2, 0)) - row.output) / row.state)
-        signal = tuple(1 / a for a in state)
-        noise = tuple(math.sqrt(max(1 - a**2, 0)) for a in signal)
-        if any(schedule.noise):
-            # Where steps are not variance-preserving, the table does not tell how clean they end.
-            if any(abs(s - level) > _TOLERANCE for s, level in zip(spread, noise, strict=True)):
-                return None
-            spread = list(noise)
-        output = tuple(-a * s for a, s in zip(state[:-1], spread[:-1], strict=True))
-        return cls(tuple(state), output, signal, noise)
 
 
 class Sight(NamedTuple):
@@ -217,22 +160,6 @@ class LookaheadSolver(Solver):
         return outlook_of(problem, type(self).__name__, "Use `gf.Auto()`, which works with every sampler.")
 
 
-def outlook_of(problem: Problem, name: str, instead: str) -> tuple[Outlook, AffineSampler]:
-    """Return the outlook of a problem's sampler, and the sampler; or refuse it by a name, and say what instead."""
-    sampler = problem.sampler
-    if not isinstance(sampler, AffineSampler):
-        raise IncompatibleSolver(
-            f"{name} needs the network itself, which an AffineSampler has and {type(sampler).__name__} hides. {instead}"
-        )
-    outlook = Outlook.of(sampler.schedule)
-    if outlook is None:
-        raise IncompatibleSolver(
-            f"{name} needs the clean picture that is expected in the middle of a trajectory, which the schedule of "
-            f"{type(sampler).__name__} does not tell. {instead}"
-        )
-    return outlook, sampler
-
-
 def look(
     problem: Problem,
     outlook: Outlook,
@@ -242,7 +169,6 @@ def look(
     *,
     through: bool = False,
     around: Sequence[Tensor] = (),
-    preview: bool = False,
 ) -> Sight:
     """Evaluate the network at z_k and take the gradients of the loss at the clean picture expected from there.
 
@@ -254,7 +180,6 @@ def look(
         u: the control at its end, (B, ...).
         through: whether the gradient with respect to z_k is wanted too, which passes through the network.
         around: shifts of the clean picture, (B, ...) each, over which the gradient is averaged.
-        preview: whether the sampler's `preview` is close enough for the clean picture.
 
     Raises:
         OutOfMemory: if the memory does not suffice for the gradients of one window, or of decoder and loss.
@@ -267,27 +192,19 @@ def look(
             f = state_like(sampler, "predict", sampler.predict(start, row, problem.condition), z).to(z.dtype)
             A, B, A_end = outlook.state[row.index], outlook.output[row.index], outlook.state[row.index + 1]
             clean = A * start + B * f + A_end * u
-        each = [clean_gradient(problem, clean.detach() + shift, preview) for shift in around or (0.0,)]
+        each = [clean_gradient(problem, clean.detach() + shift) for shift in around or (0.0,)]
         by_clean, by_state = torch.stack(each).mean(0), None
         if through:
             (by_state,) = torch.autograd.grad(clean, start, by_clean)
     return Sight(f.detach(), clean.detach(), by_clean, by_state)
 
 
-def clean_gradient(problem: Problem, clean: Latent, preview: bool = False) -> Latent:
-    """Return the gradient of `loss_scale` x objective at clean pictures, by decoder or preview and the loss alone."""
+def clean_gradient(problem: Problem, clean: Latent) -> Latent:
+    """Return the gradient of `loss_scale` x objective at clean pictures, by decoder and loss alone."""
     with own_state(), torch.enable_grad():
         x = clean.detach().clone().requires_grad_()
-        images = problem.preview(x) if preview else problem.decode(x)
-        (found,) = problem.differentiate(problem.evaluate(images).objective, [x])
+        (found,) = problem.differentiate(problem.evaluate(problem.decode(x)).objective, [x])
     return found
-
-
-def renoise(outlook: Outlook, k: int, z: Latent, noise: Latent) -> Latent:
-    """Lead the end of window k back to its start with new noise."""
-    ratio = outlook.signal[k] / outlook.signal[k + 1]
-    level = math.sqrt(max(outlook.noise[k] ** 2 - (ratio * outlook.noise[k + 1]) ** 2, 0))
-    return ratio * z + level * noise
 
 
 def _without_gradients(rollout: Rollout) -> Rollout:

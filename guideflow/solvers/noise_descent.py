@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from guideflow._require import in_range, one_of
+from guideflow._given import in_range, one_of
 from guideflow.problem import Problem
 from guideflow.solvers.base import Solver, State, deviation, gradients, norm, step_size, unguided
 

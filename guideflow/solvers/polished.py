@@ -5,15 +5,16 @@ from typing import ClassVar, final
 
 import torch
 
+from guideflow._given import in_range
 from guideflow._process import own_state
-from guideflow._require import in_range
 from guideflow.errors import IncompatibleSolver, InvalidArgument
+from guideflow.previewing import Previewing, judged
 from guideflow.problem import Problem
 from guideflow.sampler import AffineSampler
 from guideflow.solvers.base import Memory, Solver, State
 from guideflow.solvers.draws import draw
 from guideflow.solvers.flowgrad import FlowGrad
-from guideflow.solvers.lookahead import Outlook, outlook_of, renoise
+from guideflow.solvers.outlook import Outlook, outlook_of, renoise
 from guideflow.types import Latent
 
 
@@ -67,6 +68,11 @@ class Polished(Solver):
         """That of the solver."""
         return self.solver.candidate_radius
 
+    @property
+    def candidate_previews(self) -> bool:  # type: ignore[override]
+        """As the solver."""
+        return self.solver.candidate_previews
+
     def init(self, problem: Problem) -> State:
         """Return the solver's first state, unpolished.
 
@@ -86,7 +92,9 @@ class Polished(Solver):
         own = state.memory
         inner = replace(_ending(state, own["last"]), memory=own["inner"])
         inner = replace(inner, rollout=replace(inner.rollout, loss=own["loss"], objective=own["objective"]))
-        found = self.solver.step(problem, inner)
+        # A solver that previews need not look in full at what is polished before anybody sees it.
+        seen = Previewing.of(problem) if self.solver.candidate_previews else problem
+        found = self.solver.step(seen, inner)
         return replace(self._polish(problem, found), memory=_memory(found))
 
     def _outlook(self, problem: Problem) -> tuple[Outlook, AffineSampler]:
@@ -105,9 +113,7 @@ class Polished(Solver):
             guided = (state.controls != 0).flatten(2).any(2).any(0) | (state.z0 != problem.z0).flatten(1).any(1)
             share = self.share * guided.to(z.dtype).view(-1, *[1] * (z.dim() - 1))
             polished = _ending(state, state.controls[-1] + share * (clean - z))
-            images = problem.decode(polished.rollout.states[-1])
-            loss, objective, terms = problem.evaluate(images)
-        rollout = replace(polished.rollout, images=images, loss=loss, objective=objective, terms=terms)
+        rollout = judged(problem, polished.rollout)
         return replace(polished, rollout=replace(rollout, evaluations=rollout.evaluations + 1))
 
 

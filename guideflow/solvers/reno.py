@@ -5,7 +5,7 @@ from typing import ClassVar, final
 
 import torch
 
-from guideflow._require import in_range
+from guideflow._given import in_range
 from guideflow.problem import Problem
 from guideflow.solvers.base import Solver, State, gradients, norm, step_size, unguided
 from guideflow.solvers.noise_descent import chi_gradient

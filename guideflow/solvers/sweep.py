@@ -8,8 +8,8 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from guideflow._given import count, in_range
 from guideflow._process import own_state
-from guideflow._require import count, in_range
 from guideflow.errors import IncompatibleSolver
 from guideflow.gradients import Maps, differentiate
 from guideflow.losses.evaluation import Evaluation

@@ -5,11 +5,12 @@ from typing import ClassVar, final
 
 import torch
 
-from guideflow._require import count, in_range
+from guideflow._given import count, in_range
 from guideflow.problem import Problem
 from guideflow.solvers.base import step_size, unit_clip
 from guideflow.solvers.draws import draw
-from guideflow.solvers.lookahead import Guided, LookaheadSolver, Outlook, Window, clean_gradient, look
+from guideflow.solvers.lookahead import Guided, LookaheadSolver, Window, clean_gradient, look
+from guideflow.solvers.outlook import Outlook
 
 
 @final

@@ -5,7 +5,7 @@ from typing import ClassVar, final
 
 import torch
 
-from guideflow._require import in_range
+from guideflow._given import in_range
 from guideflow.errors import InvalidArgument
 from guideflow.problem import Problem
 from guideflow.solvers.base import Memory, State, dot, gradients, times

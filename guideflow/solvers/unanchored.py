@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import torch
 
 from guideflow._answers import state_like
-from guideflow._require import in_range
+from guideflow._given import in_range
 from guideflow.errors import IncompatibleSolver
 from guideflow.problem import Problem
 from guideflow.sampler import AffineSampler

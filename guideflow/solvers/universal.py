@@ -5,10 +5,11 @@ from typing import ClassVar, Final, final
 
 import torch
 
-from guideflow._require import count, in_range, one_of
+from guideflow._given import count, in_range
 from guideflow.problem import Problem
 from guideflow.solvers.base import Memory, State, clipped, norm, require_clip, step_size
-from guideflow.solvers.lookahead import Guided, LookaheadSolver, Outlook, Window, look
+from guideflow.solvers.lookahead import Guided, LookaheadSolver, Window, look
+from guideflow.solvers.outlook import Outlook
 
 _ROUNDING: Final = 1e3  # so many units in the last place are no gradient, and not to be lengthened
 
@@ -37,8 +38,6 @@ class Universal(LookaheadSolver):
         clip: share of the first gradient's norm, of each image and window, above which gradients are clipped, in
             (0, 1]; None clips at a norm of 1, which depends on the unit of the loss.
         decay: share of what earlier passes have found that is forgotten before the next one, in [0, 1].
-        preview: whether the loss looks at the sampler's `preview` of the clean pictures, which nobody else sees. What a
-            pass finds is decoded and judged in full. Where a sampler has no small decoder, that is the same.
 
     Source: Bansal et al., Universal Guidance for Diffusion Models (2023), forward guidance; made for hundreds of steps.
     With few steps the picture that the first windows expect is blurred, and losses see little in it: choose the start
@@ -52,14 +51,12 @@ class Universal(LookaheadSolver):
     repeats: int = 1
     clip: float | None = None
     decay: float = 0.0
-    preview: bool = False
 
     def __post_init__(self) -> None:
         in_range("scale", self.scale, 0)
         count("repeats", self.repeats)
         require_clip(self.clip)
         in_range("decay", self.decay, 0, 1, ends="[]")
-        one_of("preview", self.preview, (True, False))
 
     @property
     def recurrences(self) -> int:
@@ -77,7 +74,7 @@ class Universal(LookaheadSolver):
 
     def guide(self, problem: Problem, outlook: Outlook, window: Window) -> Guided:
         """Move the end of the window as the corrected output does."""
-        sight = look(problem, outlook, window.row, window.z, window.u, through=True, preview=self.preview)
+        sight = look(problem, outlook, window.row, window.z, window.u, through=True)
         assert sight.by_state is not None
         g, outer = sight.by_state[None], norm(sight.by_clean[None])
         g = torch.where(

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from guideflow import images
-from guideflow._files import is_left
-from guideflow._require import plain_number, write_whole
+from guideflow._files import is_left, write_whole
+from guideflow._given import plain_number
 from guideflow.errors import CannotResume, GuideflowError
 from guideflow.provenance import credentials, publish
 from guideflow.provenance.statement import statement

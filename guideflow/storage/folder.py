@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from guideflow._require import as_place, said
+from guideflow._given import as_place
+from guideflow._told import said
 from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.memory import available_bytes
 

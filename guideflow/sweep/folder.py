@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from guideflow import registry
-from guideflow._require import write_whole
+from guideflow._files import write_whole
 from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.storage import versions
 from guideflow.storage.folder import MANIFEST, read_manifest

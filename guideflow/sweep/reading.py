@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from guideflow import registry
-from guideflow._require import did_you_mean, read_small
+from guideflow._files import read_small
+from guideflow._told import did_you_mean
 from guideflow.errors import GuideflowError, InvalidArgument
 from guideflow.settings import Settings
 from guideflow.sweep.parts import combinations, load_solver, needs_reference, takes_reference

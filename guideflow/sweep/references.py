@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from guideflow._require import did_you_mean, package_folders, read_small, shorten
+from guideflow._files import read_small
+from guideflow._require import package_folders
+from guideflow._told import did_you_mean, shorten
 from guideflow.errors import InvalidArgument
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm"})

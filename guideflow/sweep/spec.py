@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
-from guideflow._require import read_small
+from guideflow._files import read_small
 from guideflow.errors import GuideflowError
 from guideflow.evaluation.protocols import load_protocol
 

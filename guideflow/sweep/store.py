@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from guideflow._require import write_whole
+from guideflow._files import write_whole
 from guideflow.errors import InvalidArgument
 from guideflow.sweep.lock import Lock
 

@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from guideflow._files import remove_left
-from guideflow._require import write_whole
+from guideflow._files import remove_left, write_whole
 from guideflow.errors import CannotResume, FolderInUse, InvalidArgument
 from guideflow.storage import versions
 from guideflow.storage.folder import read_manifest

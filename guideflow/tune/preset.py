@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from guideflow import registry
-from guideflow._require import write_whole
+from guideflow._files import write_whole
 from guideflow.registry.presets import Preset
 from guideflow.storage import versions
 from guideflow.storage.origins import machine

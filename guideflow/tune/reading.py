@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from guideflow import registry
-from guideflow._require import did_you_mean
+from guideflow._told import did_you_mean
 from guideflow.errors import GuideflowError
 from guideflow.sweep.parts import load_solver
 from guideflow.sweep.reading import parse, read_text, unknown, unknown_options

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from guideflow._files import remove_left
-from guideflow._require import require, write_whole
+from guideflow._files import remove_left, write_whole
+from guideflow._require import require
 
 TABLE: Final = "trials.csv"
 PLOT: Final = "front.png"

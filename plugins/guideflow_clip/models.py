@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from guideflow._require import missing_weights, require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.losses.networks import one_line, read_config, unsafe
+from guideflow.losses.networks import read_config
 from guideflow.losses.sharing import shared
 from guideflow.losses.vision import Preparation, given
+from guideflow.losses.weights import one_line, unsafe
 
 PUBLISHED = "openai"
 """The weights that a built-in name stands for when no checkpoint is given."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import one_line
+from guideflow.losses.weights import one_line
 from guideflow_identity.faces import FaceBackend, Faces
 from guideflow_identity.onnx_network import OnnxNetwork, read_onnx
 

@@ -9,8 +9,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from guideflow._devices import as_device
+from guideflow._given import one_of
 from guideflow._process import adopt
-from guideflow._require import as_device, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections

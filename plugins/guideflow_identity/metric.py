@@ -7,7 +7,8 @@ from typing import final
 
 from torch import Tensor, nn
 
-from guideflow._require import as_device, in_range, one_of
+from guideflow._devices import as_device
+from guideflow._given import in_range, one_of
 from guideflow.errors import InvalidArgument
 from guideflow.metrics import Case, LossMetric
 from guideflow_identity.faces import FaceBackend

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guideflow.losses.networks import read_weights
+from guideflow.losses.weights import read_weights
 
 WEIGHTS = Path(__file__).parent / "weights"
 CELL = 32

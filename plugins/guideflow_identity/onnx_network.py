@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import one_line
+from guideflow.losses.weights import one_line
 from guideflow.memory import ran_out
 from guideflow_identity.onnx_operators import OPERATORS, Attributes
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import one_of
+from guideflow._given import one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.images import check_image
 from guideflow.losses.base import Loss

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from guideflow._require import count, in_range, one_of
+from guideflow._given import count, in_range, one_of
 from guideflow.errors import InvalidArgument
 from guideflow.losses.vision import ImageSource, read_images
 

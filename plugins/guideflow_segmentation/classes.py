@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guideflow._require import did_you_mean, plain_number
+from guideflow._given import plain_number
+from guideflow._told import did_you_mean
 from guideflow.errors import InvalidArgument
 
 

@@ -12,9 +12,10 @@ from torch import nn
 
 from guideflow._require import missing_weights, require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import from_transformers, one_line, read_config
+from guideflow.losses.networks import from_transformers, read_config
 from guideflow.losses.processors import preparation_from, read_processor
 from guideflow.losses.vision import Preparation
+from guideflow.losses.weights import one_line
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")

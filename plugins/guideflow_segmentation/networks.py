@@ -10,9 +10,10 @@ from torch import nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import freeze, one_line, published_weights, read_weights
+from guideflow.losses.networks import freeze, published_weights
 from guideflow.losses.sharing import shared
 from guideflow.losses.vision import Preparation, given
+from guideflow.losses.weights import one_line, read_weights
 from guideflow_segmentation.folders import from_folder_or_hub
 from guideflow_segmentation.loaded import EXTRA, Segmenter
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import published_weights, read_weights
+from guideflow.losses.networks import published_weights
+from guideflow.losses.weights import read_weights
 
 VGG_URL: Final = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG_LAYERS: Final = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from guideflow._process import adopt
 from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.losses.networks import freeze, from_transformers, one_line
+from guideflow.losses.networks import freeze, from_transformers
 from guideflow.losses.processors import preparation_from, read_processor
+from guideflow.losses.weights import one_line
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guideflow._devices import as_device
+from guideflow._given import as_texts, count, in_range, one_of
 from guideflow._process import adopt
-from guideflow._require import as_device, as_texts, count, in_range, one_of
 from guideflow.errors import InvalidArgument, InvalidImage
 from guideflow.losses.detections import DetectionLoss
 from guideflow.losses.matching import Detections

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument, MissingWeights
-from guideflow.losses.networks import freeze, from_transformers, one_line
+from guideflow.losses.networks import freeze, from_transformers
+from guideflow.losses.weights import one_line
 from guideflow.metrics import Case, LossMetric
 from guideflow_subject import JUDGE
 from guideflow_subject.detector import Detector, OwlViT

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from guideflow._require import one_of
+from guideflow._given import one_of
 
 PORTRAITS: Final = Path(__file__).parent / "portraits"
 

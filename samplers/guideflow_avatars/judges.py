@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guideflow._require import one_of
+from guideflow._given import one_of
 from guideflow.types import Image, PerImage
 from guideflow_avatars.identity import SIZE, WEIGHTS, load_recogniser
 from guideflow_avatars.words import asked_attributes

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import as_texts, require
+from guideflow._given import as_texts
+from guideflow._require import require
 from guideflow.losses.base import Loss
 from guideflow.losses.networks import freeze
 from guideflow.losses.vision import Preparation

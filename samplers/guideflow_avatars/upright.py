@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from guideflow.errors import InvalidImage
-from guideflow.losses.networks import read_weights
 from guideflow.losses.vision import Preparation
+from guideflow.losses.weights import read_weights
 from guideflow.types import Image, PerImage
 
 SIZE: Final = 128

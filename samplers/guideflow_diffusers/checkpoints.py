@@ -13,7 +13,8 @@ from torch import Tensor
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import load_exactly, one_line, read_config, spoiled
+from guideflow.losses.networks import load_exactly, read_config
+from guideflow.losses.weights import one_line, spoiled
 from guideflow.memory import ran_out
 from guideflow_diffusers.weights import check_fit
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from guideflow._require import shorten
+from guideflow._told import shorten
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from guideflow._require import missing_weights, require, said
+from guideflow._require import missing_weights, require
+from guideflow._told import said
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers.checkpoints import load_network
 from guideflow_diffusers.hub import locate

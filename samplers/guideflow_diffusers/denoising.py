@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Final, final
 import torch
 from torch import Tensor
 
-from guideflow._require import one_of, said
+from guideflow._given import one_of
+from guideflow._told import said
 from guideflow.errors import InvalidArgument
 from guideflow.metrics import Case, Measured, Metric, measured
 from guideflow.registry import find, load_sampler

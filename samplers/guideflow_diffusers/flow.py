@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from guideflow._require import as_size, in_range
+from guideflow._given import as_size, in_range
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Image, Latent

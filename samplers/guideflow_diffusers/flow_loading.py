@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import guideflow as gf
-from guideflow._require import as_device, as_dtype, in_range, require, without_progress_bars
+from guideflow._devices import as_device, as_dtype
+from guideflow._given import in_range
+from guideflow._require import require, without_progress_bars
 from guideflow.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -155,7 +157,8 @@ class _TextLoader:
 
     def _parts(self, kind: FlowModel) -> dict[str, Any]:
         """Load text encoders and tokenizers, of the classes that the folder names; None where it has none."""
-        from guideflow.losses.networks import one_line, read_config
+        from guideflow.losses.networks import read_config
+        from guideflow.losses.weights import one_line
         from guideflow_diffusers.checkpoints import load_network
 
         transformers = require("transformers", extra="diffusers")

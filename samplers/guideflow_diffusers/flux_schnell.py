@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import guideflow as gf
-from guideflow._require import as_device, as_dtype, count, require, without_progress_bars
+from guideflow._devices import as_device, as_dtype
+from guideflow._given import count
+from guideflow._require import require, without_progress_bars
 from guideflow.errors import InvalidArgument
 from guideflow.paths import flow_levels
 from guideflow_diffusers.family import Family

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from guideflow._require import missing_weights, require, said, shorten
+from guideflow._require import missing_weights, require
+from guideflow._told import said, shorten
 from guideflow.errors import InvalidArgument
 
 COMPONENTS: Final = ("unet", "transformer", "vae", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")

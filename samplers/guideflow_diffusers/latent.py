@@ -14,7 +14,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import as_size, in_range
+from guideflow._given import as_size, in_range
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import AffineSampler, Row, Schedule
 from guideflow.types import Image, Latent

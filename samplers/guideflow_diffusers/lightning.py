@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import guideflow as gf
-from guideflow._require import one_of
+from guideflow._given import one_of
 from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import SDXL, Family
 from guideflow_diffusers.steps import TRAIN_STEPS, diffusion_levels

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guideflow._require import in_range
+from guideflow._given import in_range
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import listed, several
+from guideflow.losses.weights import listed, several
 from guideflow_diffusers.peft import PREFIX, read_strength
 from guideflow_diffusers.weights import Weights, add, sum_dtype
 

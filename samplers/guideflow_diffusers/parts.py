@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guideflow._devices import as_device, as_dtype
 from guideflow._process import adopt, own_state
-from guideflow._require import as_device, as_dtype, said, without_progress_bars
+from guideflow._require import without_progress_bars
+from guideflow._told import said
 from guideflow.errors import InvalidArgument
 from guideflow_diffusers import checkpoints, single_file
 from guideflow_diffusers.hub import COMPONENTS, find_weights, locate

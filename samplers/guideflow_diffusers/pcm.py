@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import guideflow as gf
-from guideflow._require import one_of
+from guideflow._given import one_of
 from guideflow.errors import InvalidArgument
 from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import SD15, SDXL, Family

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from guideflow._require import shorten
+from guideflow._told import shorten
 from guideflow.errors import InvalidArgument
 from guideflow.losses.networks import read_config
 from guideflow_diffusers.weights import Weights

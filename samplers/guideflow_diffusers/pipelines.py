@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import guideflow as gf
-from guideflow._require import did_you_mean
+from guideflow._told import did_you_mean
 from guideflow.errors import InvalidArgument
 
 if TYPE_CHECKING:

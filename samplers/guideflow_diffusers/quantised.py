@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import one_line
+from guideflow.losses.weights import one_line
 
 
 def quantised_layers(network: nn.Module) -> dict[str, nn.Module]:

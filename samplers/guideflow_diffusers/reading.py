@@ -12,7 +12,7 @@ from torch import Tensor
 
 import guideflow as gf
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import one_line
+from guideflow.losses.weights import one_line
 from guideflow_diffusers.reading_levels import with_path
 
 AFFINE = (

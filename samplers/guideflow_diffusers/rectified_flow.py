@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import guideflow as gf
-from guideflow._require import count
+from guideflow._given import count
 from guideflow.errors import InvalidArgument
 from guideflow.paths import flow_levels
 from guideflow_diffusers.family import Family

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import listed, one_line, read_config, several, spoiled
+from guideflow.losses.networks import read_config
+from guideflow.losses.weights import listed, one_line, several, spoiled
 from guideflow_diffusers.checkpoints import denoiser_folder, load_texts, load_weights, vae_dtype
 from guideflow_diffusers.hub import locate
 from guideflow_diffusers.weights import Weights

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import guideflow as gf
-from guideflow._require import count
+from guideflow._given import count
 from guideflow.sampler import alpha_bar
 
 TRAIN_STEPS = 1000

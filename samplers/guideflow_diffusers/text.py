@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guideflow._require import shorten
+from guideflow._told import shorten
 from guideflow.errors import InvalidArgument
 from guideflow.types import shown
 from guideflow_diffusers.parts import Parts

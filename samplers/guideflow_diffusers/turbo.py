@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import guideflow as gf
-from guideflow._require import count, one_of
+from guideflow._given import count, one_of
 from guideflow.sampler import alpha_bar
 from guideflow_diffusers.family import Family
 from guideflow_diffusers.steps import (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from guideflow._require import require
 from guideflow.errors import InvalidArgument
-from guideflow.losses.networks import require_whole, several
+from guideflow.losses.weights import require_whole, several
 
 
 class Weights(Mapping[str, Tensor]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import guideflow as gf
-from guideflow._require import count, in_range
+from guideflow._given import count, in_range
 from guideflow_diffusers.family import Family
 from guideflow_diffusers.flow_loading import load_flow
 from guideflow_diffusers.flow_steps import euler_schedule, even_grid

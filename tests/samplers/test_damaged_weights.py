@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 import guideflow as gf
 import tiny
 from guideflow.errors import InvalidArgument, MissingWeights, OutOfMemory
-from guideflow.losses.networks import freeze, read_weights
+from guideflow.losses.networks import freeze
+from guideflow.losses.weights import read_weights
 from guideflow_diffusers.ip_adapter import with_ip_adapter
 from guideflow_diffusers.latent import LatentSampler
 from guideflow_diffusers.parts import load_parts

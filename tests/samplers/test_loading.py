@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
-from guideflow._require import as_dtype
+from guideflow._devices import as_dtype
 from guideflow.errors import InvalidArgument, MissingWeights
 from guideflow_diffusers.hub import find_weights
 from guideflow_diffusers.latent import LatentSampler

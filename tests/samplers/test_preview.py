@@ -8,8 +8,11 @@ import torch
 import guideflow as gf
 import tiny
 from family_table import MAIN, PROMPTS
+from guideflow._solve.candidates import candidate_seed
 from guideflow.errors import InvalidArgument, MissingWeights
+from guideflow.previewing import Previewing
 from guideflow.problem import draw_noise
+from guideflow.solvers import Previewed
 from guideflow.solvers.lookahead import clean_gradient
 from guideflow_avatars.samplers import FAMILIES
 
@@ -39,36 +42,86 @@ def test_gradients_of_previews_are_those_of_finite_differences(sampler, small):
     other, z = sampler.replace(preview_decoder=small), latents(sampler)
     noise = draw_noise(other, [0, 1])
     problem = gf.Problem(other, grey, noise, other.condition([PROMPTS[0]] * 2), loss_scale=1.0)
-    found, direction, h = clean_gradient(problem, z, preview=True), latents(sampler, 1), 1e-5
+    found, direction, h = clean_gradient(Previewing.of(problem), z), latents(sampler, 1), 1e-5
     change = (grey(other.preview(z + h * direction)) - grey(other.preview(z - h * direction))) / (2 * h)
     torch.testing.assert_close((found * direction).flatten(1).sum(1), change, rtol=1e-6, atol=1e-12)
     assert not torch.allclose(found, clean_gradient(problem, z))
 
 
-def test_what_a_pass_finds_is_decoded_and_judged_in_full(sampler, small):
-    other, options = sampler.replace(preview_decoder=small), {"prompt": PROMPTS[0], "max_iterations": 2, "keep": "last"}
-    rule = gf.solvers.Universal(clip=0.03, preview=True)
-    found = gf.solve(other, grey, solver=rule, **options)
+INNER = {
+    "passes": gf.solvers.Universal(clip=0.03),
+    "steps that grow short": gf.Annealed(gf.FlowGrad(clip=0.03)),
+    "noise": gf.NoiseDescent(),
+    "polished": gf.solvers.Polished(gf.FlowGrad()),
+}
+
+
+@pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
+def test_what_previews_find_is_decoded_and_judged_in_full(sampler, small, inner):
+    other, options = sampler.replace(preview_decoder=small), {"prompt": PROMPTS[0], "keep": "last", "candidates": 3}
+    found = gf.solve(other, grey, solver=Previewed(inner, moves=2), max_iterations=2, **options)
     images = sampler.decode(found.latents)
-    assert torch.equal(found.images, images)
+    assert torch.equal(found.images, images) and torch.equal(found.start, sampler.decode(states_of_start(found)))
     torch.testing.assert_close(found.loss, grey(images))
-    full = gf.solve(sampler, grey, solver=gf.solvers.Universal(clip=0.03), **options)
-    assert torch.equal(gf.solve(sampler, grey, solver=rule, **options).images, full.images), "nothing to preview by"
+    full = gf.solve(sampler, grey, solver=inner, max_iterations=4, **options)
+    same = gf.solve(sampler, grey, solver=Previewed(inner, moves=2), max_iterations=2, **options)
+    assert torch.equal(same.images, full.images), "nothing to preview by, so it is the solver itself"
+    assert torch.equal(same.history["loss"], full.history["loss"][::2]) and same.stats["iterations"] == 2
+    assert same.stats["network_evaluations"] == full.stats["network_evaluations"]
     assert not torch.equal(found.images, full.images), "the preview guides"
 
 
-def test_auto_previews_where_it_is_told_to_and_makes_more_passes():
+def states_of_start(solution):
+    """The finished latents of the noises that were chosen."""
+    problem = solution.problem
+    return problem.rollout(problem.z0, lambda k, end: torch.zeros_like(end), gradients=False).states[-1]
+
+
+def test_candidates_are_compared_by_previews_and_shown_in_full(sampler, small):
+    other, options = sampler.replace(preview_decoder=small), {"prompt": PROMPTS[0], "seed": [3, 4], "candidates": 4}
+    found = gf.solve(other, grey, solver=Previewed(gf.FlowGrad()), max_iterations=0, **options)
+    seeds = [[candidate_seed(seed, number) for number in range(4)] for seed in (3, 4)]
+    plain = [gf.solve(sampler, grey, prompt=PROMPTS[0], seed=some, max_iterations=0, candidates=1) for some in seeds]
+    by_preview = [grey(other.preview(one.latents)) for one in plain]
+    assert found.chosen.tolist() == [int(losses.argmin()) for losses in by_preview]
+    for i, one in enumerate(plain):
+        torch.testing.assert_close(found.start[i], one.images[found.chosen[i]])
+        torch.testing.assert_close(found.unguided[i], one.images[0])
+    torch.testing.assert_close(found.loss, grey(found.start))
+
+
+def test_previews_are_found_batch_by_batch_and_resumed(sampler, small):
+    other, rule = sampler.replace(preview_decoder=small), Previewed(gf.Annealed(gf.FlowGrad(clip=0.03)), moves=3)
+    options = {"prompt": PROMPTS[0], "solver": rule, "keep": "last", "candidates": 3}
+    both = gf.solve(other, grey, seed=[5, 6], max_iterations=3, **options)
+    for i, seed in enumerate((5, 6)):
+        alone = gf.solve(other, grey, seed=seed, max_iterations=3, **options)
+        torch.testing.assert_close(both.images[i], alone.images[0], rtol=0, atol=1e-9)
+    planned = replace(rule, solver=gf.Annealed(gf.FlowGrad(clip=0.03), iterations=9))
+    begun = gf.solve(other, grey, seed=[5, 6], max_iterations=1, **options | {"solver": planned})
+    assert torch.equal(gf.resume(begun, max_iterations=3).images, both.images)
+
+
+def test_auto_previews_where_it_is_told_to_and_does_more_in_the_time(sampler):
     rule = gf.Auto(passes=True, preview=True)
-    assert rule.parts(4) == gf.solvers.Universal(8.0, repeats=2, clip=0.03, decay=0.3, preview=True)
-    assert (
-        rule.default_iterations,
-        gf.Auto(passes=True).default_iterations,
-        gf.Auto(preview=True).default_iterations,
-    ) == (
-        6,
-        3,
-        12,
+    assert rule.parts(4) == Previewed(gf.solvers.Universal(8.0, repeats=2, clip=0.03, decay=0.3), moves=1)
+    joint = gf.Auto(preview=True)
+    assert joint.parts(4) == Previewed(gf.Auto().parts(4), moves=4) and joint.candidate_previews
+    rules = rule, gf.Auto(passes=True), joint, gf.Auto()
+    assert [one.default_iterations for one in rules] == [6, 3, 5, 12]
+    assert (gf.Auto(iterations=30).default_iterations, gf.Auto(preview=True, iterations=30).default_iterations) == (
+        30,
+        8,
     )
+    with pytest.raises(InvalidArgument, match="preview=True"):
+        gf.solve(sampler, grey, prompt=PROMPTS[0], solver=gf.Momentum(joint), max_iterations=1)
+
+
+def test_a_wrapper_of_nothing_is_refused():
+    with pytest.raises(InvalidArgument, match=r"Previewed got solver='flowgrad'"):
+        Previewed("flowgrad")
+    with pytest.raises(InvalidArgument, match="moves"):
+        Previewed(gf.FlowGrad(), moves=0)
 
 
 def test_outside_a_mask_a_preview_is_the_picture(sampler, small):

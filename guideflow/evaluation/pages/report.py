@@ -8,8 +8,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from guideflow._files import remove_left
-from guideflow._require import count, require, write_whole
+from guideflow._files import remove_left, write_whole
+from guideflow._given import count
+from guideflow._require import require
 from guideflow.errors import InvalidArgument
 from guideflow.evaluation.configurations import shown
 from guideflow.evaluation.folder import EXTRA

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from guideflow._require import did_you_mean, read_small, require
+from guideflow._files import read_small
+from guideflow._require import require
+from guideflow._told import did_you_mean
 from guideflow.errors import InvalidArgument
 
 _FOLDER = Path(__file__).parent
