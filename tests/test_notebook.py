@@ -55,7 +55,7 @@ def test_it_runs_and_shows_its_pictures(tmp_path: Path, monkeypatch: pytest.Monk
     assert {output.name for output in said} == {"stdout"}, said  # no warning
     install, person, way, own, several, terms = cells
     assert install == []
-    for outputs, iterations, pictured in ((person, 3, (1008, 2)), (own, 6, (676, 2)), (several, 12, (1008, 1))):
+    for outputs, iterations, pictured in ((person, 6, (1008, 2)), (own, 6, (676, 2)), (several, 12, (1008, 1))):
         bar, shown = html(outputs)
         assert f'<progress value="{iterations}" max="{iterations}"' in bar
         assert re.search(rf"guiding {iterations}/{iterations}, loss -?\d\S*, best -?\d\S*, \d+:\d\d<", bar), bar

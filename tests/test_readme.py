@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import guideflow as gf
+from guideflow import registry
 from guideflow.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -135,3 +137,10 @@ def test_no_page_tells_to_type_what_is_not_there():
                 assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE), (
                     f"{page.name}: make {name}"
                 )
+
+
+def test_what_is_resumed_asks_for_more_iterations_than_are_done():
+    """`QUICK` makes the run shorter than readers do, who leave its length to the preset."""
+    preset = registry.find_preset("avatars-perflow", "avatars-identity", "auto")
+    asked = re.search(r"run --resume .*--iterations (\d+)", (ROOT / "README.md").read_text())
+    assert preset and asked and int(asked[1]) > gf.Auto(**preset.options).default_iterations

@@ -17,6 +17,8 @@ from guideflow.solvers import State
 from guideflow.toy import ToyMixture
 from problems import Distance, mixture, target
 
+PREVIEWED = gf.solvers.Previewed(gf.solvers.Universal())
+
 
 def solve(sampler: Any = None, **options: Any) -> gf.Solution:
     loss = options.pop("loss", None) or Distance(target(mixture()))
@@ -151,7 +153,7 @@ def test_what_is_no_state_or_picture_is_refused_by_name(method: str, act: Any, s
 
     sampler = type("Wrong", (ToyMixture,), {method: wrong})(size=6, num_steps=3)
     with pytest.raises(InvalidArgument, match=f"The sampler Wrong returned .*{says}"):
-        solve(sampler, candidates=1, solver=gf.solvers.Universal(preview=True) if method == "preview" else "anchored")
+        solve(sampler, candidates=1, solver=PREVIEWED if method == "preview" else "anchored")
 
 
 def test_a_preview_may_be_of_another_size() -> None:
@@ -162,7 +164,7 @@ def test_a_preview_may_be_of_another_size() -> None:
         seen.append(tuple(image.shape[2:]))
         return image.flatten(1).mean(1)
 
-    solve(small(size=6, num_steps=3), loss=loss, candidates=1, solver=gf.solvers.Universal(preview=True))
+    solve(small(size=6, num_steps=3), loss=loss, candidates=1, solver=PREVIEWED)
     assert {*seen} == {(3, 3), (6, 6)}
 
 
