@@ -8,13 +8,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 
 class _Aside:
     """Standard output for all but the thread that a plugin is asked in: what that prints goes to standard error."""
 
-    def __init__(self, out: TextIO, thread: threading.Thread) -> None:
+    def __init__(self, out: Any, thread: threading.Thread) -> None:
         self._out, self._thread = out, thread
 
     def write(self, text: str) -> int:
