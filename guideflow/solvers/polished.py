@@ -7,20 +7,20 @@ import torch
 
 from guideflow._given import in_range
 from guideflow._process import own_state
-from guideflow.errors import IncompatibleSolver, InvalidArgument
+from guideflow.errors import IncompatibleSolver
 from guideflow.previewing import Previewing, judged
 from guideflow.problem import Problem
 from guideflow.sampler import AffineSampler
-from guideflow.solvers.base import Memory, Solver, State
+from guideflow.solvers.around import Around
+from guideflow.solvers.base import Memory, State
 from guideflow.solvers.draws import draw
-from guideflow.solvers.flowgrad import FlowGrad
 from guideflow.solvers.outlook import Outlook, outlook_of, renoise
 from guideflow.types import Latent
 
 
 @final
 @dataclass(frozen=True)
-class Polished(Solver):
+class Polished(Around):
     """Polish what a solver finds: back to the start of the last window with new noise, and through it unguided.
 
         y = signal z_K + noise n,    z_K <- (1 - share) z_K + share (a y + b f(y) + d m)
@@ -43,35 +43,11 @@ class Polished(Solver):
 
     name: ClassVar[str] = "polished"
 
-    solver: Solver = FlowGrad()  # noqa: RUF009  (it is frozen)
     share: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         in_range("share", self.share, 0, 1, ends="[]")
-        if not isinstance(self.solver, Solver):
-            raise InvalidArgument(
-                f"Polished got solver={self.solver!r}. Expected a solver: `gf.solvers.Polished(gf.Auto())`."
-            ).as_typed(f"Polished got solver={self.solver!r}. Expected a solver, as in polished:solver=auto.")
-
-    @property
-    def default_iterations(self) -> int:
-        """Those of the solver."""
-        return self.solver.default_iterations
-
-    @property
-    def candidates(self) -> int:  # type: ignore[override]
-        """Those of the solver."""
-        return self.solver.candidates
-
-    @property
-    def candidate_radius(self) -> float:  # type: ignore[override]
-        """That of the solver."""
-        return self.solver.candidate_radius
-
-    @property
-    def candidate_previews(self) -> bool:  # type: ignore[override]
-        """As the solver."""
-        return self.solver.candidate_previews
 
     def init(self, problem: Problem) -> State:
         """Return the solver's first state, unpolished.

@@ -4,16 +4,15 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 from guideflow._given import count
-from guideflow.errors import InvalidArgument
 from guideflow.previewing import Previewing, judged
 from guideflow.problem import Problem
-from guideflow.solvers.base import Memory, Solver, State
-from guideflow.solvers.flowgrad import FlowGrad
+from guideflow.solvers.around import Around
+from guideflow.solvers.base import Memory, State
 
 
 @final
 @dataclass(frozen=True)
-class Previewed(Solver):
+class Previewed(Around):
     """Let a solver look at previews, and only after several of its iterations at the picture itself.
 
         s <- S(s)    `moves` times, on loss(preview(z_K));    then x = decode(z_K), judged by loss(x)
@@ -33,17 +32,12 @@ class Previewed(Solver):
     """
 
     name: ClassVar[str] = "previewed"
-    candidate_previews: ClassVar[bool] = True
 
-    solver: Solver = FlowGrad()  # noqa: RUF009  (it is frozen)
     moves: int = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         count("moves", self.moves)
-        if not isinstance(self.solver, Solver):
-            raise InvalidArgument(
-                f"Previewed got solver={self.solver!r}. Expected a solver: `gf.solvers.Previewed(gf.FlowGrad())`."
-            ).as_typed(f"Previewed got solver={self.solver!r}. Expected a solver, as in previewed:solver=flowgrad.")
 
     @property
     def default_iterations(self) -> int:
@@ -51,14 +45,9 @@ class Previewed(Solver):
         return -(-self.solver.default_iterations // self.moves)
 
     @property
-    def candidates(self) -> int:  # type: ignore[override]
-        """Those of the solver."""
-        return self.solver.candidates
-
-    @property
-    def candidate_radius(self) -> float:  # type: ignore[override]
-        """That of the solver."""
-        return self.solver.candidate_radius
+    def candidate_previews(self) -> bool:  # type: ignore[override]
+        """Always."""
+        return True
 
     def init(self, problem: Problem) -> State:
         """Return the solver's first state, with its picture in full."""
