@@ -54,7 +54,7 @@ def choose_start(
 
     Image i draws what is new in candidate j from (seed i, j) alone. A loss that is nan or inf loses to any other. An
     interrupt, or what the loss raises, ends the choice with those rolled out so far; before there is one, it is raised.
-    With `previews`, candidates are compared by those; the chosen ones and the seeds' own are decoded all the same.
+    With `previews`, candidates are compared by those, which the rollout holds; the seeds' own are decoded all the same.
     """
     sampler, best, plain, number, noise = problem.sampler, None, None, 0, problem.noise
     chosen, lowest = torch.zeros(len(seeds), dtype=torch.int64, device=sampler.device), torch.tensor(torch.inf)
@@ -85,7 +85,4 @@ def choose_start(
         error = raised
     else:
         number += 1
-    problem = replace(problem, noise=noise)
-    if previews and best is not None:
-        best = judged(problem, best)
-    return Start(problem, chosen, plain, best, number * problem.num_steps, error)
+    return Start(replace(problem, noise=noise), chosen, plain, best, number * problem.num_steps, error)

@@ -16,6 +16,7 @@ from guideflow.callbacks import Callback, Progress
 from guideflow.errors import GuideflowError
 from guideflow.losses.base import as_sum
 from guideflow.memory import peak_bytes
+from guideflow.previewing import judged
 from guideflow.problem import Problem
 from guideflow.settings import Result, Settings
 from guideflow.solution import Kept, Solution
@@ -45,7 +46,8 @@ def begin(problem: Problem, solver: Solver, settings: Settings, configs: Mapping
     if state is None:
         assert start.rollout is not None
         z0 = start.problem.z0
-        state = State(0, z0, z0.new_zeros(problem.num_steps, *z0.shape), start.rollout)
+        rollout = judged(start.problem, start.rollout) if solver.candidate_previews else start.rollout
+        state = State(0, z0, z0.new_zeros(problem.num_steps, *z0.shape), rollout)
     row, rollout = measure(state), state.rollout
     solution = Solution(
         best=Kept.of(state),

@@ -90,6 +90,22 @@ def test_candidates_are_compared_by_previews_and_shown_in_full(sampler, small):
     torch.testing.assert_close(found.loss, grey(found.start))
 
 
+def test_a_choice_that_is_interrupted_shows_its_best_in_full(sampler, small):
+    other, seen = sampler.replace(preview_decoder=small), []
+
+    def loss(image):
+        seen.append(len(image))
+        if len(seen) == 4:  # after previews of two candidates, and the picture of the first
+            raise KeyboardInterrupt
+        return grey(image)
+
+    rule = Previewed(gf.FlowGrad())
+    found = gf.solve(other, loss, prompt=PROMPTS[0], solver=rule, max_iterations=2, candidates=4)
+    assert found.result[0] is gf.Result.INTERRUPTED and found.stats["iterations"] == 0
+    assert torch.equal(found.start, sampler.decode(states_of_start(found)))
+    torch.testing.assert_close(found.loss, grey(found.start))
+
+
 def test_previews_are_found_batch_by_batch_and_resumed(sampler, small):
     other, rule = sampler.replace(preview_decoder=small), Previewed(gf.Annealed(gf.FlowGrad(clip=0.03)), moves=3)
     options = {"prompt": PROMPTS[0], "solver": rule, "keep": "last", "candidates": 3}
