@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from guideflow.sweep import read_spec
+import guideflow as gf
+from guideflow.registry.presets import find_preset
+from guideflow.sweep import Plan, read_spec
 from guideflow.sweep.references import references
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +82,17 @@ def test_a_copy_of_a_spec_has_what_a_table_needs_and_what_was_asked_before(paper
     every, _, spec = solvers("all", 8, 10)
     assert every[:3] == more and len(every) == 11 and every[-1] == ("flowgrad", {"scale": 4.0})
     assert spec.solve.max_iterations == [10] and list(spec.looks) == [1, 2, 5]
+
+
+def test_auto_is_what_solve_does_when_nothing_is_said(paper, tmp_path):
+    preset = find_preset("avatars-pcm", "avatars-identity", "auto")
+    options = paper.solving.Options(["pcm"], 4, 100, 4, "cpu", tmp_path, tmp_path, "")
+    paper.solving.write_spec(tmp_path / "auto.yaml", "auto", "pcm", {}, options)
+    spec = read_spec(tmp_path / "auto.yaml")
+    assert [(one.name, one.options) for one in spec.solver] == [("auto", preset.options)] and preset.options
+    (config,) = Plan(spec).configurations()
+    assert config.solve["max_iterations"] == gf.Auto(**preset.options).default_iterations
+    assert config.solve["candidates"] is None
 
 
 def test_a_claim_is_asked_on_the_same_pairs(paper):

@@ -147,7 +147,7 @@ CLAIMS = (
     ),
     Claim(
         "auto",
-        "`auto` gives more likeness in 12 iterations than anchored guidance in 20",
+        "`auto` with its preset gives more likeness than anchored guidance in 20 iterations",
         "not in it",
         "",
         lambda lines: (_likeness(lines.of("auto")), lines.numbers("anchored", look=20)),

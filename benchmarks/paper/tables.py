@@ -61,7 +61,7 @@ def table1(rows: Sequence[Row]) -> str:
     def lines(family: str) -> list[tuple[str, Row | None]]:
         auto, unguided = of_sweep(rows, family, "auto"), of_sweep(rows, family, "unguided")
         anchored = [chosen(rows, family, "anchored", look=look) for look in (20, 100)]
-        found = [("anchored", one) for one in anchored] + [("auto", auto)]
+        found = [("anchored", one) for one in anchored] + [("auto with its preset", auto)]
         return [("unguided", unguided), *((f"{name}, N = {one['iterations']}", one) for name, one in found if one)]
 
     return _table(rows, lines, ("likeness", "guidance", "prompt", "denoise", "seconds"))
