@@ -25,11 +25,11 @@ from guideflow.tune import read_tune
 PEOPLE = avatars.CACHE / "people"
 SPECS = avatars.HERE / "presets"
 AS_PUBLISHED = ("anchored",)  # a name that stands for the rule of a paper, to the letter
-PASSES = {"passes": True, "polish": 1.0, "preview": True, "scale": 3.0, "noises": 32}
+PASSES = {"passes": True, "polish": 1.0, "preview": True, "scale": 3.0, "noises": 24}
 AUTO = {
     "perflow": PASSES,
-    "rectified-flow": {"polish": 1.0, "preview": True, "noises": 40},
-    "instaflow": {"iterations": 32, "preview": True, "noises": 64},
+    "rectified-flow": {"polish": 1.0, "preview": True, "noises": 24},
+    "instaflow": {"iterations": 28, "preview": True, "noises": 44},
     "turbo": PASSES,
     "pcm": PASSES,
 }  # options of `auto`, chosen on the people of `acceleration.py grid`
