@@ -12,6 +12,7 @@ from torch import Tensor
 from guideflow._answers import state_like
 from guideflow._process import own_state
 from guideflow.memory import enough_for
+from guideflow.previewing import looked
 from guideflow.problem import Problem, Rollout
 from guideflow.sampler import AffineSampler, Row
 from guideflow.solvers.base import Solver, State
@@ -146,12 +147,8 @@ class LookaheadSolver(Solver):
             controls.append(control)
             states.append(z)
         memory = {} if norms is None else {"first": norms}
-        with own_state(), torch.no_grad():
-            images = problem.decode(states[-1])
-            loss, objective, terms = problem.evaluate(images)
-        rollout = Rollout(
-            torch.stack(states), torch.stack(ends), images, loss, objective, terms, None, evaluations=evaluations
-        )
+        seen = looked(problem, states[-1])
+        rollout = Rollout(torch.stack(states), torch.stack(ends), *seen, None, evaluations=evaluations)
         return State(state.iteration + 1, state.z0, torch.stack(controls), _without_gradients(rollout), memory)
 
     @final
