@@ -29,7 +29,7 @@ PASSES = {"passes": True, "polish": 1.0, "preview": True, "scale": 3.0, "noises"
 AUTO = {
     "perflow": PASSES,
     "rectified-flow": {"polish": 1.0, "preview": True, "noises": 24},
-    "instaflow": {"scale": 2.0, "iterations": 28, "preview": True, "noises": 44},
+    "instaflow": {"scale": 1.5, "iterations": 24, "preview": True, "noises": 52},
     "turbo": PASSES,
     "pcm": PASSES,
 }  # options of `auto`, chosen on the people of `acceleration.py grid`
