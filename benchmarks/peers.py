@@ -20,7 +20,7 @@ import datetime
 import functools
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
@@ -267,7 +267,9 @@ def time(families: list[str], solvers: list[str], results: Path, pairs: int) -> 
                 found = {str(look): at[0] + look * each if all_alike else at[look] for look in (0, *method.at)}
                 report.setdefault(column, {}).setdefault(family, {})[name] = found
             print(family, name, json.dumps(report["seconds"][family][name]), flush=True)
-            report["timed on"] = f"{torch.get_num_threads()} threads of {machine()}, {len(prompts)} pictures at a time"
+            report["timed on"] = (
+                f"{torch.get_num_threads()} thread(s) of {machine()}, {len(prompts)} pictures at a time"
+            )
             path.write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -315,20 +317,22 @@ def short(family: str, report: dict[str, Any]) -> str:
         else ("None is more alike than `auto` in its time beyond chance.")
     )
     if ahead:
-        verdict += f" As natural as its pictures: {', '.join(clean) or 'none of them'}."
+        verdict += f" As natural as its pictures: {', '.join(f'`{name}`' for name in clean) or 'none of them'}."
     return "\n".join(lines) + f"\n\n{verdict}"
 
 
-def caption(report: dict[str, Any]) -> str:
-    """What the tables and the plot show."""
-    pairs = " and ".join(f"{count} pairs on `avatars-{family}`" for family, count in report["pairs"].items())
-    few = "**A quick look: so few pairs settle nothing.** " if min(report["pairs"].values()) < FEW else ""
+def caption(report: dict[str, Any], families: Iterable[str] = FAMILIES) -> str:
+    """What the tables and the plot show of some families."""
+    counts = {family: report["pairs"][family] for family in families if family in report["pairs"]}
+    pairs = ", ".join(f"{count} pairs on `avatars-{family}`" for family, count in counts.items())
+    few = "**A quick look: so few pairs settle nothing.** " if min(counts.values()) < FEW else ""
     return (
         f"{few}{pairs} of a held-out person and prompt, none of them seen in the search; `auto`, `sweep` and "
         "`universal of 16` start from the best of 16 noises, `auto with its preset`, which is what `solve` does where "
-        "no solver is named, from the best of as many as the preset says. Time is processor time, in that of an unguided picture, "
-        "candidates included; differences in likeness have 95 % intervals of a paired bootstrap. Timed on "
-        f"{report['timed on']}; {report['date']}, by `python benchmarks/peers.py search`, `run`, `time` and `table`."
+        "no solver is named, from the best of as many as the preset says. Time is processor time, in that of an "
+        "unguided picture, candidates included; differences in likeness have 95 % intervals of a paired bootstrap. "
+        f"Timed on {report['timed on']}; {report['date']}, by `python benchmarks/peers.py search`, `run`, `time` and "
+        "`table`."
     )
 
 
@@ -372,7 +376,7 @@ def table(results: Path, pages: bool = True) -> None:
     if pages:
         write_between(PAGE, "peers", f"{caption(report)}\n\n{text}\n")
     if pages and report["pairs"][SEARCHED] >= FEW:
-        write_between(README, "peers", f"{caption(report)}\n\n{short(SEARCHED, report)}\n")
+        write_between(README, "peers", f"{caption(report, [SEARCHED])}\n\n{short(SEARCHED, report)}\n")
 
 
 LOOKS = {  # colour and marker: what moves controls blue, what moves the noise orange, what looks ahead green
@@ -394,6 +398,9 @@ LOOKS = {  # colour and marker: what moves controls blue, what moves the noise o
 }
 
 
+BOLD = ("best-of", "auto", "auto with its preset")
+
+
 def draw(report: dict[str, Any], path: Path) -> None:
     """For each family likeness against time, and against the denoising error; best-of-N in black, `auto` in red."""
     import matplotlib
@@ -410,7 +417,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         for name in sorted(rows, key=lambda name: -max(look["judge"] for look in rows[name].values())):
             looks, (colour, marker) = rows[name], LOOKS[name]
             style: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4, "label": name}
-            style |= {"lw": 2.4, "zorder": 3} if name in ("best-of", "auto") else {"lw": 1.2}
+            style |= {"lw": 2.4, "zorder": 3} if name in BOLD else {"lw": 1.2}
             judge = [look["judge"] for look in looks.values()]
             row[0].plot([clock[name][at] / unit for at in looks], judge, **style)
             row[1].plot([look["denoise"] / plain for look in looks.values()], judge, **style)
@@ -430,7 +437,9 @@ def check(solvers: list[str]) -> None:
     PEOPLE.update({"peers-search": 1, "peers-run": 1})
     PROMPTS.update({"peers-search": 1, "peers-run": 1})
     for name, method in METHODS.items():
-        METHODS[name] = method._replace(settings=method.settings[-1:], at=(1, 2), candidates=min(method.candidates or 2, 2))
+        METHODS[name] = method._replace(
+            settings=method.settings[-1:], at=(1, 2), candidates=min(method.candidates or 2, 2)
+        )
     search(solvers, folder, 1)
     run([SEARCHED], solvers, folder, 1)
     time([SEARCHED], solvers, folder, 1)
