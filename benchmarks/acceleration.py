@@ -42,6 +42,7 @@ from avatars import (
     kernel_distance,
     load_sampler,
     machine,
+    preset_options,
     real_pairs,
     renders,
 )
@@ -93,8 +94,7 @@ def clean(
 
 def default(sampler: gf.Sampler) -> gf.Solver:
     """Return what `gf.solve(sampler, avatars_identity)` guides with: `auto`, with its preset where there is one."""
-    preset = registry.find_preset(registry.config(sampler)["name"], "avatars-identity", "auto")
-    return gf.load_solver("auto", **(preset.options if preset else {}))
+    return gf.Auto(**preset_options(registry.config(sampler)["name"].removeprefix("avatars-")))
 
 
 RULES = {
@@ -290,8 +290,7 @@ def run(families: list[str], rules: list[str]) -> None:
     report |= {"date": str(datetime.date.today()), "two real pictures": real_pairs(cases(part)[3])}
     report["cases"] = len(cases(part)[1])
     for family, found in measured.items():
-        preset = registry.find_preset(f"avatars-{family}", "avatars-identity", "auto")
-        about = {"machine": machine(), "preset": dict(preset.options) if preset else None}
+        about = {"machine": machine(), "preset": preset_options(family)}
         report["families"][family] = summary({name: found[name] for name in RULES}, real) | about
         print(family, json.dumps(report["families"][family]), flush=True)
     report["families"] = {family: report["families"][family] for family in FAMILIES if family in report["families"]}

@@ -10,11 +10,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import guideflow as gf
+from guideflow import registry
 from guideflow.metrics.kid import shares
 from guideflow_avatars import judges
 from guideflow_avatars.identity import WEIGHTS, AvatarsIdentity, load_recogniser
@@ -47,6 +49,12 @@ def machine(device: str = DEVICE) -> str:
 def load_sampler(name: str) -> gf.Sampler:
     """A sampler on the device of the benchmarks."""
     return gf.load_sampler(name, device=DEVICE)
+
+
+def preset_options(family: str) -> dict[str, Any]:
+    """The options that `gf.solve` gives `auto` for a family with `avatars-identity`; none without a preset."""
+    preset = registry.find_preset(f"avatars-{family}", "avatars-identity", "auto")
+    return {**preset.options} if preset else {}
 
 
 class PairedIdentity(gf.Loss):

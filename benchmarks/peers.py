@@ -38,13 +38,13 @@ from avatars import (
     cases,
     denoise_error,
     machine,
+    preset_options,
     write_between,
 )
 from official import Official
 from torch import Tensor
 
 import guideflow as gf
-from guideflow.registry.presets import find_preset
 from guideflow_avatars import judges
 
 FAMILIES = ("perflow", "rectified-flow", "pcm")
@@ -69,8 +69,7 @@ class Method(NamedTuple):
 
     def solver(self, family: str, setting: dict[str, Any]) -> gf.Solver:
         """Make the solver, with what its preset for a family adds where it is to have one."""
-        found = find_preset(f"avatars-{family}", "avatars-identity", "auto") if self.preset else None
-        return self.make(**({**found.options} if found else {}), **setting)
+        return self.make(**(preset_options(family) if self.preset else {}), **setting)
 
 
 def scales(*values: float, **others: Any) -> list[dict[str, Any]]:

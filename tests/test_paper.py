@@ -22,12 +22,13 @@ MODULES = ("claims", "make", "measured", "pairs", "plots", "solving", "tables")
 @pytest.fixture(scope="module")
 def paper():
     """Its modules by name, which are a folder of scripts and no package."""
-    sys.path.insert(0, str(FOLDER))
+    sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
     try:
         yield type("Paper", (), {name: importlib.import_module(name) for name in MODULES})
     finally:
-        sys.path.remove(str(FOLDER))
-        for name in MODULES:
+        for folder in (FOLDER, FOLDER.parent):
+            sys.path.remove(str(folder))
+        for name in (*MODULES, "avatars"):
             sys.modules.pop(name, None)
 
 

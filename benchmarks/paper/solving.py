@@ -98,7 +98,9 @@ def write_spec(path: Path, name: str, family: str, needed: dict[str, tuple[float
         table = pairs.write(options.work, family, range(max(people, before)))
     spec |= {"sampler": f"avatars-{family}", "references": str(table), "batch": options.batch, "device": options.device}
     if name == "auto":
-        spec["solver"] = _preset(family)
+        from avatars import preset_options
+
+        spec["solver"] = {"name": "auto", "options": preset_options(family)}
     if options.iterations != 100 and spec.get("solve", {}).get("max_iterations"):
         last = spec["solve"]["max_iterations"] = claims.at(spec["solve"]["max_iterations"], options.iterations)
         looks = {claims.at(look, options.iterations) for look in spec.pop("looks", [])}
@@ -109,14 +111,6 @@ def write_spec(path: Path, name: str, family: str, needed: dict[str, tuple[float
         wanted += _found(options.results) if "search" in needed else []
         spec["solver"] = earlier + [one for one in wanted if one not in earlier]
     path.write_text(yaml.safe_dump(spec, sort_keys=False, width=120))
-
-
-def _preset(family: str) -> dict[str, Any]:
-    """Return `auto` with the options that `guideflow.solve` takes from its preset, if there is one."""
-    from guideflow.registry.presets import find_preset
-
-    found = find_preset(f"avatars-{family}", "avatars-identity", "auto")
-    return {"name": "auto", "options": dict(found.options) if found else {}}
 
 
 def _each(solvers: list[Any]) -> list[dict[str, Any]]:
